@@ -1,0 +1,25 @@
+"""What a measurement costs before it is made: seconds by a rough model, to estimate and to share out progress.
+
+The rates are one core's, rounded down from docs/performance.md; a running job replaces them by what it sees, so only
+the ratios between kinds of work have to hold.
+"""
+
+from __future__ import annotations
+
+from analysis.plan import Hole
+from analysis.tensors import TensorPair
+
+_BYTES_A_SECOND = 0.6e9  # one pass over both sides, masks written
+_GRAM_FLOPS = 25e9
+_EIGEN_FLOPS = 15e9
+_OVERHEAD = 0.004  # a message, a row, two files
+_GPU_SPEEDUP = 15.0
+
+
+def seconds(hole: Hole, pair: TensorPair, *, threads: int = 1, device: str = "cpu") -> float:
+    """How long `hole` should take on `threads` cores; on a GPU the linear algebra is taken to be 15 times as fast."""
+    if hole.kind == "tally":
+        return _OVERHEAD + (pair.base.end - pair.base.begin + pair.tuned.end - pair.tuned.begin) / _BYTES_A_SECOND
+    short, long = sorted((pair.shape[0], pair.shape[-1]))
+    work = short**2 * long / _GRAM_FLOPS + 4 / 3 * short**3 / _EIGEN_FLOPS
+    return _OVERHEAD + work / (_GPU_SPEEDUP if device == "cuda" else min(threads, 2) ** 0.5)

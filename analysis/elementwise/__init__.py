@@ -1,0 +1,53 @@
+"""One pass over a tensor pair: blocks of rows in, one Tally out, and on the way the packed masks of changed entries.
+
+On the CPU a compiled kernel reads each entry once (`cpu_blocks`); every other device, and float64, goes through torch
+(`torch_blocks`). Both count the same integers, which a test compares over all dtypes; sums may differ in the last bits.
+Knows nothing about names, layers or files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.elementwise import cpu_blocks, torch_blocks
+from analysis.elementwise.block import BlockTally, Geometry, geometry
+from analysis.measurements import MaskRule, Tally
+
+__all__ = ["Geometry", "geometry", "tally"]
+
+OnMask = Callable[[MaskRule, np.ndarray], None]
+
+
+def tally(
+    blocks: Iterable[tuple[Tensor, Tensor]], shape: Geometry, *, on_mask: OnMask | None = None, threads: int = 1
+) -> Tally:
+    """The Tally of a tensor that arrives as (before, after) blocks of whole rows, in order.
+
+    `on_mask(rule, packed)` receives each block's changed entries as bits, entry i in bit i % 8 of byte i // 8, so
+    every block but the last must hold a multiple of 8 entries where masks are wanted. `threads` is for the CPU.
+    """
+    total: BlockTally | None = None
+    rows: list[np.ndarray] = []
+    first_row = 0
+    for before, after in blocks:
+        block = _block(before, after, first_row, shape, threads)
+        rows.append(block.row_changes)
+        first_row += before.shape[0]
+        if on_mask is not None:
+            on_mask("exact", block.packed_exact)
+            on_mask("mukherjee", block.packed_mukherjee)
+        total = block if total is None else total.plus(block)
+    if total is None:
+        raise ValueError("a tensor pair has at least one row")
+    return total.as_tally(np.concatenate(rows))
+
+
+def _block(before: Tensor, after: Tensor, first_row: int, shape: Geometry, threads: int) -> BlockTally:
+    compiled = before.device.type == "cpu" and torch.float64 not in (before.dtype, after.dtype)
+    if compiled:
+        return cpu_blocks.tally_block(before, after, first_row, shape, threads=threads)
+    return torch_blocks.tally_block(before, after, first_row, shape)

@@ -1,0 +1,274 @@
+"""A block of rows tallied by one compiled pass on the CPU: every entry is read once, a thousand at a time.
+
+Per stretch of a row: widen to float32, flag what changed, sum, then visit only the changed entries for the histograms.
+Bins are found by table, not by search: the top 16 bits of a float32 name a cell that is narrower than a bin, so a
+cell holds at most one edge, and one comparison decides the side.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import no_type_check
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from analysis.elementwise.block import BlockTally, Geometry
+from analysis.measurements import (
+    CHANGE_EDGES,
+    FIRST_BINADE,
+    LAST_BINADE,
+    MUKHERJEE_ATOL,
+    N_BINADES,
+    N_CHANGE_BINS,
+    N_RELATIVE_BINS,
+    RELATIVE_EDGES,
+)
+
+_STRETCH = 1024
+_RELATIVE_SHIFT = 45  # leaves sign, exponent and 7 mantissa bits of a float64
+_INTEGERS = ("nonfinite", "nonfinite_same", "equal", "bf16_unchanged", "mukherjee_unchanged", "sign_flips")
+_SUMS = ("base_square_sum", "tuned_square_sum", "update_square_sum", "update_abs_sum", "base_dot_tuned")
+_ATOL_BF16 = np.float32(torch.tensor(MUKHERJEE_ATOL, dtype=torch.bfloat16).item())
+
+
+def _cells(edges: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(edges below each cell, the edge inside it or inf), for the cells that start at `bounds`."""
+    below = np.searchsorted(edges, bounds[:-1], side="left")
+    upto = np.searchsorted(edges, bounds[1:], side="left")
+    assert (upto - below).max() <= 1, "a cell holds at most one edge"
+    padded = np.append(edges, np.inf)
+    return below.astype(np.int32), np.where(upto > below, padded[np.minimum(below, len(edges))], np.inf)
+
+
+_change_starts = (np.arange(0x7F80 + 1, dtype=np.uint32) << 16).view(np.float32)
+_CHANGE_BELOW, _edge = _cells(CHANGE_EDGES, _change_starts)
+_CHANGE_EDGE = _edge.astype(np.float32)
+
+_RELATIVE_FIRST = int(np.float64(2.0**-25).view(np.uint64) >> np.uint64(_RELATIVE_SHIFT))
+_RELATIVE_LAST = int(np.float64(4.0).view(np.uint64) >> np.uint64(_RELATIVE_SHIFT))
+_relative_starts = (np.arange(_RELATIVE_FIRST, _RELATIVE_LAST + 1, dtype=np.uint64) << np.uint64(_RELATIVE_SHIFT)).view(
+    np.float64
+)
+_RELATIVE_BELOW, _RELATIVE_EDGE = _cells(RELATIVE_EDGES, _relative_starts)
+
+
+def tally_block(before: Tensor, after: Tensor, first_row: int, shape: Geometry, *, threads: int = 1) -> BlockTally:
+    """What the rows from `first_row` on add to the Tally of a tensor of `shape`; before, after: (rows, columns)."""
+    left, right, halves = _raw(before, after)
+    parts = _row_ranges(len(left), threads)
+    changed = np.empty(left.shape, np.uint8)
+    loose = np.empty(left.shape, np.uint8)
+
+    def run(rows: tuple[int, int]) -> BlockTally:
+        return _tally_rows(left, right, halves, rows, first_row, shape, changed, loose)
+
+    if len(parts) == 1:
+        results = [run(parts[0])]
+    else:
+        with ThreadPoolExecutor(len(parts)) as pool:
+            results = list(pool.map(run, parts))
+    total = results[0]
+    for result in results[1:]:
+        total = total.plus(result)
+    return BlockTally(
+        total.amounts,
+        total.bins,
+        row_changes=np.concatenate([result.row_changes for result in results]),
+        column_changes=total.column_changes,
+        density=total.density,
+        packed_exact=np.packbits(changed.ravel(), bitorder="little"),
+        packed_mukherjee=np.packbits(loose.ravel(), bitorder="little"),
+    )
+
+
+def _raw(before: Tensor, after: Tensor) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Both sides as arrays the kernel takes: the bits of two bfloat16s as uint16, anything else as float32."""
+    if before.dtype == after.dtype == torch.bfloat16:
+        bits = (side.contiguous().view(torch.int16).numpy().view(np.uint16) for side in (before, after))
+        return next(bits), next(bits), True
+    return before.float().contiguous().numpy(), after.float().contiguous().numpy(), False
+
+
+def _row_ranges(rows: int, threads: int) -> list[tuple[int, int]]:
+    bounds = np.linspace(0, rows, max(1, min(threads, rows)) + 1).astype(int)
+    return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
+
+
+def _tally_rows(
+    left: np.ndarray,
+    right: np.ndarray,
+    halves: bool,
+    rows: tuple[int, int],
+    first_row: int,
+    shape: Geometry,
+    changed: np.ndarray,
+    loose: np.ndarray,
+) -> BlockTally:
+    counts, sums, largest = np.zeros(len(_INTEGERS), np.int64), np.zeros(len(_SUMS)), np.zeros(1, np.float32)
+    joint = np.zeros((N_BINADES, N_CHANGE_BINS), np.int64)
+    binades, loose_binades = np.zeros(N_BINADES, np.int64), np.zeros(N_BINADES, np.int64)
+    relative = np.zeros(N_RELATIVE_BINS, np.int64)
+    row_changes = np.zeros(rows[1] - rows[0], np.int64)
+    by_map_row = np.zeros((shape.density_shape[0], shape.columns), np.uint32)
+    _pass(
+        left, right, halves, rows[0], rows[1], first_row, shape.row_step, changed, loose, counts, sums, largest,
+        joint, binades, loose_binades, relative, row_changes, by_map_row,
+        _CHANGE_BELOW, _CHANGE_EDGE, _RELATIVE_BELOW, _RELATIVE_EDGE,
+    )  # fmt: skip
+    amounts: dict[str, float] = dict(zip(_INTEGERS, counts.tolist(), strict=True))
+    amounts |= dict(zip(_SUMS, sums.tolist(), strict=True))
+    amounts |= {"entries": (rows[1] - rows[0]) * shape.columns, "max_abs_update": float(largest[0])}
+    steps = np.arange(0, shape.columns, shape.column_step)
+    nothing = np.empty(0, np.uint8)
+    return BlockTally(
+        amounts,
+        {"joint": joint, "base_binades": binades, "mukherjee_binades": loose_binades, "relative": relative},
+        row_changes,
+        by_map_row.sum(0, dtype=np.int64),
+        np.add.reduceat(by_map_row, steps, axis=1, dtype=np.int64),
+        nothing,
+        nothing,
+    )
+
+
+@no_type_check
+@njit(cache=True, nogil=True, inline="always")
+def _rounded_to_bf16(value):
+    """A float32 rounded to the nearest bfloat16, ties to even, as a float32."""
+    bits = np.float32(value).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
+    return np.uint32(rounded).view(np.float32)
+
+
+@no_type_check
+@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+def _pass(
+    left, right, halves, begin, end, first_row, row_step, changed, loose, counts, sums, largest,
+    joint, binades, loose_binades, relative, row_changes, by_map_row,
+    change_below, change_edge, relative_below, relative_edge,
+):  # fmt: skip
+    columns = left.shape[1]
+    b, a = np.empty(_STRETCH, np.float32), np.empty(_STRETCH, np.float32)
+    bits_b, bits_a = b.view(np.uint32), a.view(np.uint32)
+    moved = np.empty(_STRETCH, np.int32)
+    exponents = np.zeros(256, np.int64)
+    zeros = 0
+    for row in range(begin, end):
+        map_row = by_map_row[(first_row + row) // row_step]
+        n_row = 0
+        for first in range(0, columns, _STRETCH):
+            n = min(_STRETCH, columns - first)
+            pb, pa = left[row, first : first + n], right[row, first : first + n]
+            flags, loose_flags = changed[row, first : first + n], loose[row, first : first + n]
+            marks = map_row[first : first + n]
+            if halves:
+                for i in range(n):
+                    bits_b[i] = np.uint32(pb[i]) << np.uint32(16)
+                    bits_a[i] = np.uint32(pa[i]) << np.uint32(16)
+            else:
+                for i in range(n):
+                    b[i] = np.float32(pb[i])
+                    a[i] = np.float32(pa[i])
+            strange = 0
+            for i in range(n):
+                strange += np.int32((bits_b[i] & np.uint32(0x7F800000)) == np.uint32(0x7F800000))
+                strange += np.int32((bits_a[i] & np.uint32(0x7F800000)) == np.uint32(0x7F800000))
+            n_odd = 0
+            if strange:
+                # Non-finite entries: counted, flagged where their bits differ, then zeroed on both sides, so that the
+                # sums and histograms below see nothing of them.
+                for i in range(n):
+                    loose_flags[i] = 0
+                    if (bits_b[i] & np.uint32(0x7F800000)) == np.uint32(0x7F800000) or (
+                        bits_a[i] & np.uint32(0x7F800000)
+                    ) == np.uint32(0x7F800000):
+                        n_odd += 1
+                        if bits_b[i] == bits_a[i]:
+                            counts[1] += 1
+                        else:
+                            loose_flags[i] = 1
+                        b[i] = np.float32(0)
+                        a[i] = np.float32(0)
+                counts[0] += n_odd
+                zeros -= n_odd
+
+            s_b = s_a = s_u = s_abs = s_dot = 0.0
+            for i in range(n):
+                flags[i] = np.uint8(b[i] != a[i])
+                x, y = np.float64(b[i]), np.float64(a[i])
+                u = y - x
+                s_b += x * x
+                s_a += y * y
+                s_u += u * u
+                s_abs += abs(u)
+                s_dot += x * y
+            sums[0] += s_b
+            sums[1] += s_a
+            sums[2] += s_u
+            sums[3] += s_abs
+            sums[4] += s_dot
+
+            k = 0
+            for i in range(n):
+                moved[k] = np.int32(i)
+                k += np.int32(flags[i])
+                exponents[(bits_b[i] >> np.uint32(23)) & np.uint32(0xFF)] += 1
+                zeros += np.int64((bits_b[i] & np.uint32(0x7FFFFFFF)) == 0)
+            equal = n - n_odd - k
+            within_bf16 = within_loose = flips = 0
+            if strange:
+                for i in range(n):
+                    flags[i] |= loose_flags[i]
+                    n_row += loose_flags[i]
+            else:
+                for i in range(n):
+                    loose_flags[i] = 0
+            n_row += k
+            for j in range(k):
+                i = moved[j]
+                before, after = b[i], a[i]
+                size = abs(after - before)
+                larger = max(abs(before), abs(after))
+                cell = np.float32(size).view(np.uint32) >> np.uint32(16)
+                bin_of_change = len(joint[0]) - 1
+                if cell < len(change_below):
+                    bin_of_change = change_below[cell] + np.int32(size > change_edge[cell])
+                magnitude = bits_b[i] & np.uint32(0x7FFFFFFF)
+                binade = min(max(np.int64(magnitude >> np.uint32(23)) - 127, FIRST_BINADE - 1), LAST_BINADE + 1)
+                binade = binade - FIRST_BINADE + 2 if magnitude else 0
+                joint[binade, bin_of_change] += 1
+
+                size64, larger64 = np.float64(size), np.float64(larger)
+                within_bf16 += np.int64(size64 * 1000.0 <= larger64)
+                ratio = size64 / larger64
+                place = np.int64(np.float64(ratio).view(np.uint64) >> np.uint64(_RELATIVE_SHIFT)) - _RELATIVE_FIRST
+                if place < 0:
+                    relative[0] += 1
+                elif place >= len(relative_below):
+                    relative[len(relative) - 1] += 1
+                else:
+                    relative[relative_below[place] + np.int32(ratio > relative_edge[place])] += 1
+
+                delta = abs(_rounded_to_bf16(_rounded_to_bf16(after) - _rounded_to_bf16(before)))
+                if delta <= _ATOL_BF16:
+                    within_loose += 1
+                else:
+                    loose_flags[i] = 1
+                    loose_binades[binade] += 1
+                flips += np.int64(((bits_b[i] ^ bits_a[i]) >> np.uint32(31)) != 0 and before != 0 and after != 0)
+                largest[0] = max(largest[0], size)
+            for i in range(n):
+                marks[i] += np.uint32(flags[i])
+            counts[2] += equal
+            counts[3] += equal + within_bf16
+            counts[4] += equal + within_loose
+            counts[5] += flips
+        row_changes[row - begin] = n_row
+    binades[0] += zeros
+    exponents[0] -= zeros + counts[0]  # what was zeroed above has no exponent of its own
+    for exponent in range(256):
+        binade = min(max(exponent - 127, FIRST_BINADE - 1), LAST_BINADE + 1) - FIRST_BINADE + 2
+        binades[binade] += exponents[exponent]

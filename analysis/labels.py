@@ -1,0 +1,92 @@
+"""Names and numbers as text a person reads. Knows nothing about HTML or Markdown: whoever draws escapes."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+
+_STRANGE_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def visible(text: str) -> str:
+    """`text` with control, bidirectional and private characters spelled out as \\u202e: no name hides itself."""
+    return "".join(_spelled(char) if unicodedata.category(char) in _STRANGE_CATEGORIES else char for char in text)
+
+
+def _spelled(char: str) -> str:
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+
+
+def shorten(text: str, limit: int) -> str:
+    """`text` in at most `limit` characters, cut in the middle: both ends of a tensor's name tell it apart."""
+    if len(text) <= limit:
+        return text
+    tail = (limit - 1) * 2 // 3
+    return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def percent(part: int, whole: int, digits: int = 4) -> str:
+    """'82.6613 %'. Never rounds to 0 or 100 what is neither: '> 99.9999 %' says that something is left."""
+    if not whole:
+        return "none"
+    text = f"{100 * part / whole:.{digits}f}"
+    if part < whole and float(text) == 100:
+        return f"> {100 - 10**-digits:.{digits}f} %"
+    if part > 0 and float(text) == 0:
+        return f"< {10**-digits:.{digits}f} %"
+    return f"{text} %"
+
+
+def share(value: float, digits: int = 2) -> str:
+    """A share without its counts, '98.20 %'; a dash where there is none."""
+    return "–" if math.isnan(value) else f"{100 * value:.{digits}f} %"
+
+
+def count(number: int) -> str:
+    """'1,024,000'."""
+    return f"{number:,}"
+
+
+def rough_count(number: int) -> str:
+    """'1.24 B' for a parameter count; exact below a thousand."""
+    for size, name in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if number >= size:
+            return f"{number / size:.3g} {name}"
+    return str(number)
+
+
+def scientific(value: float, digits: int = 3) -> str:
+    """'2.41 × 10⁻⁴', or the plain number where that is as short; a dash where there is none."""
+    if math.isnan(value):
+        return "–"
+    if value == 0 or 1e-2 <= abs(value) < 1e5:
+        return f"{value:.{digits}g}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    return f"{mantissa} × {power_of_ten(int(exponent))}"
+
+
+def power_of_ten(exponent: int) -> str:
+    return "10" + str(exponent).translate(_SUPERSCRIPT)
+
+
+def power_of_two(exponent: int) -> str:
+    return "2" + str(exponent).translate(_SUPERSCRIPT)
+
+
+def size(n_bytes: float) -> str:
+    """'14.2 GB', in powers of 1000 as disks and the Hub count."""
+    for unit, name in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if n_bytes >= unit:
+            return f"{n_bytes / unit:.3g} {name}"
+    return f"{n_bytes:.0f} bytes"
+
+
+def duration(seconds: float) -> str:
+    """'4 s', '3 min 20 s', '2 h 5 min': two units at most."""
+    whole = max(round(seconds), 0)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,147 @@
+"""View <-> query string: which page, which models at which commits, and every choice, its default written out.
+
+A link is parsed, never trusted: what isn't known is refused with the words of `BadReference`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from urllib.parse import quote, urlencode
+
+import numpy as np
+
+from analysis.errors import BadReference
+from analysis.measurements import CHANGE_EDGES, MASK_RULES
+from analysis.metrics import CATALOG
+from analysis.models import PinnedModel, parse_model
+
+MOST_TUNED = 6
+_MAX_VALUE = 512
+_COMMIT = re.compile(r"[0-9a-f]{40}|files-[0-9a-f]{40}")
+
+# Tolerances that the slider offers: the histogram's own edges, where a count is exact, from 1e-9 to 1e-1.
+EDGE_OF_TOLERANCE: dict[str, int] = {
+    f"{edge:.3g}": int(np.flatnonzero(np.float32(edge) == CHANGE_EDGES)[0])
+    for edge in CHANGE_EDGES
+    if np.float32(1e-9) <= edge <= np.float32(1e-1)
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A choice of a page as its link carries it. Without `allowed` it is free text, such as a tensor's name."""
+
+    default: tuple[str, ...]
+    allowed: tuple[str, ...] = ()
+    at_most: int = 1
+
+
+def _one_of(*allowed: str) -> Choice:
+    return Choice((allowed[0],), allowed)
+
+
+_COLOURS = _one_of("full", "fitted")
+_TOLERANCE = Choice(("1e-05",), tuple(EDGE_OF_TOLERANCE))
+_TALLY_METRICS = tuple(CATALOG)
+_SPECTRUM_METRICS = tuple(key for key, metric in CATALOG.items() if metric.needs == "spectrum")
+
+# What each page lets one choose. A page that isn't here has no link of its own beyond its name.
+CHOICES_OF_PAGE: dict[str, dict[str, Choice]] = {
+    "pair": {"tolerance": _TOLERANCE},
+    "layers": {"metric": _one_of(*_TALLY_METRICS), "tolerance": _TOLERANCE, "colours": _COLOURS},
+    "matrix": {"name": Choice(("",)), "colours": _one_of("fitted", "full")},
+    "spectra": {"metric": _one_of(*_SPECTRUM_METRICS), "matrix": Choice((), at_most=8)},
+    "overlap": {
+        "rule": _one_of(*MASK_RULES),
+        "measure": _one_of("one-sided", "jaccard", "chance", "matched"),
+        "of": _one_of(*map(str, range(MOST_TUNED))),
+        "in": Choice(("1",), tuple(map(str, range(MOST_TUNED)))),
+        "colours": _COLOURS,
+    },
+}
+
+
+@dataclass(frozen=True)
+class View:
+    """One page as somebody sees it. `choices` holds every choice of the page, those not made at their default."""
+
+    page: str
+    base: PinnedModel
+    tuned: tuple[PinnedModel, ...]
+    choices: Mapping[str, tuple[str, ...]]
+
+    def one(self, name: str) -> str:
+        """The value of a choice that has one."""
+        return self.choices[name][0]
+
+    def many(self, name: str) -> tuple[str, ...]:
+        return self.choices[name]
+
+    def choosing(self, name: str, *values: str) -> View:
+        """The same view with another choice."""
+        return replace(self, choices={**self.choices, name: values})
+
+
+def view_of(page: str, base: PinnedModel, *tuned: PinnedModel, **choices: str) -> View:
+    """A page's view of these models, what isn't chosen at its default."""
+    defaults = {name: choice.default for name, choice in CHOICES_OF_PAGE[page].items()}
+    return View(page, base, tuned, defaults | {name: (value,) for name, value in choices.items()})
+
+
+def to_query(view: View) -> dict[str, list[str]]:
+    """The view as query parameters, all of them, in a fixed order."""
+    models = {"base": [str(view.base)], "tuned": [str(model) for model in view.tuned]}
+    return models | {name: list(view.choices[name]) for name in CHOICES_OF_PAGE[view.page]}
+
+
+def to_link(view: View) -> str:
+    """The view as a relative address: 'layers?base=org/name@...&tuned=...&metric=...'."""
+    return f"{view.page}?{urlencode(to_query(view), doseq=True, safe='/@:', quote_via=quote)}"
+
+
+def from_query(page: str, query: Mapping[str, Sequence[str]]) -> View:
+    """The view that a query string names. Raises BadReference for a model without a commit, a value that isn't among
+    the allowed ones, or a name that the page doesn't know."""
+    choices = CHOICES_OF_PAGE[page]
+    unknown = [name for name in query if name not in ("base", "tuned", *choices)]
+    if unknown:
+        raise _bad(f"the link's '{unknown[0][:60]}' is no choice of the page '{page}'")
+    base, tuned = [pinned(text) for text in query.get("base", ())], [pinned(text) for text in query.get("tuned", ())]
+    if len(base) != 1 or not 1 <= len(tuned) <= (MOST_TUNED if page == "overlap" else 1):
+        raise _bad(f"the link names {len(base)} base and {len(tuned)} tuned models")
+    chosen = {name: _parsed(name, choice, tuple(query.get(name, choice.default))) for name, choice in choices.items()}
+    return View(page, base[0], tuple(tuned), chosen)
+
+
+def pinned(text: str) -> PinnedModel:
+    """The model at the commit that `text` names, written 'org/name[/subfolder]@commit' or './root/path@files-...'.
+    Raises BadReference where it names no commit."""
+    ref = parse_model(text)
+    if not _COMMIT.fullmatch(ref.revision) or (ref.where == "folder") != ref.revision.startswith("files-"):
+        raise BadReference(
+            f"'{text[:160]}' names no commit",
+            expected="A link carries each model with its commit",
+            do="Open the comparison from the Compare page and copy its link there",
+        )
+    return PinnedModel(ref.where, ref.name, ref.revision, ref.subfolder)
+
+
+def _parsed(name: str, choice: Choice, values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(values) > choice.at_most:
+        raise _bad(f"the link gives '{name}' {len(values)} times, {choice.at_most} at most")
+    for value in values:
+        if choice.allowed and value not in choice.allowed:
+            raise _bad(f"'{value[:60]}' is no value of '{name}'")
+        if len(value) > _MAX_VALUE:
+            raise _bad(f"the link's '{name}' is {len(value)} characters long")
+    return values
+
+
+def _bad(saw: str) -> BadReference:
+    return BadReference(
+        saw[0].upper() + saw[1:],
+        expected="A link as the page's 'Copy link' gives it",
+        do="Ask for the link again, or open the comparison from the Compare page",
+    )

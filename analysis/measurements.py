@@ -1,0 +1,165 @@
+"""What one reading of a tensor pair leaves behind: a Tally, and for a matrix a Spectrum. Numbers only.
+
+Every amount in a Tally adds: over blocks of a tensor, over tensors, over layers. Nothing here is a ratio; division is
+`analysis.rollup`'s. The rules of "unchanged" and the bins are defined here, once, for kernels, store and pages alike;
+docs/methods.md gives them with their sources.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+TALLY_VERSION = 1
+SPECTRUM_VERSION = 1
+OVERLAP_VERSION = 1
+
+TOLERANCES = ("1e-8", "1e-7", "1e-6", "1e-5", "1e-4", "1e-3")
+RULES = ("exact", *TOLERANCES, "bf16", "mukherjee")
+MaskRule = Literal["exact", "mukherjee"]
+MASK_RULES: tuple[MaskRule, ...] = ("exact", "mukherjee")
+
+_PER_DECADE = 20
+
+
+def _log_edges(first_decade: int, last_decade: int) -> list[float]:
+    """10 ** (k / 20); at whole decades the literal '1eN', so that a published tolerance is an edge to the last bit."""
+    steps = range(first_decade * _PER_DECADE, last_decade * _PER_DECADE + 1)
+    return [float(f"1e{k // _PER_DECADE}") if k % _PER_DECADE == 0 else 10 ** (k / _PER_DECADE) for k in steps]
+
+
+# |after - before|: bin k holds (edge[k-1], edge[k]]; the first is closed below by 0, the last open above.
+CHANGE_EDGES: NDArray[np.float32] = np.array(_log_edges(-12, 3), dtype=np.float32)
+N_CHANGE_BINS = len(CHANGE_EDGES) + 1
+
+# |after - before| / max(|after|, |before|), in float64: the same shape of bins.
+RELATIVE_EDGES: NDArray[np.float64] = np.array([*_log_edges(-7, 0), 2.0], dtype=np.float64)
+N_RELATIVE_BINS = len(RELATIVE_EDGES) + 1
+
+# |before| by power of two: 0 | (0, 2^-30) | [2^-30, 2^-29) ... [2^14, 2^15) | [2^15, inf)
+FIRST_BINADE, LAST_BINADE = -30, 14
+N_BINADES = LAST_BINADE - FIRST_BINADE + 4
+
+MAX_DENSITY_SIDE = 128
+
+MUKHERJEE_ATOL = 1e-5
+BF16_ETA = 1e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """Counts and sums of one tensor pair, after one pass over both.
+
+    Sums, histograms and flips run over entries that are finite on both sides. A tensor counts as a matrix of
+    shape (product of all sides but the last, last side); a vector is one row.
+    """
+
+    entries: int
+    nonfinite: int  # not finite on at least one side
+    nonfinite_same: int  # of these, the same bits on both sides: unchanged under every rule
+    equal: int  # finite and equal in value (-0.0 equals 0.0)
+    bf16_unchanged: int  # finite, |after - before| <= 1e-3 max(|after|, |before|)
+    mukherjee_unchanged: int  # finite, isclose(bf16(after) - bf16(before), 0, atol=1e-5)
+    sign_flips: int  # opposite signs, neither of them 0
+    base_square_sum: float
+    tuned_square_sum: float
+    update_square_sum: float
+    update_abs_sum: float
+    base_dot_tuned: float
+    max_abs_update: float
+    joint: NDArray[np.int64]  # (N_BINADES, N_CHANGE_BINS): changed finite entries by |before| and |after - before|
+    base_binades: NDArray[np.int64]  # (N_BINADES,): all finite entries by |before|
+    mukherjee_binades: NDArray[np.int64]  # (N_BINADES,): finite entries changed under Mukherjee's rule, by |before|
+    relative: NDArray[np.int64]  # (N_RELATIVE_BINS,): changed finite entries by relative change
+    row_changes: NDArray[np.int64]  # (rows,): entries not unchanged under the exact rule
+    column_changes: NDArray[np.int64]  # (columns,): the same
+    density: NDArray[np.int64]  # (<=128, <=128): the same, by block of ceil(rows/128) x ceil(columns/128)
+
+    def unchanged(self, rule: str) -> int:
+        """Entries that `rule` calls unchanged. For '1e-N' the histogram is summed up to that edge: exact, no bin is
+        split. Raises KeyError for a rule that is none of RULES."""
+        if rule == "exact":
+            return self.equal + self.nonfinite_same
+        if rule == "bf16":
+            return self.bf16_unchanged + self.nonfinite_same
+        if rule == "mukherjee":
+            return self.mukherjee_unchanged + self.nonfinite_same
+        return self.equal + self.nonfinite_same + int(self.changes[: _edge_of_tolerance[rule] + 1].sum())
+
+    @property
+    def changes(self) -> NDArray[np.int64]:
+        """(N_CHANGE_BINS,): changed finite entries by |after - before|."""
+        return self.joint.sum(axis=0)
+
+    def changed_by_binade(self, rule: MaskRule) -> NDArray[np.int64]:
+        """(N_BINADES,): finite entries that the rule calls changed, by |before|."""
+        return self.mukherjee_binades if rule == "mukherjee" else self.joint.sum(axis=1)
+
+
+_edge_of_tolerance = {t: int(np.flatnonzero(np.float32(t) == CHANGE_EDGES)[0]) for t in TOLERANCES}
+
+
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Singular values of one matrix, or the reason why there are none.
+
+    `rank` counts the values above `tolerance` = max(m, n) * eps(float32) * largest, as torch.linalg.matrix_rank does
+    in float32; `rank_low` and `rank_high` bound it where the method's own error could move a value across.
+    """
+
+    of: Literal["update", "base", "tuned"]
+    rows: int
+    columns: int
+    singular_values: NDArray[np.float32]  # (min(rows, columns),), descending; empty where `reason` says why
+    tolerance: float
+    rank: int | None
+    rank_low: int | None
+    rank_high: int | None
+    method: str  # 'svd float32', 'gram float64', 'zero update'
+    reason: str = ""
+
+    @property
+    def max_rank(self) -> int:
+        return min(self.rows, self.columns)
+
+
+@dataclass(frozen=True, eq=False)
+class Regions:
+    """How often each subset of k models, and no other of them, changed an entry of one tensor, under one rule.
+
+    `counts[s]` is the number of entries changed by exactly the models whose bits are set in s; counts[0] is the
+    number that none changed, so the counts sum to the entries.
+    """
+
+    rule: MaskRule
+    counts: NDArray[np.int64]  # (2 ** k,)
+
+    @property
+    def n_models(self) -> int:
+        return len(self.counts).bit_length() - 1
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A tensor that could not be measured, and why: a result like any other, never an absence."""
+
+    kind: Literal["tally", "spectrum", "overlap"]
+    reason: str
+
+
+Measurement = Tally | Spectrum | Regions | Gap
+
+
+def add(left: Tally, right: Tally) -> dict[str, Any]:
+    """The amounts of two tallies added, by field name, without those that belong to one shape (rows, columns, map)."""
+    shaped = {"row_changes", "column_changes", "density"}
+    summed = {
+        field.name: getattr(left, field.name) + getattr(right, field.name)
+        for field in dataclasses.fields(Tally)
+        if field.name not in shaped
+    }
+    return summed | {"max_abs_update": max(left.max_abs_update, right.max_abs_update)}

@@ -1,0 +1,259 @@
+"""CATALOG: every number that can be shown for a tensor, as a pure function of what was stored for it.
+
+A metric yields (part, whole), which are added over the tensors of a cell before `rollup` divides: shares pool over
+entries and never average ratios. A metric that is no share yields (value, 1), so a cell of several experts shows their
+mean.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from analysis.measurements import Spectrum, Tally
+
+Parts = tuple[float, float]
+Scale = Literal["share", "log", "linear"]
+NOTHING: Parts = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`scale` says how to draw it: a share has the fixed range 0 to 1, 'log' spans decades."""
+
+    key: str
+    title: str
+    unit: str
+    scale: Scale
+    help: str
+    needs: Literal["tally", "spectrum"]
+    of_tally: Callable[[Tally], Parts] | None = None
+    of_spectrum: Callable[[Spectrum, Tally | None], Parts] | None = None
+
+    def parts(self, tally: Tally | None, spectrum: Spectrum | None) -> Parts | None:
+        """(part, whole) of one tensor; None where the measurement it needs isn't there."""
+        if self.of_tally is not None:
+            return None if tally is None else self.of_tally(tally)
+        if spectrum is None or spectrum.reason or self.of_spectrum is None:
+            return None
+        return self.of_spectrum(spectrum, tally)
+
+
+def unchanged(rule: str) -> Callable[[Tally], Parts]:
+    """Entries that `rule` calls unchanged, of all entries."""
+    return lambda tally: (tally.unchanged(rule), tally.entries)
+
+
+def changed(rule: str) -> Callable[[Tally], Parts]:
+    return lambda tally: (tally.entries - tally.unchanged(rule), tally.entries)
+
+
+def relative_update(tally: Tally) -> Parts:
+    """||after - before||_F / ||before||_F."""
+    return math.sqrt(tally.update_square_sum), math.sqrt(tally.base_square_sum)
+
+
+def mean_change(tally: Tally) -> Parts:
+    """Mean |after - before| over the entries that changed."""
+    return tally.update_abs_sum, float(tally.entries - tally.nonfinite - tally.equal)
+
+
+def cosine(tally: Tally) -> Parts:
+    """1 - cos(before, after), from the update: stable where both nearly coincide.
+
+    1 - cos = (|u|^2 - (|a| - |b|)^2) / (2 |a| |b|), u = after - before.
+    """
+    before, after = math.sqrt(tally.base_square_sum), math.sqrt(tally.tuned_square_sum)
+    return max(tally.update_square_sum - (after - before) ** 2, 0.0), 2 * before * after
+
+
+def stable_rank(values: np.ndarray) -> float:
+    """||A||_F^2 / ||A||_2^2 (Rudelson & Vershynin 2007); nan for the zero matrix, which has no direction."""
+    squares = np.square(values.astype(np.float64))
+    return float(squares.sum() / squares[0]) if len(squares) and squares[0] > 0 else math.nan
+
+
+def effective_rank(values: np.ndarray) -> float:
+    """exp of the Shannon entropy of the singular values over their sum (Roy & Vetterli 2007); nan for zero."""
+    p = values.astype(np.float64)
+    if not len(p) or p[0] <= 0:
+        return math.nan
+    p = p[p > 0] / p.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def energy_rank(values: np.ndarray, share: float) -> float:
+    """How many leading directions hold `share` of the squared Frobenius norm; nan for the zero matrix."""
+    energy = np.cumsum(np.square(values.astype(np.float64)))
+    if not len(energy) or energy[-1] <= 0:
+        return math.nan
+    return float(np.searchsorted(energy, share * energy[-1] * (1 - 1e-12)) + 1)
+
+
+def _of_values(value: Callable[[np.ndarray], float]) -> Callable[[Spectrum, Tally | None], Parts]:
+    def parts(spectrum: Spectrum, _: Tally | None) -> Parts:
+        found = value(spectrum.singular_values)
+        return NOTHING if math.isnan(found) else (found, 1.0)
+
+    return parts
+
+
+def _over_max_rank(value: Callable[[np.ndarray], float]) -> Callable[[Spectrum, Tally | None], Parts]:
+    def parts(spectrum: Spectrum, _: Tally | None) -> Parts:
+        found = value(spectrum.singular_values)
+        return NOTHING if math.isnan(found) else (found / spectrum.max_rank, 1.0)
+
+    return parts
+
+
+_ALL = (
+    Metric(
+        "unchanged-exact",
+        "Unchanged, exact",
+        "share of entries",
+        "share",
+        "Entries equal in value before and after.",
+        "tally",
+        unchanged("exact"),
+    ),
+    Metric(
+        "unchanged-mukherjee",
+        "Unchanged, Mukherjee's rule",
+        "share of entries",
+        "share",
+        "Both sides cast to bfloat16, subtracted in bfloat16, within 1e-5 of zero: the rule behind the published "
+        "update sparsity (arXiv 2505.11711).",
+        "tally",
+        unchanged("mukherjee"),
+    ),
+    Metric(
+        "unchanged-bf16",
+        "Unchanged, bf16 rule",
+        "share of entries",
+        "share",
+        "|after - before| at most 0.001 of the larger of the two (Zhu, definition 2.1, arXiv 2511.08567).",
+        "tally",
+        unchanged("bf16"),
+    ),
+    Metric(
+        "unchanged-tolerance",
+        "Unchanged, at the chosen tolerance",
+        "share of entries",
+        "share",
+        "|after - before| at most the tolerance of the slider.",
+        "tally",
+        unchanged("1e-5"),
+    ),
+    Metric(
+        "relative-update",
+        "Relative size of the update",
+        "‖update‖ / ‖base‖",
+        "log",
+        "Frobenius norm of the update over that of the base matrix.",
+        "tally",
+        relative_update,
+    ),
+    Metric(
+        "mean-change",
+        "Mean size of a change",
+        "|after − before|",
+        "log",
+        "Mean absolute change over the entries that changed at all.",
+        "tally",
+        mean_change,
+    ),
+    Metric(
+        "largest-change",
+        "Largest change",
+        "|after − before|",
+        "log",
+        "The largest absolute change of any entry.",
+        "tally",
+        lambda tally: (tally.max_abs_update, 1.0),
+    ),
+    Metric(
+        "turn",
+        "Turn of the weights",
+        "1 − cosine",
+        "log",
+        "1 minus the cosine between the matrix before and after, both seen as vectors.",
+        "tally",
+        cosine,
+    ),
+    Metric(
+        "sign-flips",
+        "Sign flips",
+        "share of entries",
+        "log",
+        "Entries whose sign turned round; zeros do not count.",
+        "tally",
+        lambda tally: (tally.sign_flips, tally.entries),
+    ),
+    Metric(
+        "rank",
+        "Numerical rank of the update",
+        "share of full rank",
+        "share",
+        "Singular values above max(m, n) · eps(float32) · largest, as torch.linalg.matrix_rank counts them, over "
+        "min(m, n). Sparse random noise is full-rank too: read it beside the effective rank.",
+        "spectrum",
+        None,
+        lambda spectrum, _: (float(spectrum.rank or 0) / spectrum.max_rank, 1.0),
+    ),
+    Metric(
+        "effective-rank",
+        "Effective rank of the update",
+        "share of full rank",
+        "share",
+        "exp(entropy of the normalised singular values) over min(m, n) (Roy & Vetterli 2007).",
+        "spectrum",
+        None,
+        _over_max_rank(effective_rank),
+    ),
+    Metric(
+        "stable-rank",
+        "Stable rank of the update",
+        "directions",
+        "log",
+        "Squared Frobenius norm over squared largest singular value.",
+        "spectrum",
+        None,
+        _of_values(stable_rank),
+    ),
+    Metric(
+        "energy-rank-90",
+        "Directions for 90 % of the energy",
+        "share of full rank",
+        "share",
+        "Leading singular directions that hold 90 % of the squared Frobenius norm, over min(m, n).",
+        "spectrum",
+        None,
+        _over_max_rank(lambda values: energy_rank(values, 0.90)),
+    ),
+    Metric(
+        "largest-singular-value",
+        "Largest singular value of the update",
+        "‖update‖₂",
+        "log",
+        "Spectral norm of the update.",
+        "spectrum",
+        None,
+        _of_values(lambda values: float(values[0])),
+    ),
+)
+
+CATALOG: dict[str, Metric] = {metric.key: metric for metric in _ALL}
+
+
+def at_tolerance(edge: int) -> Metric:
+    """The metric 'unchanged at CHANGE_EDGES[edge]': exact, since the edge is a bin's border."""
+    from dataclasses import replace
+
+    def parts(tally: Tally) -> Parts:
+        return tally.equal + tally.nonfinite_same + int(tally.changes[: edge + 1].sum()), tally.entries
+
+    return replace(CATALOG["unchanged-tolerance"], of_tally=parts)

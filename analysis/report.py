@@ -1,0 +1,163 @@
+"""The numbers of a comparison or an overlap as one JSON document: the interface other tools are built on.
+
+Counts are integers, pooled over entries; null stands for a number that does not exist (a rank of a vector, an effective
+rank of a zero update), and for one that is not measured. `schema` is 1; fields are only ever added to it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+from analysis.measurements import RULES, MaskRule, Regions, Spectrum, Tally
+from analysis.models import Pair, PinnedModel
+from analysis.rollup import Venn, spectrum_summary, venn
+from analysis.tensors import Alignment, TensorPair
+
+SCHEMA = 1
+
+
+def comparison(
+    pair: Pair,
+    alignment: Alignment,
+    tallies: Mapping[str, Tally],
+    spectra: Mapping[str, Spectrum],
+    gaps: Mapping[tuple[str, str], str],
+) -> dict[str, Any]:
+    """One pair: coverage, totals over everything tallied, and every compared tensor in reading order."""
+    known = [tallies[entry.name] for entry in alignment.pairs if entry.name in tallies]
+    return {
+        "schema": SCHEMA,
+        "base": model(pair.base),
+        "tuned": model(pair.tuned),
+        "coverage": coverage(alignment, tallies),
+        "totals": {
+            "entries": sum(tally.entries for tally in known),
+            "nonfinite": sum(tally.nonfinite for tally in known),
+            "unchanged": {rule: sum(tally.unchanged(rule) for tally in known) for rule in RULES},
+            "frobenius_update": math.sqrt(sum(tally.update_square_sum for tally in known)),
+            "frobenius_base": math.sqrt(sum(tally.base_square_sum for tally in known)),
+        },
+        "tensors": [
+            tensor(entry, tallies.get(entry.name), spectra.get(entry.name), _reasons(entry.name, gaps))
+            for entry in alignment.pairs
+        ],
+    }
+
+
+def model(pinned: PinnedModel) -> dict[str, str]:
+    return {"id": pinned.title, "commit": pinned.commit}
+
+
+def coverage(alignment: Alignment, tallies: Mapping[str, Tally]) -> dict[str, Any]:
+    """How much of both models stands behind the numbers, and what does not, with reasons."""
+    return {
+        "compared_parameters": sum(pair.entries for pair in alignment.pairs if pair.name in tallies),
+        "base_parameters": alignment.base_parameters,
+        "tuned_parameters": alignment.tuned_parameters,
+        "not_compared": [
+            {"name": entry.name, "side": entry.side, "reason": entry.reason, "parameters": entry.parameters}
+            for entry in alignment.not_compared
+        ],
+    }
+
+
+def tensor(
+    pair: TensorPair, tally: Tally | None, spectrum: Spectrum | None, reasons: Mapping[str, str]
+) -> dict[str, Any]:
+    """One compared tensor. `gaps` says why a measurement is missing, by its kind."""
+    place = pair.place
+    fields: dict[str, Any] = {
+        "name": pair.name,
+        "layer": place.layer,
+        "block": place.block,
+        "module": place.module,
+        "expert": place.expert,
+        "shape": list(pair.shape),
+        "dtype": {"base": pair.base.dtype, "tuned": pair.tuned.dtype},
+        "entries": pair.entries,
+        "nonfinite": None if tally is None else tally.nonfinite,
+        "unchanged": None if tally is None else {rule: tally.unchanged(rule) for rule in RULES},
+        "sign_flips": None if tally is None else tally.sign_flips,
+        "max_abs_update": None if tally is None else _number(tally.max_abs_update),
+        "frobenius_update": None if tally is None else _number(math.sqrt(tally.update_square_sum)),
+        "frobenius_base": None if tally is None else _number(math.sqrt(tally.base_square_sum)),
+        "frobenius_tuned": None if tally is None else _number(math.sqrt(tally.tuned_square_sum)),
+        "max_rank": min(pair.shape) if pair.is_matrix else None,
+    }
+    summary = spectrum_summary(spectrum) if spectrum is not None else {}
+    return fields | {
+        "rank": spectrum.rank if spectrum is not None else None,
+        "rank_interval": [spectrum.rank_low, spectrum.rank_high] if spectrum is not None else None,
+        "rank_tolerance": spectrum.tolerance if spectrum is not None else None,
+        "stable_rank": _number(summary.get("stable_rank", math.nan)),
+        "effective_rank": _number(summary.get("effective_rank", math.nan)),
+        "singular_values": [float(v) for v in spectrum.singular_values] if spectrum is not None else None,
+        "spectrum_method": spectrum.method if spectrum is not None else None,
+        "gaps": dict(reasons),
+    }
+
+
+def overlap(
+    base: PinnedModel,
+    tuned: Sequence[PinnedModel],
+    regions_of_rule: Mapping[MaskRule, Mapping[str, Regions]],
+    tallies: Sequence[Mapping[str, Tally]],
+    not_counted: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Several tuned models of one base: for each rule, in total and a tensor, the regions and each pair's overlap.
+
+    `models` gives the bits: region '5' (binary 101) counts the entries that exactly the first and third changed.
+    """
+    labels = [pinned.title for pinned in tuned]
+    return {
+        "schema": SCHEMA,
+        "base": model(base),
+        "models": [model(pinned) | {"bit": 1 << index} for index, pinned in enumerate(tuned)],
+        "not_counted": list(not_counted),
+        "rules": {
+            rule: {
+                "total": overlap_numbers(venn(rule, labels, regions, tallies)),
+                "tensors": [
+                    {"name": name, **overlap_numbers(venn(rule, labels, {name: region}, tallies))}
+                    for name, region in regions.items()
+                ],
+            }
+            for rule, regions in regions_of_rule.items()
+        },
+    }
+
+
+def overlap_numbers(found: Venn) -> dict[str, Any]:
+    """Regions and each pair's overlap of one Venn."""
+    k = len(found.labels)
+    return {
+        "entries": found.entries,
+        "changed": [found.changed(index) for index in range(k)],
+        "regions": {str(subset): int(count) for subset, count in enumerate(found.counts)},
+        "pairs": [
+            {
+                "models": [one, other],
+                "both": found.changed(one, other),
+                "o1": _number(found.one_sided(one, other)),
+                "o2": _number(found.one_sided(other, one)),
+                "jaccard": _number(found.jaccard(one, other)),
+                "chance": {"o1": _number(found.chance(one, other)), "o2": _number(found.chance(other, one))},
+                "chance_matched": {
+                    "o1": _number(found.matched_chance(one, other)),
+                    "o2": _number(found.matched_chance(other, one)),
+                },
+            }
+            for one, other in combinations(range(k), 2)
+        ],
+    }
+
+
+def _reasons(name: str, gaps: Mapping[tuple[str, str], str]) -> dict[str, str]:
+    return {kind: reason for (kind, of), reason in gaps.items() if of == name}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,308 @@
+"""Measurements -> Headline, Grid, Curve, Profile, Venn: numbers ready to draw. The only place that divides.
+
+Works on what is there: a tensor without its measurement is a cell that says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.measurements import CHANGE_EDGES, RELATIVE_EDGES, RULES, Regions, Spectrum, Tally
+from analysis.metrics import Metric, effective_rank, stable_rank
+from analysis.tensors import Alignment, TensorPair
+
+OUTSIDE_LAYERS = -1  # the grid's column for tensors that belong to no layer
+
+
+class Cell(IntEnum):
+    """Why a grid's cell has a value, or none."""
+
+    ABSENT = 0  # the model has no such matrix in that layer
+    WAITING = 1  # planned, not measured yet
+    GAP = 2  # could not be measured, or the metric has no meaning for it (a vector has no rank)
+    READY = 3
+    PARTIAL = 4  # some of the cell's tensors (experts) are still waiting
+
+
+@dataclass(frozen=True)
+class Share:
+    """A count of a whole; `value` is nan where the whole is empty."""
+
+    part: int
+    whole: int
+
+    @property
+    def value(self) -> float:
+        return self.part / self.whole if self.whole else math.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Layer x module, ready for a heatmap. `names[i][j]` holds the tensors behind a cell (several for experts)."""
+
+    metric: Metric
+    modules: tuple[str, ...]  # rows, in reading order
+    layers: tuple[int, ...]  # columns; OUTSIDE_LAYERS first where it is needed
+    values: NDArray[np.float64]  # (modules, layers), nan where there is none
+    states: NDArray[np.int8]  # (modules, layers) of Cell
+    names: tuple[tuple[tuple[str, ...], ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """One line: y over x, named."""
+
+    label: str
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The numbers at the top of a pair's overview, pooled over the entries of all tensors measured so far."""
+
+    entries: int
+    nonfinite: int
+    unchanged: dict[str, Share]
+    tensors_measured: int
+    tensors_planned: int
+    tensors_touched: int  # with at least one change under the exact rule
+    matrices_touched: int
+    matrices_measured: int
+    relative_update: float  # Frobenius norm of all updates over that of all base tensors
+    mean_of_layer_averages: float  # Mukherjee's per-tensor average of the unchanged share (mukherjee rule)
+    mean_rank_share: float  # mean over matrices of rank / min(m, n), nan without spectra
+    mean_effective_rank_share: float
+    spectra_measured: int
+    spectra_planned: int
+
+
+@dataclass(frozen=True, eq=False)
+class Venn:
+    """Region counts of k models over some tensors of one base, with what chance would give.
+
+    `counts[s]`: entries changed by exactly the models in bit set s. `expected_pairs[i, j]`: entries that models i and j
+    would both change if they were independent within each tensor.
+    """
+
+    rule: str
+    labels: tuple[str, ...]
+    counts: NDArray[np.int64]  # (2 ** k,)
+    expected_pairs: NDArray[np.float64]  # (k, k), independence within each tensor
+    matched_pairs: NDArray[np.float64]  # (k, k), independence within bins of base magnitude; nan where unknown
+    tensors: int
+
+    @property
+    def entries(self) -> int:
+        return int(self.counts.sum())
+
+    def changed(self, *models: int) -> int:
+        """Entries that all of `models` changed, whatever the others did."""
+        wanted = sum(1 << model for model in models)
+        return int(sum(count for subset, count in enumerate(self.counts) if subset & wanted == wanted))
+
+    def one_sided(self, of: int, other: int) -> float:
+        """|I_of and I_other| / |I_of|: Mukherjee's o1 for (1, 2), o2 for (2, 1)."""
+        own = self.changed(of)
+        return self.changed(of, other) / own if own else math.nan
+
+    def jaccard(self, one: int, other: int) -> float:
+        union = self.changed(one) + self.changed(other) - self.changed(one, other)
+        return self.changed(one, other) / union if union else math.nan
+
+    def chance(self, of: int, other: int) -> float:
+        """What one_sided would be if the two were independent within each tensor."""
+        own = self.changed(of)
+        return float(self.expected_pairs[of, other]) / own if own else math.nan
+
+    def matched_chance(self, of: int, other: int) -> float:
+        """What one_sided would be if the two were independent within bins of base magnitude, in each tensor."""
+        own = self.changed(of)
+        return float(self.matched_pairs[of, other]) / own if own else math.nan
+
+
+def headline(
+    alignment: Alignment,
+    tallies: Mapping[str, Tally],
+    spectra: Mapping[str, Spectrum],
+    *,
+    spectra_planned: bool,
+) -> Headline:
+    """The overview's numbers over what is measured so far."""
+    measured = [(pair, tallies[pair.name]) for pair in alignment.pairs if pair.name in tallies]
+    matrices = [tally for pair, tally in measured if pair.is_matrix]
+    entries = sum(tally.entries for _, tally in measured)
+    usable = [spectrum for spectrum in spectra.values() if not spectrum.reason]
+    touched = [tally for _, tally in measured if tally.unchanged("exact") < tally.entries]
+    return Headline(
+        entries=entries,
+        nonfinite=sum(tally.nonfinite for _, tally in measured),
+        unchanged={rule: Share(sum(t.unchanged(rule) for _, t in measured), entries) for rule in RULES},
+        tensors_measured=len(measured),
+        tensors_planned=len(alignment.pairs),
+        tensors_touched=len(touched),
+        matrices_touched=sum(t.unchanged("exact") < t.entries for t in matrices),
+        matrices_measured=len(matrices),
+        relative_update=_ratio(
+            math.sqrt(sum(t.update_square_sum for _, t in measured)),
+            math.sqrt(sum(t.base_square_sum for _, t in measured)),
+        ),
+        mean_of_layer_averages=_mean(t.unchanged("mukherjee") / t.entries for _, t in measured),
+        mean_rank_share=_mean((s.rank or 0) / s.max_rank for s in usable),
+        mean_effective_rank_share=_mean(effective_rank(s.singular_values) / s.max_rank for s in usable),
+        spectra_measured=len(spectra),
+        spectra_planned=sum(pair.is_matrix for pair in alignment.pairs) if spectra_planned else 0,
+    )
+
+
+def grid(
+    alignment: Alignment,
+    metric: Metric,
+    tallies: Mapping[str, Tally],
+    spectra: Mapping[str, Spectrum],
+    gaps: Iterable[str] = (),
+) -> Grid:
+    """One metric by layer and module. `gaps` names tensors whose measurement for this metric failed."""
+    pairs = [pair for pair in alignment.pairs if metric.needs == "tally" or pair.is_matrix]
+    modules, layers = _axes(pairs)
+    values = np.full((len(modules), len(layers)), math.nan)
+    states = np.full(values.shape, Cell.ABSENT, np.int8)
+    names: list[list[tuple[str, ...]]] = [[() for _ in layers] for _ in modules]
+    failed = set(gaps)
+    for (row, column), members in _cells(pairs, modules, layers).items():
+        parts = [metric.parts(tallies.get(p.name), spectra.get(p.name)) for p in members]
+        values[row, column], states[row, column] = _cell(parts, [p.name in failed for p in members])
+        names[row][column] = tuple(p.name for p in members)
+    return Grid(metric, modules, layers, values, states, tuple(tuple(row) for row in names))
+
+
+def tolerance_curve(tallies: Iterable[Tally], label: str) -> Curve:
+    """Unchanged share over tolerance, at every edge of the histogram. Each point is exact."""
+    changes, always, entries = np.zeros(len(CHANGE_EDGES) + 1, np.int64), 0, 0
+    for tally in tallies:
+        changes += tally.changes
+        always += tally.equal + tally.nonfinite_same
+        entries += tally.entries
+    unchanged = always + np.cumsum(changes)[: len(CHANGE_EDGES)]
+    return Curve(label, CHANGE_EDGES.astype(np.float64), _per(unchanged, entries))
+
+
+def eta_curve(tallies: Iterable[Tally], label: str) -> Curve:
+    """Unchanged share over eta, for |after - before| <= eta max(|after|, |before|): the bf16 rule at any eta."""
+    relative, always, entries = np.zeros(len(RELATIVE_EDGES) + 1, np.int64), 0, 0
+    for tally in tallies:
+        relative += tally.relative
+        always += tally.equal + tally.nonfinite_same
+        entries += tally.entries
+    unchanged = always + np.cumsum(relative)[: len(RELATIVE_EDGES)]
+    return Curve(label, RELATIVE_EDGES, _per(unchanged, entries))
+
+
+def layer_profile(
+    alignment: Alignment, metric: Metric, tallies: Mapping[str, Tally], spectra: Mapping[str, Spectrum]
+) -> list[Curve]:
+    """One curve a module: the metric over layers."""
+    table = grid(alignment, metric, tallies, spectra)
+    layers = np.array([layer for layer in table.layers if layer != OUTSIDE_LAYERS], np.float64)
+    start = len(table.layers) - len(layers)
+    return [
+        Curve(module, layers, table.values[row, start:])
+        for row, module in enumerate(table.modules)
+        if np.isfinite(table.values[row, start:]).any()
+    ]
+
+
+def energy_curve(spectrum: Spectrum, label: str) -> Curve:
+    """Share of the squared Frobenius norm in the first k directions, k = 1 ... min(m, n)."""
+    energy = np.cumsum(np.square(spectrum.singular_values.astype(np.float64)))
+    whole = energy[-1] if len(energy) and energy[-1] > 0 else math.nan
+    return Curve(label, np.arange(1, len(energy) + 1, dtype=np.float64), energy / whole)
+
+
+def spectrum_summary(spectrum: Spectrum) -> dict[str, float]:
+    """Rank, stable rank and effective rank of one spectrum, nan where they mean nothing."""
+    values = spectrum.singular_values
+    rank = math.nan if spectrum.rank is None else float(spectrum.rank)
+    return {"rank": rank, "stable_rank": stable_rank(values), "effective_rank": effective_rank(values)}
+
+
+def venn(
+    rule: str,
+    labels: Sequence[str],
+    regions: Mapping[str, Regions],
+    tallies: Sequence[Mapping[str, Tally]] = (),
+) -> Venn:
+    """Region counts summed over `regions`' tensors, with both chance levels.
+
+    `tallies[i]` are model i's, by tensor name; without them the matched chance is nan.
+    """
+    k = len(labels)
+    counts = np.zeros(1 << k, np.int64)
+    expected, matched = np.zeros((k, k)), np.zeros((k, k))
+    for name, region in regions.items():
+        counts += region.counts
+        own = np.array([_changed_by(region.counts, 1 << i) for i in range(k)], np.float64)
+        expected += np.outer(own, own) / max(int(region.counts.sum()), 1)
+        matched += _matched(region, [t.get(name) for t in tallies], k)
+    return Venn(rule, tuple(labels), counts, expected, matched, len(regions))
+
+
+def _matched(region: Regions, tallies: Sequence[Tally | None], k: int) -> NDArray[np.float64]:
+    """(k, k) expected common changes if models were independent within each bin of base magnitude of one tensor."""
+    if len(tallies) != k or any(tally is None for tally in tallies):
+        return np.full((k, k), math.nan)
+    known = [tally for tally in tallies if tally is not None]
+    entries = known[0].base_binades.astype(np.float64)
+    changed = np.array([tally.changed_by_binade(region.rule) for tally in known], np.float64)  # (k, bins)
+    return (changed / np.maximum(entries, 1)) @ changed.T
+
+
+def _changed_by(counts: NDArray[np.int64], wanted: int) -> int:
+    return int(sum(count for subset, count in enumerate(counts) if subset & wanted == wanted))
+
+
+def _axes(pairs: Sequence[TensorPair]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    modules = tuple(dict.fromkeys(pair.place.module for pair in pairs))
+    layers = sorted({OUTSIDE_LAYERS if pair.place.layer is None else pair.place.layer for pair in pairs})
+    return modules, tuple(layers)
+
+
+def _cells(
+    pairs: Sequence[TensorPair], modules: Sequence[str], layers: Sequence[int]
+) -> dict[tuple[int, int], list[TensorPair]]:
+    row_of, column_of = {m: i for i, m in enumerate(modules)}, {x: j for j, x in enumerate(layers)}
+    cells: dict[tuple[int, int], list[TensorPair]] = {}
+    for pair in pairs:
+        layer = OUTSIDE_LAYERS if pair.place.layer is None else pair.place.layer
+        cells.setdefault((row_of[pair.place.module], column_of[layer]), []).append(pair)
+    return cells
+
+
+def _cell(parts: Sequence[tuple[float, float] | None], failed: Sequence[bool]) -> tuple[float, Cell]:
+    there = [part for part in parts if part is not None]
+    if not there:
+        return math.nan, Cell.GAP if all(failed) else Cell.WAITING
+    value = _ratio(sum(part for part, _ in there), sum(whole for _, whole in there))
+    if math.isnan(value):
+        return value, Cell.GAP
+    waiting = any(part is None and not fail for part, fail in zip(parts, failed, strict=True))
+    return value, Cell.PARTIAL if waiting else Cell.READY
+
+
+def _per(counts: NDArray[np.int64], whole: int) -> NDArray[np.float64]:
+    return counts.astype(np.float64) / (whole or math.nan)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def _mean(values: Iterable[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan

@@ -1,0 +1,120 @@
+"""Singular values of a matrix's update, from blocks of rows: the direct SVD for small matrices, the Gram matrix of the
+short side in float64 for larger ones.
+
+Numerical rank follows torch.linalg.matrix_rank in float32, so that it reproduces Mukherjee's table 2 (arXiv
+2505.11711): the number of singular values above max(m, n) * eps(float32) * the largest. The Gram route squares the
+condition number, yet at the tolerance it keeps more digits than a float32 SVD has: (tolerance / largest)^2 is 2.4e-7
+at n = 4096, nine orders above eps(float64). Where a value lies so close to the tolerance that a float32 SVD could put
+it on either side, and the matrix is small enough, the direct SVD decides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.elementwise.block import Geometry
+from analysis.measurements import Spectrum
+
+Blocks = Iterator[tuple[Tensor, Tensor]]
+Of = Literal["update", "base", "tuned"]
+
+DIRECT_UP_TO = 640  # short side; below this the direct SVD costs well under a second
+DECIDED_DIRECTLY_UP_TO = 2048  # short side; below this a doubtful rank is settled by the direct SVD
+MAX_SHORT_SIDE = 20_480  # its Gram matrix in float64 takes 3.4 GB
+_SVD_ERROR = 1e-5  # of the largest value: what float32 SVDs were seen to be off by, docs/methods.md
+
+
+def spectrum(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of = "update", budget: int = 1 << 30) -> Spectrum:
+    """The Spectrum of a matrix that arrives as (before, after) blocks of whole rows.
+
+    `blocks()` starts a new pass over the matrix. `budget` bounds, in bytes, the float32 copy that a wide matrix
+    needs. A matrix with non-finite entries, or one too large, comes back with its reason in place of values.
+    """
+    short = min(shape.rows, shape.columns)
+    wide_copy = 4 * shape.rows * shape.columns
+    if short > MAX_SHORT_SIDE:
+        return _refused(of, shape, f"its short side of {short:,} is over {MAX_SHORT_SIDE:,}")
+    if shape.rows < shape.columns and short > DIRECT_UP_TO and wide_copy > budget:
+        return _refused(of, shape, f"it needs {wide_copy / 1e6:,.0f} MB, the memory budget is {budget / 1e6:,.0f} MB")
+    if short <= DIRECT_UP_TO:
+        return _direct(_whole(blocks(), of), of, shape)
+    gram = _gram(blocks(), of, shape)
+    if not bool(torch.isfinite(gram).all()):
+        return _refused(of, shape, "it has entries that are not finite")
+    values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
+    result = _ranked(values, of, shape, "gram float64")
+    doubtful = result.rank_low != result.rank_high
+    if doubtful and short <= DECIDED_DIRECTLY_UP_TO and wide_copy <= budget:
+        return _direct(_whole(blocks(), of), of, shape)
+    return result
+
+
+def _direct(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
+    if not bool(torch.isfinite(matrix).all()):
+        return _refused(of, shape, "it has entries that are not finite")
+    return _ranked(torch.linalg.svdvals(matrix).cpu().numpy(), of, shape, "svd float32")
+
+
+def _ranked(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spectrum:
+    """Rank and its bounds, counted in float32 exactly as torch.linalg.matrix_rank does."""
+    largest = values[0] if len(values) else np.float32(0)
+    relative = np.float32(max(shape.rows, shape.columns) * float(np.finfo(np.float32).eps))
+    tolerance = np.float32(largest * relative)
+    error = np.float32(_SVD_ERROR) * largest
+    return Spectrum(
+        of=of,
+        rows=shape.rows,
+        columns=shape.columns,
+        singular_values=values.astype(np.float32, copy=False),
+        tolerance=float(tolerance),
+        rank=int((values > tolerance).sum()),
+        rank_low=int((values > tolerance + error).sum()),
+        rank_high=int((values > max(tolerance - error, np.float32(0))).sum()),
+        method=method if largest > 0 else "zero matrix",
+    )
+
+
+def _refused(of: Of, shape: Geometry, reason: str) -> Spectrum:
+    return Spectrum(of, shape.rows, shape.columns, np.empty(0, np.float32), 0.0, None, None, None, "none", reason)
+
+
+def _value(before: Tensor, after: Tensor, of: Of) -> Tensor:
+    """The block whose spectrum is asked for, in float32 after an exact upcast."""
+    if of == "base":
+        return before.float()
+    return after.float() if of == "tuned" else after.float() - before.float()
+
+
+def _whole(blocks: Blocks, of: Of) -> Tensor:
+    return torch.cat([_value(before, after, of) for before, after in blocks])
+
+
+def _gram(blocks: Blocks, of: Of, shape: Geometry) -> Tensor:
+    """A^T A of a tall matrix, summed block by block; A A^T of a wide one, from its float32 copy. In float64."""
+    if shape.rows >= shape.columns:
+        total: Tensor | None = None
+        for before, after in blocks:
+            product = _square(_value(before, after, of).T)
+            total = product if total is None else total.add_(product)
+        assert total is not None
+        return total
+    wide = _whole(blocks, of)
+    step = max(1, (64 << 20) // (8 * shape.rows))
+    total = wide.new_zeros(shape.rows, shape.rows, dtype=torch.float64)
+    for column in range(0, shape.columns, step):
+        total += _square(wide[:, column : column + step])
+    return total
+
+
+def _square(matrix: Tensor) -> Tensor:
+    """matrix @ matrix.T in float64. numpy calls BLAS's syrk for this on the CPU, which takes half the work."""
+    wide = matrix.double()
+    if wide.is_cuda:
+        return wide @ wide.T
+    array = np.ascontiguousarray(wide.numpy())
+    return torch.from_numpy(array @ array.T)

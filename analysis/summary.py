@@ -1,0 +1,119 @@
+"""Headline and Alignment -> plain sentences: what the numbers say, and no more than they say.
+
+The text is our own; it holds numbers but never a model's or tensor's name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from analysis.labels import count, percent, scientific, share
+from analysis.rollup import Headline
+from analysis.tensors import Alignment
+
+_LOW_RANK, _NEARLY_FULL = 0.1, 0.95
+
+
+def summarize(headline: Headline, alignment: Alignment) -> list[str]:
+    """The overview in sentences, the most important first. Says so where numbers are of a part only."""
+    if not headline.entries:
+        return ["Nothing of this pair is measured yet."]
+    return [
+        _unchanged(headline),
+        *_published_rules(headline),
+        _where(headline),
+        *_size(headline),
+        *_rank(headline),
+        *_coverage(alignment),
+        *_nonfinite(headline),
+    ]
+
+
+def _unchanged(headline: Headline) -> str:
+    exact = headline.unchanged["exact"]
+    which = "compared parameters" if _complete(headline) else "parameters measured so far"
+    whole = f"the {count(exact.whole)} {which}"
+    if exact.part == exact.whole:
+        return f"Each of {whole} has exactly the value it had before: the two models are the same there."
+    if exact.part == 0:
+        return f"Not one of {whole} kept exactly the value it had."
+    return (
+        f"{percent(exact.part, exact.whole)} of {whole} have exactly the value they had before; "
+        f"{count(exact.whole - exact.part)} changed."
+    )
+
+
+def _published_rules(headline: Headline) -> Iterator[str]:
+    exact, mukherjee, bf16 = (headline.unchanged[rule] for rule in ("exact", "mukherjee", "bf16"))
+    if exact.part == exact.whole:
+        return
+    yield (
+        f"By the rules of the papers, {percent(mukherjee.part, mukherjee.whole)} are unchanged "
+        "(Mukherjee: within 1e-5 after rounding to bfloat16) "
+        f"or {percent(bf16.part, bf16.whole)} (Zhu: within a thousandth of the weight itself)."
+    )
+
+
+def _where(headline: Headline) -> str:
+    touched, matrices = headline.matrices_touched, headline.matrices_measured
+    others = headline.tensors_touched - touched
+    other_tensors = headline.tensors_measured - matrices
+    if not headline.tensors_touched:
+        return "No tensor was touched."
+    spread = f"{count(touched)} of {count(matrices)} matrices"
+    if other_tensors:
+        spread += f" and {count(others)} of {count(other_tensors)} vectors (norms, biases)"
+    return f"Changes lie in {spread}."
+
+
+def _size(headline: Headline) -> Iterator[str]:
+    if headline.relative_update > 0:
+        yield (
+            f"As a whole the update is {scientific(headline.relative_update)} times the size of the base weights "
+            "(ratio of Frobenius norms)."
+        )
+
+
+def _rank(headline: Headline) -> Iterator[str]:
+    rank, effective = headline.mean_rank_share, headline.mean_effective_rank_share
+    if math.isnan(rank):
+        return
+    if rank >= _NEARLY_FULL:
+        word = "nearly full-rank" if rank < 1 else "full-rank"
+        verdict = f"The updates of the matrices are {word}: on average {share(rank)} of the largest rank possible"
+    elif rank <= _LOW_RANK:
+        verdict = f"The updates of the matrices are low-rank: on average {share(rank)} of the largest rank possible"
+    else:
+        verdict = f"The updates of the matrices have on average {share(rank)} of the largest rank possible"
+    if not math.isnan(effective):
+        verdict += f", with an effective rank of {share(effective)} of it"
+    yield verdict + "."
+    if rank >= _NEARLY_FULL and headline.unchanged["exact"].value > 0.5:
+        yield (
+            "A sparse update of unrelated entries would be full-rank too; how fast the singular values fall says more."
+        )
+
+
+def _coverage(alignment: Alignment) -> Iterator[str]:
+    if not alignment.not_compared:
+        return
+    compared, base = alignment.compared_parameters, alignment.base_parameters
+    n = len(alignment.not_compared)
+    yield (
+        f"{count(n)} {'tensor was' if n == 1 else 'tensors were'} not compared; what was compared is "
+        f"{percent(compared, base, 2)} of the base's parameters and "
+        f"{percent(compared, alignment.tuned_parameters, 2)} of the tuned model's."
+    )
+
+
+def _nonfinite(headline: Headline) -> Iterator[str]:
+    if headline.nonfinite:
+        yield (
+            f"{count(headline.nonfinite)} entries are not finite on at least one side; they count as unchanged only "
+            "where both sides hold the same bits."
+        )
+
+
+def _complete(headline: Headline) -> bool:
+    return headline.tensors_measured >= headline.tensors_planned

@@ -1,0 +1,134 @@
+"""A child process that does one piece of work: a request goes in on its standard input, messages come out, one a line.
+
+The same file holds both ends. A child dies with its parent: the kernel is asked to see to it where it can, and
+everywhere the end of the standard input, which the parent holds open, is the signal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+from analysis.errors import SubnetscopeError, WorkerDied, error_from_dict
+from cache.backends.wire import from_line, to_line
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Send = Callable[[Mapping[str, Any]], None]
+Work = Callable[[dict[str, Any], Send], None]
+
+_PR_SET_PDEATHSIG = 1
+_SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+
+
+class Child:
+    """A running child. Iterate over `messages()`; `kill()` ends it at once, from any thread."""
+
+    def __init__(self, module: str, request: Mapping[str, Any], *, network: bool, log: IO[bytes] | None = None) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log if log is not None else subprocess.DEVNULL,
+            env=_environment(network),
+            start_new_session=True,
+        )
+        self._module = module
+        self._request = to_line(request)
+
+    def messages(self) -> Iterator[dict[str, Any]]:
+        """What the child says, until it is done. Raises its error where it reports one, WorkerDied where it ends
+        without a word."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        finished = False
+        try:
+            self._process.stdin.write(self._request)
+            self._process.stdin.flush()
+            for line in self._process.stdout:
+                message = from_line(line)
+                if message.get("event") == "failed":
+                    raise error_from_dict(message["error"])
+                if message.get("event") == "done":
+                    finished = True
+                    break
+                yield message
+        except BrokenPipeError:
+            pass
+        finally:
+            self.close()
+        if not finished:
+            raise _died(self._module, self._process.returncode)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def close(self) -> None:
+        """Ends the child, which has nothing left to say, and waits for it."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    stream.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+
+def serve(work: Work) -> None:
+    """The child's side: reads the request, does `work`, reports 'done' or 'failed'. Ends the process."""
+    _die_with_parent()
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not break the protocol
+    lock = threading.Lock()
+
+    def send(message: Mapping[str, Any]) -> None:
+        with lock:
+            out.write(to_line(message))
+            out.flush()
+
+    request = from_line(sys.stdin.buffer.readline())
+    threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
+    try:
+        work(request, send)
+    except SubnetscopeError as error:
+        send({"event": "failed", "error": error.as_dict()})
+    else:
+        send({"event": "done"})
+
+
+def _exit_at_end_of_input() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _environment(network: bool) -> dict[str, str]:
+    """The parent's environment; without the Hub's token for a child that has no business on the network."""
+    kept = {name: value for name, value in os.environ.items() if network or name not in _SECRETS}
+    return kept | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+
+
+def _died(module: str, code: int | None) -> WorkerDied:
+    cause = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+    do = "Start the job again: what was measured is kept"
+    if code == -signal.SIGKILL:
+        do += ". If it happens again, the machine may be short of memory: lower SUBNETSCOPE_MEMORY"
+    return WorkerDied(f"The process {module.rpartition('.')[2]} ended before its work was done ({cause})", do=do)

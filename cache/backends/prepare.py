@@ -1,0 +1,76 @@
+"""The child that looks before anything is started: pins both models, reads their headers, aligns their tensors.
+
+Has the network and the token; reads no weights. Run as `python -m cache.backends.prepare`.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+from analysis.models import parse_model
+from analysis.tensors import BYTES_OF_DTYPE, Alignment, TensorInfo, align
+from cache import catalog
+from cache.backends.child import Send, serve
+from cache.found import FoundModel
+from cache.records import ModelCard
+from cache.settings import Settings
+
+
+def prepare(request: dict[str, Any], send: Send) -> None:
+    """Sends one message 'prepared'. Without a base, it holds only the tuned model and which base its card names."""
+    settings = Settings.from_environment()
+    any_folder = bool(request["any_folder"])
+    tuned_ref = parse_model(request["tuned"])
+    if not request["base"].strip():
+        suggestion = catalog.suggest_base(tuned_ref, settings, any_folder=any_folder)
+        send({"event": "prepared", "suggested_base": suggestion})
+        return
+    base_ref = parse_model(request["base"])
+    tuned = catalog.find(tuned_ref, settings, any_folder=any_folder)
+    base = catalog.find(base_ref, settings, any_folder=any_folder)
+    base_tensors = catalog.list_tensors(base, settings)
+    tuned_tensors = catalog.list_tensors(tuned, settings)
+    alignment = align(base_tensors, tuned_tensors)
+    send(
+        {
+            "event": "prepared",
+            "suggested_base": None,
+            "base": base,
+            "tuned": tuned,
+            "base_card": card(base, base_tensors),
+            "tuned_card": card(tuned, tuned_tensors),
+            "alignment": alignment,
+            "bytes_to_fetch": sum(
+                catalog.bytes_to_fetch(found, needed_files(alignment, side), settings)
+                for found, side in ((base, "base"), (tuned, "tuned"))
+            ),
+            "disk_free": shutil.disk_usage(settings.data_dir if settings.data_dir.exists() else "/").free,
+        }
+    )
+
+
+def needed_files(alignment: Alignment, side: str) -> tuple[str, ...]:
+    """The weight files of one side that hold a compared tensor; no other file is fetched."""
+    return tuple(dict.fromkeys(getattr(pair, side).file for pair in alignment.pairs))
+
+
+def card(found: FoundModel, tensors: list[TensorInfo]) -> ModelCard:
+    """What the store remembers of a model beside its measurements."""
+    entries_of_dtype: dict[str, int] = {}
+    for tensor in tensors:
+        entries_of_dtype[tensor.dtype] = entries_of_dtype.get(tensor.dtype, 0) + tensor.parameters
+    by_weight = sorted(entries_of_dtype, key=lambda dtype: -entries_of_dtype[dtype])
+    compared = [dtype for dtype in by_weight if dtype in BYTES_OF_DTYPE] or by_weight
+    return ModelCard(
+        title=found.pinned.title,
+        commit=found.pinned.commit,
+        config=found.config,
+        dtype=" + ".join(compared),
+        parameters=sum(tensor.parameters for tensor in tensors),
+        bytes=sum(tensor.end - tensor.begin for tensor in tensors),
+    )
+
+
+if __name__ == "__main__":
+    serve(prepare)

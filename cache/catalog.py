@@ -1,0 +1,59 @@
+"""The one door to models, wherever they lie: find and pin, list tensors, bring the files here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from functools import partial
+from pathlib import Path
+
+from analysis.models import ModelRef
+from analysis.tensors import TensorInfo
+from cache import folders, hub, weights
+from cache.found import FileEntry, FoundModel
+from cache.settings import Settings
+
+__all__ = ["FileEntry", "FoundModel", "bytes_to_fetch", "fetch", "find", "list_tensors", "suggest_base"]
+
+
+def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> FoundModel:
+    """The model that `ref` names, pinned. With `any_folder` (the terminal) every folder of this machine may be named,
+    and 'org/name' is a folder where one is there. Raises ModelError."""
+    ref = _as_folder(ref) if any_folder else ref
+    if ref.where == "folder":
+        return folders.find(ref, settings, any_folder=any_folder)
+    return hub.find(ref, settings)
+
+
+def list_tensors(found: FoundModel, settings: Settings) -> list[TensorInfo]:
+    """All tensors of the model, from checked headers; no weights are read or downloaded. Raises WeightsError."""
+    read = partial(folders.read_model_range, found) if found.folder else partial(hub.read_range, found, settings)
+    return weights.list_tensors(found.size_of_file(), read)
+
+
+def bytes_to_fetch(found: FoundModel, files: Collection[str], settings: Settings) -> int:  # noqa: ARG001 (as the others)
+    """Bytes of `files` (names as in TensorInfo.file) that would have to be downloaded."""
+    return 0 if found.folder else hub.bytes_to_fetch(found, files)
+
+
+def fetch(found: FoundModel, files: Collection[str], settings: Settings, on_bytes: Callable[[int], None]) -> Path:
+    """The folder that holds `files`, each checked: against size and SHA-256 from the Hub, or, for a folder, against
+    the fingerprint it was pinned by. `on_bytes` hears of every downloaded byte."""
+    if found.folder:
+        folders.confirm(found)
+        return found.folder
+    return hub.fetch(found, files, settings, on_bytes)
+
+
+def suggest_base(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> str | None:
+    """What the model says it was tuned from, as text for the other field; None if it says nothing usable."""
+    ref = _as_folder(ref) if any_folder else ref
+    if ref.where == "folder":
+        return folders.suggest_base(ref, settings, any_folder=any_folder)
+    return hub.suggest_base(ref, settings)
+
+
+def _as_folder(ref: ModelRef) -> ModelRef:
+    """In the terminal 'runs/step-100' is a folder if there is one, as for other programs."""
+    if ref.where == "hub" and not ref.revision and Path(str(ref)).is_dir():
+        return ModelRef("folder", f"./{ref}")
+    return ref

@@ -1,0 +1,48 @@
+"""The bundled family of small models, compared when a server first starts, so that there is something to see at once."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from analysis.errors import SubnetscopeError
+from analysis.models import Pair
+from cache.instance import Instance
+from cache.jobs import Preparation
+from cache.settings import DEMO_FOLDER
+
+log = logging.getLogger(__name__)
+
+BASE = "abacus-base"
+SEEDS = ("abacus-grpo-seed1", "abacus-grpo-seed2", "abacus-dpo-seed1")  # whose overlap is counted as well
+
+
+def members() -> list[str]:
+    """The tuned models of the family, as texts to compare, those trained by reinforcement first."""
+    folders = [folder.name for folder in DEMO_FOLDER.glob("*") if (folder / "model.safetensors").is_file()]
+    tuned = sorted(
+        (name for name in folders if name != BASE), key=lambda name: ("grpo" not in name, "sft" in name, name)
+    )
+    return [f"./demo/{name}" for name in tuned]
+
+
+def seed(instance: Instance) -> None:
+    """Asks for what the family still lacks, in a thread of its own; a family already compared costs a second a model."""
+    threading.Thread(target=_seed, args=(instance,), name="demo", daemon=True).start()
+
+
+def _seed(instance: Instance) -> None:
+    prepared: dict[str, Preparation] = {}
+    try:
+        for text in members():
+            prepared[text] = instance.jobs.prepare(f"./demo/{BASE}", text)
+            instance.jobs.submit(prepared[text])
+        pairs = [prepared[f"./demo/{name}"].pair for name in SEEDS if f"./demo/{name}" in prepared]
+        _count_overlap(instance, [pair for pair in pairs if pair is not None])
+    except SubnetscopeError:
+        log.exception("the demo family could not be compared")
+
+
+def _count_overlap(instance: Instance, pairs: list[Pair]) -> None:
+    if len(pairs) >= 2:
+        instance.jobs.submit_overlap(pairs[0].base, [pair.tuned for pair in pairs])

@@ -1,0 +1,218 @@
+"""Models in local folders: find, pin by a fingerprint of the weight files, read ranges.
+
+A visitor may name folders below the roots that the operator allowed; they are called './root/path', so that no link
+carries a path of this machine. In the terminal any folder may be named. A name that is not there and one that is not
+allowed are answered with the same words.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.errors import BadWeights, FileChanged, PathNotAllowed, RevisionNotFound
+from analysis.models import ModelRef, PinnedModel
+from cache import cards
+from cache.found import FileEntry, FoundModel
+from cache.regular_file import not_allowed, open_regular, read_range, real_below
+from cache.settings import Settings
+from cache.weights.repository import INDEX_FILE
+from cache.weights.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES
+
+_WHOLE_FILE = 64 * 1024 * 1024  # up to here a file's content is its fingerprint, beyond it header, size and time
+_CHUNK = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder that may be read: where it really is, what it is called, and the real folder it must stay below."""
+
+    path: Path
+    name: str
+    below: Path
+
+
+def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> FoundModel:
+    """The folder that `ref` names, pinned to its files as they are now. Raises PathNotAllowed, or RevisionNotFound
+    where `ref` pins files that have changed since."""
+    place = locate(ref, settings, any_folder=any_folder)
+    files = _files(place)
+    pinned = PinnedModel("folder", place.name, _fingerprint(place, files))
+    if ref.revision and ref.revision != pinned.commit:
+        raise RevisionNotFound(
+            f"The weights in '{place.name}' have changed since '{ref.revision[:13]}…'",
+            do=f"Compare them as they are now: {place.name}",
+        )
+    config = cards.read_config(_read_if_there(place, cards.CONFIG_FILE))
+    return FoundModel(pinned, files, _base(place, settings), config, str(ref), place.path, place.below)
+
+
+def confirm(found: FoundModel) -> None:
+    """Nothing, or FileChanged if the folder's weight files are no longer those that were pinned."""
+    place = _place_of(found)
+    if _fingerprint(place, _files(place)) != found.pinned.commit:
+        raise FileChanged(
+            f"The weights in '{place.name}' were changed after the comparison began", do="Start the comparison again"
+        )
+
+
+def read_model_range(found: FoundModel, file: str, begin: int, end: int) -> bytes:
+    """Exactly these bytes of a file of a found folder. Raises FileChanged where it has become shorter."""
+    place = _place_of(found)
+    read = read_range(place.path / file, place.below, begin, end)
+    if len(read) < end - begin:
+        raise FileChanged(f"'{file}' was cut while it was read", do="Start again once nothing writes to it any more")
+    return read
+
+
+def _place_of(found: FoundModel) -> Place:
+    if found.folder is None or found.below is None:
+        raise ValueError(f"{found.pinned} is not a folder")
+    return Place(found.folder, found.pinned.name, found.below)
+
+
+def suggest_base(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> str | None:
+    """What the folder's card or adapter says it was tuned from, as text to compare: a folder beside it if one has
+    that name, else the id on the Hub."""
+    return _base(locate(ref, settings, any_folder=any_folder), settings)
+
+
+def locate(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Place:
+    """The folder behind the text. Raises PathNotAllowed."""
+    typed = Path(ref.name).expanduser()
+    if any_folder and typed.is_dir():
+        name = str(typed) if typed.is_absolute() else f"./{typed}"
+        return Place(Path(os.path.realpath(typed)), name, Path("/"))
+    path = _below_root_name(ref.name, settings) or Path.cwd() / typed
+    try:
+        real = real_below(path, Path("/"))
+        root = _root_of(real, settings)
+        if root is None or not real.is_dir() or not os.access(real, os.R_OK | os.X_OK):
+            raise not_allowed(ref.name)
+    except PathNotAllowed as error:
+        raise _refusal(ref.name, settings) from error
+    return Place(real, _name_below(real, settings), root)
+
+
+def _refusal(typed: str, settings: Settings) -> PathNotAllowed:
+    roots = ", ".join(f"'./{root.name}/…'" for root in settings.local_roots)
+    return PathNotAllowed(
+        f"'{typed[:200]}' is not a folder that can be read here",
+        expected=f"Folders are read below {roots}" if roots else "This server reads no local folders",
+        do="Check the spelling, or ask its operator to allow that folder" if roots else "Name a model on the Hub",
+    )
+
+
+def _below_root_name(typed: str, settings: Settings) -> Path | None:
+    """'./models/x' is x in the root called models."""
+    first, *rest = typed.removeprefix("./").split("/")
+    root = next((root for root in settings.local_roots if root.name == first and typed.startswith("./")), None)
+    return root.joinpath(*rest) if root else None
+
+
+def _root_of(real: Path, settings: Settings) -> Path | None:
+    """The real path of the innermost allowed root that holds `real`."""
+    roots = [Path(os.path.realpath(root)) for root in settings.local_roots]
+    return max((root for root in roots if real.is_relative_to(root)), key=lambda root: len(root.parts), default=None)
+
+
+def _name_below(real: Path, settings: Settings) -> str:
+    real_root = _root_of(real, settings)
+    root = next(root for root in settings.local_roots if Path(os.path.realpath(root)) == real_root)
+    return "/".join((".", root.name, *real.relative_to(os.path.realpath(root)).parts))
+
+
+def _files(place: Place) -> tuple[FileEntry, ...]:
+    """The folder's files; where no weights are among them, also the weights in the folders below."""
+    names = sorted(entry.name for entry in os.scandir(place.path))
+    files = [file for name in names if (file := _entry(place, name))]
+    if not any(file.path.endswith(".safetensors") for file in files):
+        below = sorted(str(path.relative_to(place.path)) for path in place.path.glob("*/*.safetensors"))
+        files += [FileEntry(name, 0, None) for name in below]
+    return tuple(files)
+
+
+def _entry(place: Place, name: str) -> FileEntry | None:
+    """The file, or None for a folder and whatever else cannot hold weights. A weight file that may not be read, or
+    is none, is refused aloud."""
+    path = place.path / name
+    is_weights = name.endswith(".safetensors") or name == INDEX_FILE
+    try:
+        seen = real_below(path, place.below).stat()
+    except (PathNotAllowed, OSError):
+        if is_weights:
+            raise
+        return None
+    if stat.S_ISREG(seen.st_mode):
+        return FileEntry(name, seen.st_size, None)
+    if is_weights:
+        raise BadWeights(f"'{name}' is not a regular file", do="Replace it by the weight file itself")
+    return None
+
+
+def _fingerprint(place: Place, files: Sequence[FileEntry]) -> str:
+    """'files-' and 40 hex digits that change when a weight file changes."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.path):
+        if "/" not in file.path and (file.path.endswith(".safetensors") or file.path == INDEX_FILE):
+            digest.update(f"{file.path}\n{file.size}\n{_content_print(place, file)}\n".encode())
+    return f"files-{digest.hexdigest()[:40]}"
+
+
+def _content_print(place: Place, file: FileEntry) -> str:
+    descriptor = open_regular(place.path / file.path, place.below)
+    try:
+        seen = os.fstat(descriptor)
+        whole = seen.st_size <= _WHOLE_FILE
+        end = seen.st_size if whole else _header_end(os.pread(descriptor, LENGTH_BYTES, 0))
+        digest = hashlib.sha256()
+        for chunk in _chunks(descriptor, end):
+            digest.update(chunk)
+        return digest.hexdigest() if whole else f"{digest.hexdigest()} {seen.st_size} {seen.st_mtime_ns}"
+    finally:
+        os.close(descriptor)
+
+
+def _header_end(length: bytes) -> int:
+    return LENGTH_BYTES + min(int.from_bytes(length, "little"), MAX_HEADER_BYTES)
+
+
+def _chunks(descriptor: int, end: int) -> Iterator[bytes]:
+    for begin in range(0, end, _CHUNK):
+        yield os.pread(descriptor, min(_CHUNK, end - begin), begin)
+
+
+def _read_if_there(place: Place, name: str) -> bytes:
+    try:
+        return read_range(place.path / name, place.below, 0, cards.MAX_BYTES)
+    except (PathNotAllowed, BadWeights):
+        return b""
+
+
+def _base(place: Place, settings: Settings) -> str | None:
+    named = cards.base_in_card(cards.read_card(_read_if_there(place, cards.CARD_FILE))) or cards.base_in_adapter(
+        cards.read_config(_read_if_there(place, cards.ADAPTER_CONFIG_FILE))
+    )
+    return _sibling(place, named, settings) or cards.as_hub_id(named)
+
+
+def _sibling(place: Place, named: str | None, settings: Settings) -> str | None:
+    """The folder beside this one, or at the top of its root, that bears the last part of the name."""
+    last = (named or "").rstrip("/").rpartition("/")[2]
+    if last in ("", ".", ".."):
+        return None
+    for folder in dict.fromkeys((place.path.parent, _root_of(place.path, settings))):
+        path = folder / last if folder and folder.is_relative_to(place.below) else None
+        if path and path.is_dir() and path.resolve() != place.path:
+            return _sibling_name(place, path.resolve(), settings)
+    return None
+
+
+def _sibling_name(place: Place, path: Path, settings: Settings) -> str | None:
+    if _root_of(path, settings):
+        return _name_below(path, settings)
+    return str(Path(place.name).parent / path.name) if place.below == Path("/") else None

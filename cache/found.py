@@ -1,0 +1,34 @@
+"""A model that was found and pinned, on the Hub or in a folder: the same picture of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.models import PinnedModel
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of a model. `path` is relative to the model's folder (inside a repository: to its subfolder)."""
+
+    path: str
+    size: int
+    sha256: str | None  # known for the large files of a repository, None for small ones and for folders
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """A pinned model, its files, and what it says about itself. Nothing of it was downloaded but config and card."""
+
+    pinned: PinnedModel
+    files: tuple[FileEntry, ...]
+    base_model: str | None  # what it says it was tuned from, as text that can be compared; None if it says nothing
+    config: Mapping[str, object]  # config.json, empty where there is none that can be read
+    requested: str  # the text that asked for it
+    folder: Path | None = None  # where it lies, for a folder
+    below: Path | None = None  # the allowed folder that its files, links followed, must stay below
+
+    def size_of_file(self) -> dict[str, int]:
+        return {entry.path: entry.size for entry in self.files}

@@ -1,0 +1,268 @@
+"""The queue of jobs. It lives in the process that owns the store, survives it in the ledger, and never computes.
+
+Two lanes, each one job at a time: comparisons, which keep the device busy, and overlaps, which are short and need not
+wait for them. Two people who ask for the same share one job.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import secrets
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+
+from analysis.cost import seconds
+from analysis.errors import BadReference, SubnetscopeError
+from analysis.models import Pair, PinnedModel, parse_model
+from analysis.plan import Plan
+from analysis.tensors import Alignment
+from cache.backends.child import Child
+from cache.progress import ENDED, Meter, Progress, State
+from cache.records import JobKind, JobRecord, ModelCard
+from cache.settings import Settings
+from cache.store import Store
+from cache.work import Cancelled, Job, compare, overlap, titled
+
+log = logging.getLogger(__name__)
+
+_WORK_OF_KIND = {"compare": compare, "overlap": overlap}
+_KEPT_ENDED = 200  # jobs whose last progress is still answered from memory
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What is known before a comparison starts, from headers alone. Without a base only `suggested_base` is set."""
+
+    pair: Pair | None
+    base: ModelCard | None
+    tuned: ModelCard | None
+    alignment: Alignment | None
+    suggested_base: str | None
+    bytes_to_fetch: int = 0
+    disk_free: int = 0
+    seconds_estimated: float | None = None
+    seconds_for_tallies: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Jobs:
+    """The process-wide queue over one store. Safe to call from any thread. `any_folder` is for the terminal."""
+
+    def __init__(self, store: Store, settings: Settings, *, any_folder: bool = False) -> None:
+        self._store, self._settings, self._any_folder = store, settings, any_folder
+        self._lock = threading.Lock()
+        self._job_of_id: dict[str, Job] = {}
+        self._record_of_id: dict[str, JobRecord] = {}
+        self._queue_of_kind: dict[str, queue.SimpleQueue[Job | None]] = {k: queue.SimpleQueue() for k in _WORK_OF_KIND}
+        self._lanes: list[threading.Thread] = []
+        self._stopping = False
+
+    def start(self, *, resume: bool = True) -> None:
+        """Opens both lanes; with `resume`, takes up what an earlier process left unfinished."""
+        for kind in _WORK_OF_KIND:
+            lane = threading.Thread(target=self._run_lane, args=(kind,), name=f"jobs-{kind}", daemon=True)
+            lane.start()
+            self._lanes.append(lane)
+        for record in self._store.unfinished_jobs() if resume else ():
+            self._resume(record)
+
+    def stop(self) -> None:
+        """Ends the children and closes the lanes. What was at work stays unfinished in the ledger."""
+        self._stopping = True
+        for kind_queue in self._queue_of_kind.values():
+            kind_queue.put(None)
+        for job in list(self._job_of_id.values()):
+            job.cancel()
+        for lane in self._lanes:
+            lane.join(timeout=10)
+
+    def prepare(self, base: str, tuned: str) -> Preparation:
+        """Pins both models, reads their headers and aligns them, in a child; registers the pair. Takes about a second.
+
+        Raises the model and weights errors. With an empty `base`, looks up what the tuned model says of its base.
+        """
+        if not tuned.strip():
+            raise BadReference("No fine-tuned model was named", do="Paste its id, and that of its base")
+        for text in (base, tuned):
+            if text.strip():
+                parse_model(text)  # a slip of the pen is answered without a child
+        request = {"base": base, "tuned": tuned, "any_folder": self._any_folder}
+        [message] = Child("cache.backends.prepare", request, network=True).messages()
+        if "alignment" not in message:
+            return Preparation(None, None, None, None, message["suggested_base"])
+        pair = Pair(message["base"].pinned, message["tuned"].pinned)
+        base_card, tuned_card, alignment = message["base_card"], message["tuned_card"], message["alignment"]
+        self._store.register(pair, base_card, tuned_card, alignment).result()
+        tallies, whole = self._estimate(pair, alignment)
+        return Preparation(
+            pair=pair,
+            base=base_card,
+            tuned=tuned_card,
+            alignment=alignment,
+            suggested_base=None,
+            bytes_to_fetch=message["bytes_to_fetch"],
+            disk_free=message["disk_free"],
+            seconds_estimated=whole,
+            seconds_for_tallies=tallies,
+            notes=_notes(pair, message["tuned"].base_model),
+        )
+
+    def submit(self, wanted: Preparation | Pair, plan: Plan | None = None) -> str:
+        """The id of the job that measures this pair: a new one, or the one that is at it already."""
+        pair = wanted.pair if isinstance(wanted, Preparation) else wanted
+        if pair is None:
+            raise BadReference("No base was named", do="Name the model that the tuned one was trained from")
+        return self._submit("compare", (pair,), plan or Plan())
+
+    def submit_overlap(self, base: PinnedModel, tuned: Sequence[PinnedModel]) -> str:
+        """The id of the job that counts how the updates of `tuned` overlap. Each pair must be registered."""
+        pairs = tuple(Pair(base, model) for model in tuned)
+        if len({pair.key for pair in pairs}) < 2:
+            raise BadReference("An overlap needs at least two different tuned models of one base")
+        return self._submit("overlap", pairs, Plan(spectra=False))
+
+    def progress(self, job_id: str) -> Progress | None:
+        """How far the job is; None for one that this process has not seen."""
+        job = self._job_of_id.get(job_id)
+        return job.meter.read() if job else None
+
+    def active(self) -> list[Progress]:
+        """Jobs that are queued or at work, the oldest first."""
+        return [progress for job in self._known() if not (progress := job.meter.read()).ended]
+
+    def of_pair(self, pair_key: str) -> Progress | None:
+        """The job that works for this pair now, or else the last that did; None if there was none."""
+        jobs = [job.meter.read() for job in self._known() if any(pair.key == pair_key for pair in job.pairs)]
+        return next((p for p in jobs if not p.ended), jobs[-1] if jobs else None)
+
+    def cancel(self, job_id: str) -> None:
+        """Ends the job at once; what it measured stays. No effect on one that has ended."""
+        job = self._job_of_id.get(job_id)
+        if job is None or job.meter.state in ENDED:
+            return
+        job.cancel()
+        if job.meter.state == "queued":
+            self._ended(job, "cancelled")
+
+    def wait(self, job_id: str, timeout: float | None = None) -> Progress:
+        """Blocks until the job has ended, or `timeout` seconds are over; for the terminal and tests."""
+        job = self._job_of_id[job_id]
+        job.finished.wait(timeout)
+        return job.meter.read()
+
+    def _known(self) -> list[Job]:
+        with self._lock:
+            return list(self._job_of_id.values())
+
+    def _submit(self, kind: JobKind, pairs: tuple[Pair, ...], plan: Plan) -> str:
+        with self._lock:
+            for job in self._job_of_id.values():
+                if (job.kind, job.pairs, job.plan) == (kind, pairs, plan) and job.meter.state not in ENDED:
+                    return job.id
+            job_id = secrets.token_hex(8)
+            request = json.dumps({"pairs": [_pair_text(pair) for pair in pairs], "plan": asdict(plan)})
+            record = JobRecord(job_id, kind, request, "queued", _now())
+            self._enqueue(record, pairs, plan)
+        self._store.put_job(record).result()
+        return job_id
+
+    def _enqueue(self, record: JobRecord, pairs: tuple[Pair, ...], plan: Plan) -> None:
+        title = titled(pairs[0].base, [pair.tuned for pair in pairs])
+        meter = Meter(record.id, record.kind, title, tuple(pair.key for pair in pairs))
+        job = Job(record.id, record.kind, pairs, plan, meter, self._any_folder)
+        self._job_of_id[record.id], self._record_of_id[record.id] = job, record
+        for old in [i for i, j in self._job_of_id.items() if j.meter.state in ENDED][:-_KEPT_ENDED]:
+            self._job_of_id.pop(old)
+            self._record_of_id.pop(old)
+        self._queue_of_kind[record.kind].put(job)
+
+    def _resume(self, record: JobRecord) -> None:
+        request = json.loads(record.request)
+        pairs = tuple(_pair_of_text(texts) for texts in request["pairs"])
+        with self._lock:
+            self._enqueue(replace(record, state="queued"), pairs, Plan(**request["plan"]))
+
+    def _run_lane(self, kind: str) -> None:
+        while (job := self._queue_of_kind[kind].get()) is not None and not self._stopping:
+            if job.meter.state == "queued":
+                self._run(job)
+
+    def _run(self, job: Job) -> None:
+        job.meter.start()
+        self._record(job, state="running", started_at=_now())
+        try:
+            _WORK_OF_KIND[job.kind](job, self._store, self._settings)
+        except Cancelled:
+            if not self._stopping:
+                self._ended(job, "cancelled")
+        except SubnetscopeError as error:
+            self._ended(job, "failed", error)
+        except Exception:
+            # The lane must outlive a fault of ours: it is logged whole, and the reader gets a number to quote.
+            log.exception("job %s failed", job.id)
+            fault = SubnetscopeError(
+                f"Something unforeseen went wrong (job {job.id})", do="The server's log has the details"
+            )
+            self._ended(job, "failed", fault)
+        else:
+            self._ended(job, "done")
+
+    def _ended(self, job: Job, state: State, error: SubnetscopeError | None = None) -> None:
+        job.meter.end(state, error)
+        progress = job.meter.read()
+        message = json.dumps(error.as_dict()) if error else ""
+        self._record(
+            job, state=state, message=message, ended_at=_now(), measured=progress.done, planned=progress.planned
+        )
+        job.finished.set()
+
+    def _record(self, job: Job, **changes: object) -> None:
+        record = replace(self._record_of_id[job.id], **changes)  # type: ignore[arg-type]
+        self._record_of_id[job.id] = record
+        try:
+            self._store.put_job(record).result()
+        except SubnetscopeError:
+            log.exception("the ledger could not take job %s", job.id)
+
+    def _estimate(self, pair: Pair, alignment: Alignment) -> tuple[float, float]:
+        """(seconds until all tallies, until everything) that is still missing, by the cost model."""
+        pair_of_name = {entry.name: entry for entry in alignment.pairs}
+        tallies = spectra = 0.0
+        for hole in self._store.holes(pair.key, Plan()):
+            cost = seconds(hole, pair_of_name[hole.name], threads=self._settings.threads)
+            tallies, spectra = (tallies + cost, spectra) if hole.kind == "tally" else (tallies, spectra + cost)
+        return tallies, tallies + spectra
+
+
+def _notes(pair: Pair, declared_base: str | None) -> tuple[str, ...]:
+    notes = []
+    if pair.base.key == pair.tuned.key:
+        notes.append("Both ids lead to the same weights: nothing can have changed.")
+    if declared_base and pair.base.title not in declared_base and declared_base not in pair.base.title:
+        notes.append(f"The tuned model's card names '{declared_base}' as its base, not '{pair.base.title}'.")
+    return tuple(notes)
+
+
+def _pair_text(pair: Pair) -> list[str]:
+    return [str(pair.base), str(pair.tuned)]
+
+
+def _pair_of_text(texts: Sequence[str]) -> Pair:
+    base, tuned = (pinned(text) for text in texts)
+    return Pair(base, tuned)
+
+
+def pinned(text: str) -> PinnedModel:
+    """The pinned model whose reference this is. Raises BadReference where no commit stands in it."""
+    ref = parse_model(text)
+    if not ref.revision:
+        raise BadReference(f"'{text}' names no commit")
+    return PinnedModel(ref.where, ref.name, ref.revision, ref.subfolder)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)

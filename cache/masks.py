@@ -1,0 +1,212 @@
+"""Packed update masks on disk: one bit an entry, set where the update changed it. Kept outside the database.
+
+    <masks_dir>/<pair key>/<digest of the tensor's name>.<rule>.mask
+
+A file is a row of independent zstandard frames of 4 MiB of bits each, so that it streams in bounded memory. Entry i is
+bit i % 8 of byte i // 8; the last byte's spare bits are 0. The name is a digest because a tensor's name is a visitor's
+text, and the same for each writing, so that a repeated measurement replaces the file and leaves no orphan.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from analysis.errors import DiskFull, MasksMissing
+from analysis.measurements import MaskRule
+
+Bits = NDArray[np.uint8]
+
+CHUNK_BYTES = 4 * 1024**2  # bits of one frame, before compression
+_BLOCK_BYTES = 32 * 1024  # of each mask, while counting: all 2**k intersections stay in the cache
+_LEFTOVER_SECONDS = 3600
+
+
+@dataclass(frozen=True)
+class MaskFile:
+    """One stored mask. `bytes` is the file's size; `sha256` is of the bits, whatever compressed them."""
+
+    rule: MaskRule
+    path: str  # relative to the masks folder
+    entries: int
+    changed: int
+    bytes: int
+    sha256: str
+
+
+def write_mask(
+    masks_dir: Path, pair_key: str, tensor_name: str, rule: MaskRule, packed: Bits, entries: int
+) -> MaskFile:
+    """The file that now holds `packed`, whole or not at all: it is written beside, synced, then renamed.
+
+    Raises DiskFull; ValueError where `packed` is not `entries` bits or has spare bits set."""
+    bits = np.ascontiguousarray(packed, dtype=np.uint8).reshape(-1)
+    if len(bits) != n_bytes(entries) or (entries % 8 and bits[-1] >> entries % 8):
+        raise ValueError(f"{len(bits)} bytes are no mask of {entries} entries")
+    digest = hashlib.sha256(tensor_name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    path = f"{pair_key}/{digest}.{rule}.mask"
+    try:
+        size = _write_whole(masks_dir / path, bits)
+    except OSError as error:
+        raise DiskFull(
+            f"An update mask could not be written ({error.strerror})",
+            expected=f"Room for {len(bits):,} bytes at most",
+            do="Free some disk, or lower SUBNETSCOPE_MASK_QUOTA, and start the job again",
+        ) from error
+    return MaskFile(rule, path, entries, _count_bits(bits), size, hashlib.sha256(bits.data).hexdigest())
+
+
+def read_mask(masks_dir: Path, mask: MaskFile) -> Iterator[Bits]:
+    """The mask's bits in chunks of CHUNK_BYTES, the last one shorter; marks the pair's masks as used.
+
+    Raises MasksMissing where the file is gone or damaged. Damage within a frame shows at that frame, a file that is
+    whole but another one only after the last chunk: use no result before the iterator has ended."""
+    path = masks_dir / mask.path
+    try:
+        with path.open("rb") as file:
+            os.utime(path.parent)
+            yield from _checked_chunks(file, mask)
+    except (OSError, zstandard.ZstdError) as error:
+        raise _missing("is gone" if isinstance(error, FileNotFoundError) else "is damaged", mask) from error
+
+
+def count_regions(masks: Sequence[Iterable[Bits]], entries: int) -> NDArray[np.int64]:
+    """(2 ** k,): entries by exactly which of the k masks have them set; index s has bit i for mask i.
+
+    All k are read in step, so memory is k chunks. Intersections of every subset are counted (2 ** k - 1 ANDs a
+    block), then turned into exclusive regions by subtracting supersets."""
+    together = np.zeros(2 ** len(masks), dtype=np.int64)
+    n_read = 0
+    for chunks in zip(*masks, strict=True):
+        n_read += len(chunks[0])
+        for start in range(0, len(chunks[0]), _BLOCK_BYTES):
+            _add_intersections(together, [_words(chunk[start : start + _BLOCK_BYTES]) for chunk in chunks])
+    if masks and n_read != n_bytes(entries):
+        raise ValueError(f"{n_read} bytes are no mask of {entries} entries")
+    together[0] = entries
+    regions = together.reshape((2,) * len(masks))
+    for axis in range(len(masks)):
+        outside, inside = np.moveaxis(regions, axis, 0)
+        outside -= inside
+    return together
+
+
+def enforce_quota(masks_dir: Path, quota: int, in_use: Iterable[str] = ()) -> list[str]:
+    """Keys of the pairs whose masks were removed, least recently used first, until at most `quota` bytes are left.
+
+    Pairs `in_use` stay whatever they take. The caller then has the store forget the removed pairs' masks."""
+    if not masks_dir.is_dir():
+        return []
+    _sweep_leftovers(masks_dir)
+    folders = [entry for entry in masks_dir.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    bytes_of_folder = {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in folders}
+    total, removed = sum(bytes_of_folder.values()), []
+    for folder in sorted(
+        set(folders) - {masks_dir / key for key in in_use}, key=lambda folder: folder.stat().st_mtime_ns
+    ):
+        if total <= quota:
+            break
+        _remove_whole(folder)
+        total -= bytes_of_folder[folder]
+        removed.append(folder.name)
+    return removed
+
+
+def n_bytes(entries: int) -> int:
+    """Bytes of a packed mask of so many entries."""
+    return -(-entries // 8)
+
+
+def _write_whole(path: Path, bits: Bits) -> int:
+    """The size of the file. The folder itself is not synced: a name lost with the power is found missing when the mask
+    is read, and measured again."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
+    try:
+        with beside.open("wb") as file:
+            for start in range(0, len(bits), CHUNK_BYTES):
+                file.write(compressor.compress(bits[start : start + CHUNK_BYTES].data))
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    return size
+
+
+def _checked_chunks(file: BinaryIO, mask: MaskFile) -> Iterator[Bits]:
+    left, digest = n_bytes(mask.entries), hashlib.sha256()
+    with zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True) as stream:
+        while left:
+            chunk = np.empty(min(left, CHUNK_BYTES), dtype=np.uint8)
+            _fill(stream, chunk, mask)
+            digest.update(chunk.data)
+            left -= len(chunk)
+            yield chunk
+        if stream.read(1) or digest.hexdigest() != mask.sha256:
+            raise _missing("holds other bits than were recorded", mask)
+
+
+def _fill(stream: zstandard.ZstdDecompressionReader, chunk: Bits, mask: MaskFile) -> None:
+    filled = 0
+    while filled < len(chunk):
+        n_read = stream.readinto(chunk[filled:].data)
+        if not n_read:
+            raise _missing("is cut short", mask)
+        filled += n_read
+
+
+def _missing(what: str, mask: MaskFile) -> MasksMissing:
+    return MasksMissing(
+        f"A stored update mask {what} ({mask.path})",
+        do="Measure the pair again; its masks are written anew",
+    )
+
+
+def _words(bits: Bits) -> NDArray[np.uint64]:
+    """The same bits eight bytes at a time; a last, odd block is filled up with zeros."""
+    spare = -len(bits) % 8
+    return (np.concatenate([bits, np.zeros(spare, np.uint8)]) if spare else bits).view(np.uint64)
+
+
+def _count_bits(bits: Bits) -> int:
+    blocks = (bits[start : start + CHUNK_BYTES] for start in range(0, len(bits), CHUNK_BYTES))
+    return sum(int(np.bitwise_count(_words(block)).sum(dtype=np.int64)) for block in blocks)
+
+
+def _add_intersections(together: NDArray[np.int64], masks: Sequence[NDArray[np.uint64]]) -> None:
+    """Adds to together[s] the bits that all masks of subset s share; the empty subset is left alone."""
+    shared: dict[int, NDArray[np.uint64]] = {}
+    for subset in range(1, len(together)):
+        first = (subset & -subset).bit_length() - 1
+        rest = subset & (subset - 1)
+        shared[subset] = masks[first] & shared[rest] if rest else masks[first]
+        together[subset] += int(np.bitwise_count(shared[subset]).sum(dtype=np.int64))
+
+
+def _remove_whole(folder: Path) -> None:
+    """Renamed first: a pair's masks are all there or all gone, also when this process is killed half way."""
+    leaving = folder.with_name(f".{folder.name}.{os.getpid()}.leaving")
+    folder.rename(leaving)
+    shutil.rmtree(leaving, ignore_errors=True)
+
+
+def _sweep_leftovers(masks_dir: Path) -> None:
+    """Removes what killed processes left: folders on their way out, and unfinished files nobody writes any more."""
+    for leaving in masks_dir.glob(".*.leaving"):
+        shutil.rmtree(leaving, ignore_errors=True)
+    for unfinished in masks_dir.glob("*/.*.tmp"):
+        if time.time() - unfinished.stat().st_mtime > _LEFTOVER_SECONDS:
+            unfinished.unlink(missing_ok=True)

@@ -1,0 +1,116 @@
+"""The store's schema as numbered steps. A step that was released is never edited; a change is a new step at the end.
+
+Before an older store is brought up to date, a copy of it is written beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from duckdb import DuckDBPyConnection
+
+from analysis.errors import StoreNewer
+
+_FIRST = """
+CREATE TABLE pairs (
+    pair_key VARCHAR PRIMARY KEY,
+    base_where VARCHAR NOT NULL, base_name VARCHAR NOT NULL,
+    base_commit VARCHAR NOT NULL, base_subfolder VARCHAR NOT NULL,
+    tuned_where VARCHAR NOT NULL, tuned_name VARCHAR NOT NULL,
+    tuned_commit VARCHAR NOT NULL, tuned_subfolder VARCHAR NOT NULL,
+    base_card VARCHAR NOT NULL, tuned_card VARCHAR NOT NULL,            -- JSON text
+    base_parameters BIGINT NOT NULL, tuned_parameters BIGINT NOT NULL,
+    n_tensors BIGINT NOT NULL, n_matrices BIGINT NOT NULL, entries BIGINT NOT NULL,
+    registered_at TIMESTAMP NOT NULL);
+
+CREATE TABLE tensors (
+    pair_key VARCHAR, position INTEGER, name VARCHAR NOT NULL, tuned_name VARCHAR NOT NULL, shape BIGINT[] NOT NULL,
+    base_dtype VARCHAR NOT NULL, base_file VARCHAR NOT NULL, base_begin BIGINT NOT NULL, base_end BIGINT NOT NULL,
+    tuned_dtype VARCHAR NOT NULL, tuned_file VARCHAR NOT NULL, tuned_begin BIGINT NOT NULL, tuned_end BIGINT NOT NULL,
+    PRIMARY KEY (pair_key, position));
+
+CREATE TABLE not_compared (
+    pair_key VARCHAR, position INTEGER, name VARCHAR NOT NULL, side VARCHAR NOT NULL, reason VARCHAR NOT NULL,
+    parameters BIGINT NOT NULL, PRIMARY KEY (pair_key, position));
+
+CREATE TABLE tallies (
+    pair_key VARCHAR, name VARCHAR, version INTEGER, stored_at TIMESTAMP NOT NULL,
+    entries BIGINT NOT NULL, nonfinite BIGINT NOT NULL, nonfinite_same BIGINT NOT NULL, equal BIGINT NOT NULL,
+    bf16_unchanged BIGINT NOT NULL, mukherjee_unchanged BIGINT NOT NULL, sign_flips BIGINT NOT NULL,
+    base_square_sum DOUBLE NOT NULL, tuned_square_sum DOUBLE NOT NULL, update_square_sum DOUBLE NOT NULL,
+    update_abs_sum DOUBLE NOT NULL, base_dot_tuned DOUBLE NOT NULL, max_abs_update DOUBLE NOT NULL,
+    changes BIGINT[] NOT NULL,                                          -- the joint histogram summed over binades
+    joint_cells INTEGER[] NOT NULL, joint_counts BIGINT[] NOT NULL,     -- its cells that are not 0, in C order
+    base_binades BIGINT[] NOT NULL, mukherjee_binades BIGINT[] NOT NULL, relative BIGINT[] NOT NULL,
+    row_changes UINTEGER[] NOT NULL, column_changes UINTEGER[] NOT NULL,
+    density UINTEGER[] NOT NULL, density_rows INTEGER NOT NULL, density_columns INTEGER NOT NULL,
+    PRIMARY KEY (pair_key, name, version));
+
+CREATE TABLE spectra (
+    pair_key VARCHAR, name VARCHAR, "of" VARCHAR, version INTEGER, stored_at TIMESTAMP NOT NULL,
+    "rows" BIGINT NOT NULL, "columns" BIGINT NOT NULL, tolerance DOUBLE NOT NULL,
+    "rank" BIGINT, rank_low BIGINT, rank_high BIGINT, method VARCHAR NOT NULL, reason VARCHAR NOT NULL,
+    singular_values FLOAT[] NOT NULL,
+    PRIMARY KEY (pair_key, name, "of", version));
+
+CREATE TABLE gaps (
+    pair_key VARCHAR, kind VARCHAR, name VARCHAR, "of" VARCHAR, version INTEGER, stored_at TIMESTAMP NOT NULL,
+    reason VARCHAR NOT NULL, PRIMARY KEY (pair_key, kind, name, "of", version));
+
+CREATE TABLE regions (
+    base_key VARCHAR, tuned_keys VARCHAR, name VARCHAR, "rule" VARCHAR, version INTEGER, stored_at TIMESTAMP NOT NULL,
+    counts BIGINT[] NOT NULL,                                           -- bits in the order of the sorted keys
+    PRIMARY KEY (base_key, tuned_keys, name, "rule", version));
+
+CREATE TABLE masks (
+    pair_key VARCHAR, name VARCHAR, "rule" VARCHAR, version INTEGER, stored_at TIMESTAMP NOT NULL,
+    path VARCHAR NOT NULL, entries BIGINT NOT NULL, changed BIGINT NOT NULL, bytes BIGINT NOT NULL,
+    sha256 VARCHAR NOT NULL,
+    PRIMARY KEY (pair_key, name, "rule", version));
+
+CREATE TABLE jobs (
+    id VARCHAR PRIMARY KEY, kind VARCHAR NOT NULL, request VARCHAR NOT NULL, state VARCHAR NOT NULL,
+    message VARCHAR NOT NULL, created_at TIMESTAMP NOT NULL, started_at TIMESTAMP, ended_at TIMESTAMP,
+    measured BIGINT NOT NULL, planned BIGINT NOT NULL);
+"""
+
+STEPS: tuple[str, ...] = (_FIRST,)
+
+
+def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:
+    """The number of steps taken to bring the store up to date, each in its own transaction.
+
+    `path` is None for a store in memory, which has nothing to back up. Raises StoreNewer."""
+    connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_steps (step INTEGER PRIMARY KEY, applied_at TIMESTAMP NOT NULL)"
+    )
+    [(done,)] = connection.execute("SELECT coalesce(max(step), 0) FROM schema_steps").fetchall()
+    if done > len(steps):
+        raise StoreNewer(
+            f"The store has schema step {done}",
+            expected=f"This version of Subnetscope knows {len(steps)}",
+            do="Update Subnetscope, or set SUBNETSCOPE_DATA to another folder",
+        )
+    if 0 < done < len(steps) and path is not None:
+        _back_up(connection, path.with_name(f"{path.name}.before-step-{done + 1}"))
+    for number, step in enumerate(steps[done:], start=done + 1):
+        _take(connection, number, step)
+    return len(steps) - done
+
+
+def _take(connection: DuckDBPyConnection, number: int, step: str) -> None:
+    connection.execute("BEGIN")
+    connection.execute(step)
+    connection.execute("INSERT INTO schema_steps VALUES (?, now() AT TIME ZONE 'UTC')", [number])
+    connection.execute("COMMIT")
+
+
+def _back_up(connection: DuckDBPyConnection, copy: Path) -> None:
+    """Writes a whole copy through the engine: the file alone would miss what is still in the write-ahead log."""
+    copy.unlink(missing_ok=True)
+    [(database,)] = connection.execute("SELECT current_database()").fetchall()
+    quoted = str(copy).replace("'", "''")
+    connection.execute(f"ATTACH '{quoted}' AS before_migration")
+    connection.execute(f'COPY FROM DATABASE "{database}" TO before_migration')
+    connection.execute("DETACH before_migration")

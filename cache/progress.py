@@ -1,0 +1,140 @@
+"""How far a job is: a Meter that the job's thread moves, and the Progress that pages and the terminal read off it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from analysis.errors import SubnetscopeError
+from cache.records import JobKind
+
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+Stage = Literal["", "starting", "fetching", "tallies", "spectra", "overlap"]
+ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
+
+_ENOUGH_TO_JUDGE = 0.5  # seconds of measuring before the job's own speed replaces the estimate
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A job at one moment. `done` of `planned` measurements; `bytes_done` of `bytes_planned` fetched."""
+
+    job_id: str
+    kind: JobKind
+    title: str
+    pair_keys: tuple[str, ...]
+    state: State
+    stage: Stage
+    done: int
+    planned: int
+    bytes_done: int
+    bytes_planned: int
+    seconds_elapsed: float
+    seconds_left: float | None
+    device: str = ""
+    tensor: str = ""  # what is being measured now
+    error: SubnetscopeError | None = None
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def share(self) -> float:
+        """What part of the plan is stored, for a bar; an empty plan is done."""
+        return self.done / self.planned if self.planned else float(self.state == "done")
+
+
+class Meter:
+    """Counts one job's work as it lands. Moved by the job's thread, read by any."""
+
+    def __init__(self, job_id: str, kind: JobKind, title: str, pair_keys: tuple[str, ...]) -> None:
+        self._identity = (job_id, kind, title, pair_keys)
+        self._lock = threading.Lock()
+        self._state: State = "queued"
+        self._stage: Stage = ""
+        self._done = self._planned = self._bytes_done = self._bytes_planned = 0
+        self._cost_done = self._cost_left = 0.0
+        self._started = self._measuring_since = self._ended = 0.0
+        self._device = self._tensor = ""
+        self._error: SubnetscopeError | None = None
+
+    def start(self) -> None:
+        with self._lock:
+            self._state, self._stage, self._started = "running", "starting", time.monotonic()
+
+    def enter(self, stage: Stage, *, bytes_planned: int = 0) -> None:
+        with self._lock:
+            self._stage = stage
+            self._bytes_planned += bytes_planned
+            if stage in ("tallies", "overlap") and not self._measuring_since:
+                self._measuring_since = time.monotonic()
+
+    def plan(self, *, done: int, planned: int, cost_left: float) -> None:
+        """What is stored already, what is wanted in all, and the seconds that the rest should take."""
+        with self._lock:
+            self._done, self._planned, self._cost_left = done, planned, cost_left
+
+    def fetched(self, n_bytes: int) -> None:
+        with self._lock:
+            self._bytes_done += n_bytes
+
+    def runs_on(self, device: str) -> None:
+        with self._lock:
+            self._device = device
+
+    def begin(self, tensor: str, stage: Stage) -> None:
+        with self._lock:
+            self._tensor, self._stage = tensor, stage
+            self._measuring_since = self._measuring_since or time.monotonic()
+
+    def measured(self, cost: float) -> None:
+        with self._lock:
+            self._done += 1
+            self._cost_done += cost
+            self._cost_left = max(self._cost_left - cost, 0.0)
+
+    def end(self, state: State, error: SubnetscopeError | None = None) -> None:
+        with self._lock:
+            self._state, self._error, self._stage, self._tensor = state, error, "", ""
+            self._ended = time.monotonic()
+
+    @property
+    def state(self) -> State:
+        return self._state
+
+    def read(self) -> Progress:
+        with self._lock:
+            now = self._ended or time.monotonic()
+            return Progress(
+                *self._identity,
+                state=self._state,
+                stage=self._stage,
+                done=self._done,
+                planned=self._planned,
+                bytes_done=self._bytes_done,
+                bytes_planned=self._bytes_planned,
+                seconds_elapsed=now - self._started if self._started else 0.0,
+                seconds_left=self._seconds_left(now),
+                device=self._device,
+                tensor=self._tensor,
+                error=self._error,
+            )
+
+    def _seconds_left(self, now: float) -> float | None:
+        """The rest of the plan at the speed seen so far; of the download, while that is what is waited for."""
+        if self._state != "running":
+            return None
+        if self._stage == "fetching":
+            spent = now - self._started
+            if not self._bytes_done or spent < _ENOUGH_TO_JUDGE:
+                return None
+            return (self._bytes_planned - self._bytes_done) * spent / self._bytes_done + self._cost_left
+        if not self._measuring_since:
+            return None
+        spent = now - self._measuring_since
+        if self._cost_done <= 0 or spent < _ENOUGH_TO_JUDGE:
+            return self._cost_left
+        return self._cost_left * spent / self._cost_done

@@ -1,0 +1,89 @@
+"""The store's questions as SQL, with the values that belong in them. Values only ever travel as parameters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from analysis.measurements import MASK_RULES, OVERLAP_VERSION, SPECTRUM_VERSION, TALLY_VERSION
+from analysis.models import Pair, PinnedModel
+from cache.masks import MaskFile
+from cache.records import JobRecord, ModelCard, StoredPair
+
+VERSION_OF_GAP = {"tally": TALLY_VERSION, "spectrum": SPECTRUM_VERSION, "overlap": OVERLAP_VERSION}
+
+# Gaps of older versions stay in the file like any other row, and like them are not asked for.
+GAP_IN_USE = "(kind, version) IN ((?, ?), (?, ?), (?, ?))"
+GAP_VALUES = [value for gap in VERSION_OF_GAP.items() for value in gap]
+
+STORED = f"""
+    SELECT 'tally', name, 'update' FROM tallies WHERE pair_key = ? AND version = ?
+    UNION ALL SELECT 'spectrum', name, "of" FROM spectra WHERE pair_key = ? AND version = ?
+    UNION ALL SELECT kind, name, "of" FROM gaps WHERE pair_key = ? AND {GAP_IN_USE}"""
+
+
+def stored_values(key: str) -> list[object]:
+    """The values of STORED."""
+    return [key, TALLY_VERSION, key, SPECTRUM_VERSION, key, *GAP_VALUES]
+
+
+TALLIES_WITHOUT_MASKS = """
+    SELECT name FROM tallies WHERE pair_key = ? AND version = ?
+    AND name NOT IN (SELECT name FROM masks WHERE pair_key = ? AND version = ? GROUP BY name HAVING count(*) >= ?)
+    AND name NOT IN (SELECT name FROM gaps WHERE pair_key = ? AND kind = 'overlap' AND version = ?)"""
+
+
+def without_masks_values(key: str) -> list[object]:
+    """The values of TALLIES_WITHOUT_MASKS."""
+    return [key, TALLY_VERSION, key, TALLY_VERSION, len(MASK_RULES), key, OVERLAP_VERSION]
+
+
+_MODEL_COLUMNS = ("where", "name", "commit", "subfolder")
+_PAIR_COLUMNS = [f"{side}_{name}" for side in ("base", "tuned") for name in (*_MODEL_COLUMNS, "card")]
+
+# A later `WHERE p.pair_key = ...` or `ORDER BY` is put behind it.
+PAIRS = f"""
+    SELECT {", ".join(_PAIR_COLUMNS)}, registered_at, greatest(registered_at, t.at, s.at, g.at) AS last_activity,
+           n_tensors, n_matrices, entries, coalesce(t.n, 0), coalesce(s.n, 0), coalesce(g.n, 0)
+    FROM pairs p
+    LEFT JOIN (SELECT pair_key, count(*) AS n, max(stored_at) AS at FROM tallies WHERE version = ? GROUP BY pair_key) t
+        ON t.pair_key = p.pair_key
+    LEFT JOIN (SELECT pair_key, count(*) FILTER ("of" = 'update') AS n, max(stored_at) AS at
+               FROM spectra WHERE version = ? GROUP BY pair_key) s ON s.pair_key = p.pair_key
+    LEFT JOIN (SELECT pair_key, count(*) AS n, max(stored_at) AS at
+               FROM gaps WHERE {GAP_IN_USE} GROUP BY pair_key) g ON g.pair_key = p.pair_key"""
+PAIRS_VALUES = [TALLY_VERSION, SPECTRUM_VERSION, *GAP_VALUES]
+
+JOB_COLUMNS = tuple(field.name for field in fields(JobRecord))
+
+
+def quoted(names: Iterable[str]) -> str:
+    """Column names of ours, quoted since some are SQL's words: rows, of, rule."""
+    return ", ".join(f'"{name}"' for name in names)
+
+
+# A condition on the name and the rule may be put behind it.
+MASKS = f"""
+    SELECT name, {quoted(field.name for field in fields(MaskFile))} FROM masks WHERE pair_key = ? AND version = ?"""
+
+REGIONS = """
+    SELECT name, "rule", counts FROM regions WHERE base_key = ? AND tuned_keys = ? AND "rule" = ? AND version = ?"""
+
+
+def model_columns(side: str, model: PinnedModel, card: ModelCard) -> Mapping[str, Any]:
+    """One side of a pair as the columns of its row."""
+    columns = {f"{side}_{name}": getattr(model, name) for name in _MODEL_COLUMNS}
+    return columns | {f"{side}_card": json.dumps(asdict(card))}
+
+
+def stored_pair(row: tuple[Any, ...]) -> StoredPair:
+    """The pair that a row of PAIRS describes."""
+    base, base_card, tuned, tuned_card, rest = row[:4], row[4], row[5:9], row[9], row[10:]
+    pair = Pair(_pinned(*base), _pinned(*tuned))
+    return StoredPair(pair, ModelCard(**json.loads(base_card)), ModelCard(**json.loads(tuned_card)), *rest)
+
+
+def _pinned(where: Any, name: str, commit: str, subfolder: str) -> PinnedModel:
+    return PinnedModel(where, name, commit, subfolder)

@@ -1,0 +1,311 @@
+"""The Store: what was measured, which pair it belongs to, and what is still missing. Rows in DuckDB, one file.
+
+    store.register(pair, base_card, tuned_card, alignment)
+    for hole in store.holes(pair.key, plan): ... store.put(pair.key, hole.name, measurement)
+
+Writes return a future that is done when the row is on the disk; a reader sees what was committed before it asked.
+Rows are keyed by the pair's commits, the tensor, and the version of the kind: when a measurement's meaning changes,
+old rows are simply not asked for. Nothing here computes: shares and grids are `analysis.rollup`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+from analysis.errors import StoreError
+from analysis.measurements import (
+    OVERLAP_VERSION,
+    SPECTRUM_VERSION,
+    TALLY_VERSION,
+    Gap,
+    MaskRule,
+    Regions,
+    Spectrum,
+    Tally,
+)
+from analysis.models import Pair
+from analysis.plan import Hole, Plan
+from analysis.tensors import Alignment
+from cache import queries, rows, tables
+from cache.database import Database, Delete
+from cache.masks import MaskFile
+from cache.records import JobRecord, ModelCard, StoredPair
+
+Of = Literal["update", "base", "tuned"]
+Side = Literal["base", "tuned"]
+
+PAIRS, JOBS = "pairs", "jobs"  # what `generation` is asked for beside a pair's key
+
+_KEPT_ALIGNMENTS = 4
+
+
+class Store:
+    """One open store. Safe to call from any thread; a context manager."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._alignment_of_key: dict[str, tuple[int, Alignment]] = {}
+
+    @classmethod
+    def open(cls, path: Path | str, *, threads: int = 2, memory_limit: str = "2GB") -> Store:
+        """The store in this file, created or brought up to date; ':memory:' is one that ends with the process.
+        Raises StoreBusy, which names the process that has it open, StoreNewer, or another StoreError."""
+        file = None if str(path) == ":memory:" else Path(path)
+        return cls(Database(file, threads=threads, memory_limit=memory_limit))
+
+    def close(self) -> None:
+        """Commits what waits and lets go of the file."""
+        self._database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def generation(self, key: str = PAIRS) -> int:
+        """A number that changes with every committed put for this pair; PAIRS stands for all pairs, JOBS for the
+        ledger, a base model's key for its regions. For caching in memory: it means nothing in another process."""
+        return self._database.generation(key)
+
+    # Pairs
+
+    def register(self, pair: Pair, base: ModelCard, tuned: ModelCard, alignment: Alignment) -> Future[None]:
+        """A future that is done when the pair is known. Again with the same is no work; again with other names or
+        cards for the same commits replaces them and keeps the measurements and the first date."""
+        found = self.find_pair(pair.key)
+        if (
+            found
+            and (found.pair, found.base, found.tuned) == (pair, base, tuned)
+            and self.alignment(pair.key) == alignment
+        ):
+            return _done()
+        key = {"pair_key": pair.key}
+        row = {
+            **key,
+            **queries.model_columns("base", pair.base, base),
+            **queries.model_columns("tuned", pair.tuned, tuned),
+            "base_parameters": alignment.base_parameters,
+            "tuned_parameters": alignment.tuned_parameters,
+            "n_tensors": len(alignment.pairs),
+            "n_matrices": sum(tensors.is_matrix for tensors in alignment.pairs),
+            "entries": alignment.compared_parameters,
+            "registered_at": found.registered_at if found else _now(),
+        }
+        new = {
+            "pairs": [row],
+            "tensors": [key | tensor for tensor in rows.tensor_rows(alignment)],
+            "not_compared": [key | tensor for tensor in rows.not_compared_rows(alignment)],
+        }
+        deletes = [Delete("tensors", key), Delete("not_compared", key)]
+        return self._database.write(new, deletes=deletes, touches=(pair.key, _alignment_name(pair.key), PAIRS))
+
+    def pairs(self) -> list[StoredPair]:
+        """Every registered pair, the last active first."""
+        return [
+            queries.stored_pair(row)
+            for row in self._database.rows(f"{queries.PAIRS} ORDER BY last_activity DESC", queries.PAIRS_VALUES)
+        ]
+
+    def find_pair(self, key: str) -> StoredPair | None:
+        """The pair of this key, or None."""
+        found = self._database.rows(f"{queries.PAIRS} WHERE p.pair_key = ?", [*queries.PAIRS_VALUES, key])
+        return queries.stored_pair(found[0]) if found else None
+
+    def alignment(self, key: str) -> Alignment:
+        """The pair's tensors as they were registered. The last few are kept in memory."""
+        generation = self.generation(_alignment_name(key))
+        kept = self._alignment_of_key.get(key)
+        if kept and kept[0] == generation:
+            return kept[1]
+        totals = self._database.rows("SELECT base_parameters, tuned_parameters FROM pairs WHERE pair_key = ?", [key])
+        if not totals:
+            raise _unknown(key)
+        tensors, not_compared = (
+            self._database.arrow(f"SELECT * FROM {table} WHERE pair_key = ? ORDER BY position", [key])
+            for table in ("tensors", "not_compared")
+        )
+        alignment = rows.alignment(tensors, not_compared, *totals[0])
+        while len(self._alignment_of_key) >= _KEPT_ALIGNMENTS:
+            self._alignment_of_key.pop(next(iter(self._alignment_of_key)), None)
+        self._alignment_of_key[key] = generation, alignment
+        return alignment
+
+    def model_config(self, key: str, side: Side) -> dict[str, object]:
+        """The part of config.json that was registered for this side."""
+        found = self.find_pair(key)
+        if not found:
+            raise _unknown(key)
+        return dict((found.base if side == "base" else found.tuned).config)
+
+    # Measurements
+
+    def holes(self, key: str, plan: Plan, *, masks_too: bool = False) -> list[Hole]:
+        """What the plan wants and the store has not, in the plan's order. A gap counts as stored.
+
+        With `masks_too` (an overlap needs them) a tally without all its masks is a hole again, unless a gap of kind
+        'tally' or 'overlap' says why."""
+        found = self._database.rows(queries.STORED, queries.stored_values(key))
+        stored = {Hole(kind, name, of) for kind, name, of in found if kind != "overlap"}
+        if masks_too:
+            bare = self._database.rows(queries.TALLIES_WITHOUT_MASKS, queries.without_masks_values(key))
+            stored -= {Hole("tally", name) for (name,) in bare}
+        return [hole for hole in plan.wanted(self.alignment(key)) if hole not in stored]
+
+    def put(
+        self,
+        key: str,
+        name: str,
+        measurement: Tally | Spectrum | Gap,
+        *,
+        masks: Sequence[MaskFile] = (),
+        of: Of = "update",
+    ) -> Future[None]:
+        """A future that is done when the measurement of this tensor, and its masks, are on the disk. The same again
+        replaces; a gap beside a measurement of its kind is dropped. `of` says which spectrum a gap stands for."""
+        at = {"pair_key": key, "name": name, "stored_at": _now()}
+        new: dict[str, list[rows.Row]] = {"masks": [at | asdict(mask) | {"version": TALLY_VERSION} for mask in masks]}
+        match measurement:
+            case Tally():
+                new["tallies"] = [at | rows.tally_row(measurement) | {"version": TALLY_VERSION}]
+            case Spectrum():
+                new["spectra"] = [at | rows.spectrum_row(measurement) | {"version": SPECTRUM_VERSION}]
+            case Gap(kind, reason):
+                version = queries.VERSION_OF_GAP[kind]
+                new["gaps"] = [at | {"kind": kind, "of": of, "version": version, "reason": reason}]
+        return self._database.write(new, touches=(key, PAIRS))
+
+    def tallies(self, key: str, *, arrays: bool = True) -> dict[str, Tally]:
+        """Tallies by tensor name. `arrays=False` is the light read: joint has one row, summed over binades (so that
+        `changes` and `unchanged` hold, `changed_by_binade('exact')` doesn't), and the counts by row, column and block
+        are empty."""
+        return self._tallies("pair_key = ? AND version = ?", [key, TALLY_VERSION], arrays)
+
+    def tally(self, key: str, name: str) -> Tally | None:
+        """One tensor's tally, with all its arrays, or None."""
+        return self._tallies("pair_key = ? AND version = ? AND name = ?", [key, TALLY_VERSION, name], True).get(name)
+
+    def spectra(self, key: str, of: Of = "update", *, arrays: bool = True) -> dict[str, Spectrum]:
+        """Spectra by tensor name; without `arrays` their singular values are empty."""
+        return self._spectra('pair_key = ? AND version = ? AND "of" = ?', [key, SPECTRUM_VERSION, of], arrays)
+
+    def spectrum(self, key: str, name: str, of: Of = "update") -> Spectrum | None:
+        """One matrix's spectrum, or None."""
+        values = [key, SPECTRUM_VERSION, of, name]
+        return self._spectra('pair_key = ? AND version = ? AND "of" = ? AND name = ?', values, True).get(name)
+
+    def gaps(self, key: str, of: Of = "update") -> dict[tuple[str, str], str]:
+        """Why a measurement is missing, by (kind, tensor name)."""
+        found = self._database.rows(
+            f'SELECT kind, name, reason FROM gaps WHERE pair_key = ? AND "of" = ? AND {queries.GAP_IN_USE}',
+            [key, of, *queries.GAP_VALUES],
+        )
+        return {(kind, name): reason for kind, name, reason in found}
+
+    # Overlap: regions by base and tuned models, masks by pair
+
+    def put_regions(self, base_key: str, tuned_keys: Sequence[str], name: str, regions: Regions) -> Future[None]:
+        """A future that is done when one tensor's regions are on the disk. Bit i of a region stands for tuned_keys[i];
+        any order of the same models finds them again."""
+        order = _by_key(tuned_keys)
+        row = {
+            "base_key": base_key,
+            "tuned_keys": _joined(tuned_keys),
+            "name": name,
+            "rule": regions.rule,
+            "version": OVERLAP_VERSION,
+            "stored_at": _now(),
+            "counts": rows.permuted(regions.counts, order),
+        }
+        return self._database.write({"regions": [row]}, touches=(base_key,))
+
+    def regions(self, base_key: str, tuned_keys: Sequence[str], rule: MaskRule) -> dict[str, Regions]:
+        """Regions by tensor name; bit i stands for tuned_keys[i], in the order asked."""
+        values = [base_key, _joined(tuned_keys), rule, OVERLAP_VERSION]
+        found = self._database.arrow(queries.REGIONS, values)
+        order = _by_key(tuned_keys)
+        return rows.regions(found, [order.index(asked) for asked in range(len(order))])
+
+    def mask(self, key: str, name: str, rule: MaskRule) -> MaskFile | None:
+        """Where one tensor's mask lies, or None."""
+        return self._masks('AND name = ? AND "rule" = ?', [key, TALLY_VERSION, name, rule]).get((name, rule))
+
+    def masks(self, key: str) -> dict[tuple[str, MaskRule], MaskFile]:
+        """Where the pair's masks lie, by (tensor name, rule)."""
+        return self._masks("", [key, TALLY_VERSION])
+
+    def forget_masks(self, keys: Iterable[str]) -> Future[None]:
+        """A future that is done when no mask of these pairs is on record; the files are `cache.masks`' to remove."""
+        keys = tuple(keys)
+        return self._database.write(
+            {}, deletes=[Delete("masks", {"pair_key": key}) for key in keys], touches=(*keys, PAIRS)
+        )
+
+    # Jobs
+
+    def put_job(self, job: JobRecord) -> Future[None]:
+        """A future that is done when the ledger holds the job as it is now."""
+        return self._database.write({"jobs": [asdict(job)]}, touches=(JOBS,))
+
+    def job(self, job_id: str) -> JobRecord | None:
+        """The job of this id, or None."""
+        return next(iter(self._jobs("WHERE id = ?", [job_id])), None)
+
+    def jobs(self, limit: int = 100) -> list[JobRecord]:
+        """The last jobs, newest first."""
+        return self._jobs("ORDER BY created_at DESC, id DESC LIMIT ?", [limit])
+
+    def unfinished_jobs(self) -> list[JobRecord]:
+        """Jobs that have not ended, oldest first: what a restarted server has to go on with."""
+        return self._jobs("WHERE ended_at IS NULL ORDER BY created_at, id", [])
+
+    def _tallies(self, where: str, values: list[object], arrays: bool) -> dict[str, Tally]:
+        names = ["name", *tables.TALLY_NUMBERS, *tables.LIGHT_LISTS, *(tables.TALLY_SHAPED if arrays else ())]
+        return rows.tallies(self._database.arrow(f"SELECT {queries.quoted(names)} FROM tallies WHERE {where}", values))
+
+    def _spectra(self, where: str, values: list[object], arrays: bool) -> dict[str, Spectrum]:
+        names = ["name", *tables.SPECTRUM_NUMBERS, *(["singular_values"] if arrays else [])]
+        return rows.spectra(self._database.arrow(f"SELECT {queries.quoted(names)} FROM spectra WHERE {where}", values))
+
+    def _masks(self, condition: str, values: list[object]) -> dict[tuple[str, MaskRule], MaskFile]:
+        found = self._database.rows(f"{queries.MASKS} {condition}", values)
+        return {(name, mask[0]): MaskFile(*mask) for name, *mask in found}
+
+    def _jobs(self, clause: str, values: list[object]) -> list[JobRecord]:
+        found = self._database.rows(f"SELECT {queries.quoted(queries.JOB_COLUMNS)} FROM jobs {clause}", values)
+        return [JobRecord(**dict(zip(queries.JOB_COLUMNS, row, strict=True))) for row in found]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _done() -> Future[None]:
+    future: Future[None] = Future()
+    future.set_result(None)
+    return future
+
+
+def _alignment_name(key: str) -> str:
+    return f"alignment {key}"
+
+
+def _unknown(key: str) -> StoreError:
+    return StoreError(f"The store has no pair '{key[:40]}'", do="Compare the two models first")
+
+
+def _by_key(tuned_keys: Sequence[str]) -> list[int]:
+    """Positions in the order of their keys: the order in which regions are stored."""
+    return sorted(range(len(tuned_keys)), key=tuned_keys.__getitem__)
+
+
+def _joined(tuned_keys: Sequence[str]) -> str:
+    return "\n".join(sorted(tuned_keys))

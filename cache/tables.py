@@ -1,0 +1,89 @@
+"""The store's tables as Arrow sees them: columns, types, and the key by which a new row replaces an old one.
+
+`cache.migrations` holds the same columns as SQL; an insert goes by name and fails where the two disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import pyarrow as pa
+
+from analysis.measurements import Tally
+
+_TEXT, _INT, _LONG, _REAL, _TIME = pa.string(), pa.int32(), pa.int64(), pa.float64(), pa.timestamp("us")
+_LONGS, _COUNTS = pa.list_(pa.int64()), pa.list_(pa.uint32())
+
+TALLY_NUMBERS = {
+    field.name: {"int": _LONG, "float": _REAL}[field.type] for field in fields(Tally) if field.type in ("int", "float")
+}
+LIGHT_LISTS = ("changes", "base_binades", "mukherjee_binades", "relative")
+HEAVY_LISTS = ("joint_cells", "joint_counts", "row_changes", "column_changes", "density")
+TALLY_SHAPED = (*HEAVY_LISTS, "density_rows", "density_columns")  # what a light read leaves out
+SPECTRUM_NUMBERS = ("of", "rows", "columns", "tolerance", "rank", "rank_low", "rank_high", "method", "reason")
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the schema: its columns, and those that say which row a new one replaces."""
+
+    name: str
+    key: tuple[str, ...]
+    columns: Mapping[str, pa.DataType]
+
+
+def _table(table: str, /, *key: str, **columns: pa.DataType) -> Table:
+    return Table(table, key, columns)
+
+
+TABLES = {
+    table.name: table
+    for table in (
+        _table(
+            "pairs", "pair_key", pair_key=_TEXT,
+            base_where=_TEXT, base_name=_TEXT, base_commit=_TEXT, base_subfolder=_TEXT,
+            tuned_where=_TEXT, tuned_name=_TEXT, tuned_commit=_TEXT, tuned_subfolder=_TEXT,
+            base_card=_TEXT, tuned_card=_TEXT, base_parameters=_LONG, tuned_parameters=_LONG,
+            n_tensors=_LONG, n_matrices=_LONG, entries=_LONG, registered_at=_TIME,
+        ),
+        _table(
+            "tensors", "pair_key", "position",
+            pair_key=_TEXT, position=_INT, name=_TEXT, tuned_name=_TEXT, shape=_LONGS,
+            base_dtype=_TEXT, base_file=_TEXT, base_begin=_LONG, base_end=_LONG,
+            tuned_dtype=_TEXT, tuned_file=_TEXT, tuned_begin=_LONG, tuned_end=_LONG,
+        ),
+        _table(
+            "not_compared", "pair_key", "position",
+            pair_key=_TEXT, position=_INT, name=_TEXT, side=_TEXT, reason=_TEXT, parameters=_LONG,
+        ),
+        _table(
+            "tallies", "pair_key", "name", "version", pair_key=_TEXT, name=_TEXT, version=_INT, stored_at=_TIME,
+            **TALLY_NUMBERS, changes=_LONGS, joint_cells=pa.list_(_INT), joint_counts=_LONGS,
+            base_binades=_LONGS, mukherjee_binades=_LONGS, relative=_LONGS,
+            row_changes=_COUNTS, column_changes=_COUNTS, density=_COUNTS, density_rows=_INT, density_columns=_INT,
+        ),
+        _table(
+            "spectra", "pair_key", "name", "of", "version",
+            pair_key=_TEXT, name=_TEXT, of=_TEXT, version=_INT, stored_at=_TIME, rows=_LONG, columns=_LONG,
+            tolerance=_REAL, rank=_LONG, rank_low=_LONG, rank_high=_LONG, method=_TEXT, reason=_TEXT,
+            singular_values=pa.list_(pa.float32()),
+        ),
+        _table(
+            "gaps", "pair_key", "kind", "name", "of", "version",
+            pair_key=_TEXT, kind=_TEXT, name=_TEXT, of=_TEXT, version=_INT, stored_at=_TIME, reason=_TEXT,
+        ),
+        _table(
+            "regions", "base_key", "tuned_keys", "name", "rule", "version",
+            base_key=_TEXT, tuned_keys=_TEXT, name=_TEXT, rule=_TEXT, version=_INT, stored_at=_TIME, counts=_LONGS,
+        ),
+        _table(
+            "masks", "pair_key", "name", "rule", "version", pair_key=_TEXT, name=_TEXT, rule=_TEXT, version=_INT,
+            stored_at=_TIME, path=_TEXT, entries=_LONG, changed=_LONG, bytes=_LONG, sha256=_TEXT,
+        ),
+        _table(
+            "jobs", "id", id=_TEXT, kind=_TEXT, request=_TEXT, state=_TEXT, message=_TEXT,
+            created_at=_TIME, started_at=_TIME, ended_at=_TIME, measured=_LONG, planned=_LONG,
+        ),
+    )
+}  # fmt: skip

@@ -1,0 +1,202 @@
+"""The tally of a tensor pair: by hand on a matrix one can see, against numpy, and the two kernels against each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from analysis.elementwise import Geometry, cpu_blocks, geometry, tally, torch_blocks
+from analysis.elementwise.block import BlockTally
+from analysis.measurements import CHANGE_EDGES, N_BINADES, RELATIVE_EDGES, RULES, TOLERANCES, Tally
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+
+
+def tally_of(before: torch.Tensor, after: torch.Tensor, *, rows: int = 8, threads: int = 1) -> Tally:
+    shape = geometry(tuple(before.shape))
+    before, after = before.reshape(shape.rows, shape.columns), after.reshape(shape.rows, shape.columns)
+    return tally(blocks(before, after, rows), shape, threads=threads)
+
+
+def blocks(before: torch.Tensor, after: torch.Tensor, rows: int):
+    for first in range(0, len(before), rows):
+        yield before[first : first + rows], after[first : first + rows]
+
+
+def normal(shape: tuple[int, ...], *, std: float = 0.02, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * std
+
+
+def test_a_matrix_one_can_see():
+    before = torch.tensor([[1.0, 2.0, -0.0], [0.5, 0.25, 4.0]], dtype=torch.bfloat16)
+    after = torch.tensor([[1.0, -2.0, 0.0], [0.5, 0.25, 4.03125]], dtype=torch.bfloat16)
+
+    found = tally_of(before, after)
+
+    assert (found.entries, found.equal, found.unchanged("exact")) == (6, 4, 4)
+    assert found.sign_flips == 1
+    assert found.max_abs_update == 4.0
+    assert found.update_square_sum == 16 + 0.03125**2
+    assert found.base_square_sum == 1 + 4 + 0.25 + 0.0625 + 16
+    assert found.base_dot_tuned == 1 - 4 + 0.25 + 0.0625 + 4 * 4.03125
+    assert found.row_changes.tolist() == [1, 1]
+    assert found.column_changes.tolist() == [0, 1, 1]
+    assert found.density.tolist() == [[0, 1, 0], [0, 0, 1]]
+    assert found.base_binades.sum() == 6
+    assert found.base_binades[0] == 1, "one zero"
+
+
+@pytest.mark.parametrize(("before", "after"), [*product(DTYPES, repeat=2)], ids=str)
+def test_counts_are_numpys(before: torch.dtype, after: torch.dtype):
+    """Every rule, as docs/methods.md states it, computed anew on plain float arrays."""
+    left = normal((37, 53), seed=1).to(before)
+    right = (left.double() + normal((37, 53), std=3e-5, seed=2).double()).to(after)
+    b, a = left.double().numpy(), right.double().numpy()
+    wide = np.float64 if torch.float64 in (before, after) else np.float32
+    size = np.abs(a.astype(wide) - b.astype(wide))
+    delta = torch.from_numpy(a).to(after).bfloat16() - torch.from_numpy(b).to(before).bfloat16()
+    expected = {
+        "exact": (a == b).sum(),
+        **{t: (size <= np.float32(t)).sum() for t in TOLERANCES},
+        "bf16": (np.abs(a - b) <= 1e-3 * np.maximum(np.abs(a), np.abs(b))).sum(),
+        "mukherjee": torch.isclose(delta, torch.zeros_like(delta), atol=1e-5).sum().item(),
+    }
+
+    found = tally_of(left, right)
+
+    assert {rule: found.unchanged(rule) for rule in RULES} == {rule: int(n) for rule, n in expected.items()}
+    assert found.update_square_sum == pytest.approx(((a - b) ** 2).sum(), rel=1e-12)
+    assert found.row_changes.tolist() == (a != b).sum(1).tolist()
+    assert found.column_changes.tolist() == (a != b).sum(0).tolist()
+
+
+def test_histograms_are_numpys():
+    left = normal((64, 96), seed=3).bfloat16()
+    right = (left.float() + normal((64, 96), std=1e-4, seed=4)).bfloat16()
+    b, a = left.double().numpy(), right.double().numpy()
+    moved = a != b
+    size = np.abs(a - b).astype(np.float32)
+
+    found = tally_of(left, right)
+
+    bins = np.searchsorted(CHANGE_EDGES, size[moved], side="left")
+    assert found.changes.tolist() == np.bincount(bins, minlength=len(CHANGE_EDGES) + 1).tolist()
+    ratio = np.abs(a - b)[moved] / np.maximum(np.abs(a), np.abs(b))[moved]
+    bins = np.searchsorted(RELATIVE_EDGES, ratio, side="left")
+    assert found.relative.tolist() == np.bincount(bins, minlength=len(RELATIVE_EDGES) + 1).tolist()
+    binade = np.clip(np.frexp(np.abs(b))[1] - 1, -31, 15) + 32
+    assert found.base_binades.tolist() == np.bincount(binade.ravel(), minlength=N_BINADES).tolist()
+    assert found.changed_by_binade("exact").tolist() == np.bincount(binade[moved], minlength=N_BINADES).tolist()
+
+
+@pytest.mark.parametrize("exponent", range(-8, -2), ids=lambda e: f"1e{e}")
+def test_a_change_of_exactly_the_tolerance_is_unchanged(exponent: int):
+    edge = np.float32(f"1e{exponent}")
+    above = np.nextafter(edge, np.float32(1))
+    found = tally_of(torch.zeros(1, 2), torch.tensor([[edge, above]]))
+    assert found.unchanged(f"1e{exponent}") == 1
+
+
+def test_bf16_rule_holds_at_its_border():
+    """|d| = 0.001 max is unchanged, a hair more is not: 125 -> 124.875 is such a tie in float32."""
+    found = tally_of(torch.tensor([[125.0, 125.0]]), torch.tensor([[124.875, np.nextafter(np.float32(124.875), 0)]]))
+    assert found.unchanged("bf16") == 1
+
+
+def test_mukherjees_tolerance_is_the_bfloat16_next_to_1e_5():
+    """torch.isclose compares bfloat16 with bfloat16(1e-5) = 1.00136e-5, so a delta of just that counts as unchanged."""
+    edge = torch.tensor(1e-5).bfloat16().float()
+    found = tally_of(torch.zeros(1, 2), torch.stack([edge, edge * 1.01]).view(1, 2).bfloat16().float())
+    assert (found.unchanged("mukherjee"), found.unchanged("1e-5")) == (1, 0)
+
+
+class TestNonFinite:
+    before = torch.tensor([[1.0, torch.nan, torch.inf, torch.inf, 2.0, torch.nan]])
+    after = torch.tensor([[1.5, torch.nan, torch.inf, -torch.inf, torch.nan, 3.0]])
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_is_counted_and_unchanged_only_with_the_same_bits(self, dtype: torch.dtype):
+        found = tally_of(self.before.to(dtype), self.after.to(dtype))
+        assert (found.nonfinite, found.nonfinite_same) == (5, 2)
+        assert {found.unchanged(rule) for rule in RULES} == {2}
+        assert found.column_changes.tolist() == [1, 0, 0, 1, 1, 1]
+
+    @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+    def test_never_poisons_a_sum(self, dtype: torch.dtype):
+        found = tally_of(self.before.to(dtype), self.after.to(dtype))
+        assert found.update_square_sum == 0.25
+        assert found.base_square_sum == 1.0
+        assert found.max_abs_update == 0.5
+        assert found.base_binades.sum() == 1
+        assert found.changes.sum() == 1
+
+
+def strange_pair(before: torch.dtype, after: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
+    """Zeros of both signs, denormals, overflows, non-finite entries: whatever a kernel could trip over."""
+    left = normal((123, 1111), seed=5).to(before)
+    right = (left.double() + normal((123, 1111), std=3e-5, seed=6).double()).to(after)
+    flat_left, flat_right = left.view(-1), right.view(-1)
+    flat_right[5:9] = torch.nan
+    flat_left[7:11] = torch.inf
+    flat_right[10] = torch.inf
+    flat_left[20:30], flat_right[22:30] = 0.0, -0.0
+    flat_left[40] = torch.finfo(before).smallest_normal / 2
+    flat_left[41], flat_right[41] = torch.finfo(before).min, torch.finfo(after).max
+    return left, right
+
+
+@pytest.mark.parametrize(("before", "after"), [*product(DTYPES[:3], repeat=2)], ids=str)
+def test_both_kernels_count_the_same_integers(before: torch.dtype, after: torch.dtype):
+    left, right = strange_pair(before, after)
+    compiled = cpu_blocks.tally_block(left, right, 0, Geometry(123, 1111), threads=3)
+    torched = torch_blocks.tally_block(left, right, 0, Geometry(123, 1111))
+    for field in dataclasses.fields(BlockTally):
+        one, other = getattr(compiled, field.name), getattr(torched, field.name)
+        if field.name == "amounts":
+            assert one == pytest.approx(other, rel=1e-12, nan_ok=True)
+        elif field.name == "bins":
+            assert {name: counts.tolist() for name, counts in one.items()} == {n: c.tolist() for n, c in other.items()}
+        else:
+            assert np.array_equal(one, other), field.name
+
+
+@pytest.mark.parametrize(("rows", "threads"), [(8, 1), (16, 2), (40, 3), (200, 4)], ids=lambda n: str(n))
+def test_blocks_and_threads_change_nothing(rows: int, threads: int):
+    left, right = strange_pair(torch.bfloat16, torch.bfloat16)
+    whole, parts = tally_of(left, right, rows=123), tally_of(left, right, rows=rows, threads=threads)
+    for field in dataclasses.fields(Tally):
+        one, other = getattr(whole, field.name), getattr(parts, field.name)
+        same = np.array_equal(one, other) if isinstance(one, np.ndarray) else one == pytest.approx(other, rel=1e-12)
+        assert same, field.name
+
+
+def test_swapping_base_and_tuned_keeps_what_is_symmetric():
+    left, right = normal((40, 30), seed=7).bfloat16(), normal((40, 30), seed=8).bfloat16()
+    there, back = tally_of(left, right), tally_of(right, left)
+    assert [there.unchanged(rule) for rule in RULES] == [back.unchanged(rule) for rule in RULES]
+    assert there.changes.tolist() == back.changes.tolist()
+    assert (there.base_square_sum, there.sign_flips) == (back.tuned_square_sum, back.sign_flips)
+
+
+def test_masks_hold_the_changed_entries_as_bits():
+    left = normal((24, 13), seed=9).bfloat16()
+    right = left.clone()
+    right[3, 5] += 0.5
+    right[20, 12] = (right[20, 12].view(torch.int16) + 1).view(torch.bfloat16)
+    packed: dict[str, list[np.ndarray]] = {"exact": [], "mukherjee": []}
+    tally(blocks(left, right, 8), geometry((24, 13)), on_mask=lambda rule, bits: packed[rule].append(bits))
+    bits = np.unpackbits(np.concatenate(packed["exact"]), count=24 * 13, bitorder="little").reshape(24, 13)
+    assert np.argwhere(bits).tolist() == [[3, 5], [20, 12]]
+
+
+@pytest.mark.parametrize("shape", [(), (7,), (3, 5), (3, 5, 9), (1, 4096), (300, 1), (257, 129)], ids=str)
+def test_any_shape(shape: tuple[int, ...]):
+    before = torch.ones(shape)
+    found = tally_of(before, before + 1)
+    assert found.unchanged("exact") == 0
+    assert found.entries == found.row_changes.sum() == found.column_changes.sum() == found.density.sum()
+    assert max(found.density.shape) <= 128
