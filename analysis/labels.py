@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Sequence
 
 _STRANGE_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -24,6 +25,11 @@ def shorten(text: str, limit: int) -> str:
         return text
     tail = (limit - 1) * 2 // 3
     return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def distinct(names: Sequence[str], marks: Sequence[str]) -> tuple[str, ...]:
+    """The names, each twin told apart by its mark (a commit)."""
+    return tuple(f"{name} ({mark})" if names.count(name) > 1 else name for name, mark in zip(names, marks, strict=True))
 
 
 def percent(part: int, whole: int, digits: int = 4) -> str:

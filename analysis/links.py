@@ -72,6 +72,11 @@ class View:
     tuned: tuple[PinnedModel, ...]
     choices: Mapping[str, tuple[str, ...]]
 
+    @property
+    def models(self) -> tuple[PinnedModel, ...]:
+        """The base, then what was tuned from it."""
+        return self.base, *self.tuned
+
     def one(self, name: str) -> str:
         """The value of a choice that has one."""
         return self.choices[name][0]

@@ -6,10 +6,10 @@ The text is our own; it holds numbers but never a model's or tensor's name.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from analysis.labels import count, percent, scientific, share
-from analysis.rollup import Headline
+from analysis.rollup import Headline, Venn
 from analysis.tensors import Alignment
 
 _LOW_RANK, _NEARLY_FULL = 0.1, 0.95
@@ -28,6 +28,40 @@ def summarize(headline: Headline, alignment: Alignment) -> list[str]:
         *_coverage(alignment),
         *_nonfinite(headline),
     ]
+
+
+def summarize_overlap(venn: Venn) -> list[str]:
+    """What the overlap of several models' updates says, beside both chance levels. Models are counted, not named."""
+    k, union = len(venn.labels), venn.entries - int(venn.counts[0])
+    if not union:
+        return ["None of the models changed anything in what was counted."]
+    every, whom = venn.changed(*range(k)), "both" if k == 2 else f"all {k}"
+    pairs = [(i, j) for i in range(k) for j in range(k) if i != j]
+    one_sided = _range([venn.one_sided(i, j) for i, j in pairs])
+    chance = _range([venn.chance(i, j) for i, j in pairs])
+    matched = [venn.matched_chance(i, j) for i, j in pairs]
+    sentences = [
+        f"Together they changed {count(union)} of {count(venn.entries)} parameters; {whom} changed "
+        f"{count(every)} of these, {percent(every, union)}.",
+        f"Of what one model changed, another changed {one_sided} too. Had each picked its entries at random within "
+        f"each tensor, that would be {chance}.",
+    ]
+    if not any(math.isnan(value) for value in matched):
+        sentences.append(
+            f"Picked at random among weights of the same magnitude, it would be {_range(matched)}: small weights "
+            "cross a step of bfloat16 more easily, so that even unrelated updates share some of them. What lies above "
+            "this level is common to the runs for another reason."
+        )
+    return sentences
+
+
+def _range(shares: Sequence[float]) -> str:
+    """'12.10 % to 34.00 %', or the one share that all have."""
+    known = [value for value in shares if not math.isnan(value)]
+    if not known:
+        return "–"
+    low, high = share(min(known)), share(max(known))
+    return low if low == high else f"{low} to {high}"
 
 
 def _unchanged(headline: Headline) -> str:

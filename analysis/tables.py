@@ -7,11 +7,11 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 
-from analysis.labels import visible
-from analysis.measurements import RULES, Spectrum, Tally
-from analysis.metrics import effective_rank, relative_update, stable_rank
-from analysis.rollup import OUTSIDE_LAYERS, Cell, Curve, Grid, Venn
-from analysis.tensors import Alignment, NotCompared
+from analysis.labels import count, percent, scientific, visible
+from analysis.measurements import RULES, TOLERANCES, Spectrum, Tally
+from analysis.metrics import cosine, effective_rank, energy_rank, mean_change, relative_update, stable_rank
+from analysis.rollup import OUTSIDE_LAYERS, Cell, Curve, Grid, Headline, Venn
+from analysis.tensors import Alignment, NotCompared, TensorPair
 
 Row = dict[str, object]
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -53,7 +53,7 @@ def tensor_rows(alignment: Alignment, tallies: Mapping[str, Tally], spectra: Map
                 "entries": tally.entries,
                 "nonfinite": tally.nonfinite,
                 **{f"unchanged_{rule}": tally.unchanged(rule) for rule in RULES},
-                "relative_update": part / whole if whole else math.nan,
+                "relative_update": _over(part, whole),
                 **_spectral(spectra.get(pair.name)),
             }
         )
@@ -68,6 +68,65 @@ def _spectral(spectrum: Spectrum | None) -> Row:
     return dict(
         zip(names, (spectrum.rank, spectrum.max_rank, stable_rank(values), effective_rank(values)), strict=True)
     )
+
+
+def rule_rows(found: Headline) -> list[Row]:
+    """One row a rule of what counts as unchanged."""
+    return [
+        {
+            "rule": f"within {rule}" if rule in TOLERANCES else rule,
+            "unchanged": unchanged.part,
+            "changed": unchanged.whole - unchanged.part,
+            "unchanged share": percent(unchanged.part, unchanged.whole),
+        }
+        for rule, unchanged in found.unchanged.items()
+    ]
+
+
+def number_rows(pair: TensorPair, tally: Tally, spectrum: Spectrum | None) -> list[Row]:
+    """Every number of one tensor by its name, as text with its meaning."""
+    part, whole = relative_update(tally)
+    rows: list[Row] = [
+        {"number": f"unchanged, {rule}", "value": count(tally.unchanged(rule)), "share": _share(tally, rule)}
+        for rule in RULES
+    ]
+    amounts = {
+        "entries": count(tally.entries),
+        "not finite on a side": count(tally.nonfinite),
+        "sign flips": count(tally.sign_flips),
+        "largest change": scientific(tally.max_abs_update, 5),
+        "mean change": scientific(_over(*mean_change(tally)), 5),
+        "Frobenius norm of the update": scientific(part, 5),
+        "Frobenius norm of the base": scientific(whole, 5),
+        "update over base": scientific(_over(part, whole), 5),
+        "1 - cosine": scientific(_over(*cosine(tally)), 5),
+    }
+    if spectrum is not None and not spectrum.reason:
+        amounts |= _spectral_texts(spectrum)
+    rows += [{"number": name, "value": value, "share": ""} for name, value in amounts.items()]
+    return [{"tensor": pair.name, **row} for row in rows]
+
+
+def _spectral_texts(spectrum: Spectrum) -> dict[str, str]:
+    values = spectrum.singular_values
+    return {
+        "rank": f"{spectrum.rank} of {spectrum.max_rank}",
+        "rank, bounds of the method": f"{spectrum.rank_low} to {spectrum.rank_high}",
+        "rank threshold": scientific(spectrum.tolerance, 5),
+        "stable rank": scientific(stable_rank(values), 5),
+        "effective rank": scientific(effective_rank(values), 5),
+        "directions for 90 % of the energy": scientific(energy_rank(values, 0.9), 5),
+        "largest singular value": scientific(float(values[0]), 5) if len(values) else "–",
+        "method": spectrum.method,
+    }
+
+
+def _share(tally: Tally, rule: str) -> str:
+    return percent(tally.unchanged(rule), tally.entries)
+
+
+def _over(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
 
 
 def not_compared_rows(entries: Sequence[NotCompared]) -> list[Row]:

@@ -124,7 +124,12 @@ def _why_not(before: TensorInfo, after: TensorInfo) -> str:
     return "no entries" if before.parameters == 0 else ""
 
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|encoder_layers|decoder_layers)\.(\d+)(?=\.)")
+_LAYER = re.compile(r"(?:^|\.)(?:\w*layers?|h|\w*blocks?)\.(\d+)(?=\.)")
+# Stacks whose layers are *the* layers; any other stack (a vision tower, a decoder beside an encoder) keeps its name.
+_MAIN_STACKS = {
+    "layers", "h", "model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "bert.encoder.layer",
+    "encoder.layer", "roberta.encoder.layer", "model.language_model.layers", "language_model.model.layers",
+}  # fmt: skip
 _EXPERT = re.compile(r"(?<=experts\.)(\d+)(?=\.)")
 
 # The first pattern found in the module's name names its block; written from the field's common names.
@@ -147,7 +152,8 @@ def place_of(name: str) -> Place:
     if expert:
         module = module[: expert.start()] + "*" + module[expert.end() :]
     if layer:
-        module = module[layer.end() + 1 :]
+        stack = name[: layer.start(1) - 1]
+        module = ("" if stack in _MAIN_STACKS else f"{stack}.") + module[layer.end() + 1 :]
     module = module.removesuffix(".weight")
     block = next((block for pattern, block in _BLOCK_OF_PATTERN.items() if re.search(pattern, module)), "other")
     return Place(int(layer[1]) if layer else None, block, module, int(expert[1]) if expert else None)

@@ -83,9 +83,10 @@ class Database:
         except BaseException:
             self._release_path()
             raise
-        self._state = threading.Condition()
+        self._entrance = threading.Lock()  # to the queue: nothing may get in behind the end
+        self._state = threading.Condition()  # of the connection, and of the cursors that were handed out
         self._cursors_out = 0
-        self._invalidated = self._closed = False
+        self._invalidated = self._closing = self._closed = False
         self._generation_of: dict[str, int] = {}
         self._born = next(_generations)
         self._waiting: queue.Queue[_Write | None] = queue.Queue(_MAX_WAITING)
@@ -113,10 +114,10 @@ class Database:
         key. Then every name in `touches` has a new generation. The future raises StoreError; it can't be cancelled."""
         write = _Write(deletes, rows, touches)
         write.done.set_running_or_notify_cancel()
-        with self._state:
-            if self._closed:
-                raise StoreError("The store is closed", do="Open it again")
-        self._waiting.put(write)
+        with self._entrance:
+            if self._closing:
+                raise _closed()
+            self._waiting.put(write)
         return write.done
 
     def generation(self, touched: str) -> int:
@@ -125,13 +126,14 @@ class Database:
 
     def close(self) -> None:
         """Commits what waits, then lets go of the file. Closing twice is fine."""
-        with self._state:
-            if self._closed:
+        with self._entrance:
+            if self._closing:
                 return
-            self._closed = True
-        self._waiting.put(None)
+            self._closing = True
+            self._waiting.put(None)
         self._writer.join()
         with self._state:
+            self._closed = True
             self._state.wait_for(lambda: self._cursors_out == 0)
             self._connection.close()
         self._release_path()
@@ -174,6 +176,8 @@ class Database:
         """A cursor of one's own. After a fatal error (a full disk at a checkpoint) the whole database object refuses
         everything until every handle on it is closed: then the next caller in closes them and opens the file again."""
         with self._state:
+            if self._closed:
+                raise _closed()
             if self._invalidated:
                 self._state.wait_for(lambda: self._cursors_out == 0)
                 self._reopen()
@@ -244,11 +248,23 @@ class Database:
             cursor.execute("COMMIT")
 
 
+def _closed() -> StoreError:
+    return StoreError("The store is closed", do="Open it again")
+
+
 def _insert(cursor: duckdb.DuckDBPyConnection, rows_of_table: Mapping[str, Mapping[Any, Row]]) -> None:
+    """Replaces by deleting first: INSERT OR REPLACE takes rows through sort keys, which turns a list's -0.0 into 0.0
+    and costs ten times as much."""
     for name, rows in rows_of_table.items():
         if rows:
-            cursor.register("incoming", arrow_table(TABLES[name], list(rows.values())))
-            cursor.execute(f"INSERT OR REPLACE INTO {name} BY NAME SELECT * FROM incoming")
+            try:
+                incoming = arrow_table(TABLES[name], list(rows.values()))
+            except (pa.ArrowException, ValueError, OverflowError) as error:
+                raise StoreError(f"A result can't be stored: a value does not fit its column in '{name}'") from error
+            cursor.register("incoming", incoming)
+            same_key = " AND ".join(f'{name}."{part}" = incoming."{part}"' for part in TABLES[name].key)
+            cursor.execute(f"DELETE FROM {name} USING incoming WHERE {same_key}")
+            cursor.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
             cursor.unregister("incoming")
 
 

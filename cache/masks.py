@@ -96,8 +96,8 @@ def count_regions(masks: Sequence[Iterable[Bits]], entries: int) -> NDArray[np.i
     together[0] = entries
     regions = together.reshape((2,) * len(masks))
     for axis in range(len(masks)):
-        outside, inside = np.moveaxis(regions, axis, 0)
-        outside -= inside
+        halves = np.moveaxis(regions, axis, 0)  # without this mask, with it
+        halves[0] -= halves[1]
     return together
 
 

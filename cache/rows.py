@@ -29,10 +29,9 @@ def arrow_table(table: Table, rows: Sequence[Row]) -> pa.Table:
 def _column(kind: pa.DataType, values: list[Any]) -> pa.Array:
     if not pa.types.is_list(kind):
         return pa.array(values, kind)
-    offsets = np.cumsum([0, *map(len, values)])
-    return pa.ListArray.from_arrays(
-        pa.array(offsets, pa.int32()), pa.array(np.concatenate(values), kind.value_type), type=kind
-    )
+    offsets = pa.array(np.cumsum([0, *map(len, values)]), pa.int32())
+    flat = pa.array(np.concatenate(values)).cast(kind.value_type)  # safe: what does not fit is refused
+    return pa.ListArray.from_arrays(offsets, flat, type=kind)
 
 
 def tally_row(tally: Tally) -> dict[str, Any]:

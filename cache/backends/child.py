@@ -54,6 +54,8 @@ class Child:
             self._process.stdin.write(self._request)
             self._process.stdin.flush()
             for line in self._process.stdout:
+                if not line.endswith(b"\n"):
+                    break  # cut off in the middle of a message
                 message = from_line(line)
                 if message.get("event") == "failed":
                     raise error_from_dict(message["error"])

@@ -4,6 +4,7 @@ A revision is resolved once, to a commit; from then on only the commit is asked 
 comes from its cache on this machine, because a cached file is no proof that it may still be read.
 """
 
+import cache.hub.environment  # noqa: F401 (before huggingface_hub)
 from cache.hub.downloads import bytes_to_fetch, fetch
 from cache.hub.lookup import find, suggest_base
 from cache.hub.ranges import read_range

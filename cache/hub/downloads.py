@@ -126,7 +126,11 @@ def _download(found: FoundModel, entry: FileEntry, settings: Settings, arrived: 
                 tqdm_class=_progress_bar(arrived),
             )
         except OSError as error:
-            if arrived.refusal is None and error.errno is None and not isinstance(error, HTTPError | LocalEntryNotFoundError | ConnectionError):
+            if (
+                arrived.refusal is None
+                and error.errno is None
+                and not isinstance(error, HTTPError | LocalEntryNotFoundError | ConnectionError)
+            ):
                 raise _WrongSize from error
             raise
 

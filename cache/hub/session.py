@@ -14,11 +14,6 @@ from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
-# Read by the library when it is imported, so they are set before.
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # plain HTTP: progress, cancelling and checking are then ours
-os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-
 import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HTTPError
 from huggingface_hub.utils._http import default_client_factory  # not public: requirements.txt pins the version

@@ -1,0 +1,66 @@
+"""Block counts of one matrix -> Figure: where in it the changed entries lie."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from analysis.figures import theme
+from analysis.measurements import MAX_DENSITY_SIDE
+
+_NICE_TOPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+
+
+def density_map(counts: NDArray[np.int64], rows: int, columns: int, *, whole_range: bool = False) -> go.Figure:
+    """Changed share by block of a (rows, columns) matrix, row 0 at the top, column 0 at the left.
+
+    Colours begin at 0 and end at the next round share above the largest block's, or at 100 % with `whole_range`.
+    """
+    row_starts, column_starts = _starts(rows, counts.shape[0]), _starts(columns, counts.shape[1])
+    heights, widths = np.diff([*row_starts, rows]), np.diff([*column_starts, columns])
+    shares = counts / np.maximum(np.outer(heights, widths), 1)
+    top = 1.0 if whole_range else next((t for t in _NICE_TOPS if t >= shares.max(initial=0)), 1.0)
+    drawn = theme.figure(
+        height=460,
+        coloraxis=theme.share_colours(top, title="changed entries"),
+        xaxis=_axis(f"columns (inputs), 0 to {columns - 1}", column_starts, reverse=False),
+        yaxis=_axis(f"rows (outputs), 0 to {rows - 1}", row_starts, reverse=True),
+    )
+    drawn.add_trace(
+        go.Heatmap(
+            z=shares.astype(np.float32),
+            coloraxis="coloraxis",
+            x=_ranges(column_starts, widths),
+            y=_ranges(row_starts, heights),
+            hovertemplate="row %{y}<br>column %{x}<br><b>%{z:.4%}</b> changed<extra></extra>",
+        )
+    )
+    return drawn
+
+
+def _starts(length: int, blocks: int) -> list[int]:
+    """First line of each block; the kernel cuts blocks of ceil(length / 128) lines, the last may be short."""
+    side = max(math.ceil(length / MAX_DENSITY_SIDE), 1)
+    return [side * block for block in range(blocks)]
+
+
+def _ranges(starts: list[int], sizes: NDArray[np.int64]) -> list[str]:
+    """The lines of each block in words. As categories of the axes they appear in the hover without a text per cell."""
+    return [
+        f"{start}" if size == 1 else f"{start} to {start + size - 1}" for start, size in zip(starts, sizes, strict=True)
+    ]
+
+
+def _axis(title: str, starts: list[int], *, reverse: bool) -> dict:
+    shown = theme.every(len(starts), 8)
+    ends = [-0.5, len(starts) - 0.5]
+    return theme.bare_axis(
+        title=title,
+        type="category",
+        tickvals=list(shown),
+        ticktext=[str(starts[i]) for i in shown],
+        range=ends[::-1] if reverse else ends,
+    )

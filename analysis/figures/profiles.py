@@ -1,0 +1,181 @@
+"""Counts of one tensor -> Figure: changes along its rows or columns, by size, by the weights' magnitude."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import NDArray
+
+from analysis.figures import theme
+from analysis.labels import power_of_ten, power_of_two
+from analysis.measurements import CHANGE_EDGES, FIRST_BINADE, LAST_BINADE, N_BINADES, TOLERANCES
+
+MOST_BINS = 512
+
+
+def along(changes: NDArray[np.int64], width: int, what: str) -> go.Figure:
+    """Changed share along the rows or columns: `changes[i]` of the `width` entries of line i changed.
+
+    More than 512 lines are pooled, and a band then shows the least and the most changed line of each pool.
+    `what` is 'row' or 'column'.
+    """
+    side = max(math.ceil(len(changes) / MOST_BINS), 1)
+    pools = np.split(changes.astype(np.float64) / max(width, 1), range(side, len(changes), side))
+    sizes = np.array([len(pool) for pool in pools])
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    pooled = np.array([pool.mean() if len(pool) else np.nan for pool in pools])
+    drawn = theme.figure(
+        height=220,
+        xaxis=theme.axis(what, fixedrange=True, rangemode="nonnegative"),
+        yaxis=theme.axis("changed", tickformat=".3~%", rangemode="tozero", fixedrange=True),
+        showlegend=False,
+    )
+    if len(changes) > MOST_BINS:
+        _band(drawn, starts, pools)
+    drawn.add_trace(
+        go.Scatter(
+            x=starts.astype(np.int32),
+            y=pooled,
+            mode="lines",
+            line={"color": theme.SERIES[0], "width": 1.3, "shape": "hv"},
+            customdata=[_range_text(what, start, size) for start, size in zip(starts, sizes, strict=True)],
+            hovertemplate="%{customdata}<br><b>%{y:.4%}</b> changed<extra></extra>",
+        )
+    )
+    return drawn
+
+
+def change_sizes(changes: NDArray[np.int64]) -> go.Figure:
+    """How large the changes are: changed entries by |after - before|, on a log axis, with the published tolerances."""
+    filled = np.flatnonzero(changes)
+    first, last = (int(filled[0]), int(filled[-1])) if filled.size else (0, len(changes) - 1)
+    edges = np.log10(CHANGE_EDGES.astype(np.float64))
+    rights = np.append(edges, edges[-1] + 0.05)[first : last + 1]
+    low, high = min(rights[0] - 0.3, -8.3), max(rights[-1] + 0.25, -2.7)
+    drawn = theme.figure(
+        height=300,
+        bargap=0,
+        xaxis=_decade_axis("|after − before|", low, high),
+        yaxis=theme.axis("changed entries", rangemode="tozero", fixedrange=True),
+        showlegend=False,
+    )
+    drawn.add_trace(
+        go.Bar(
+            x=rights - 0.025,
+            y=changes[first : last + 1],
+            width=0.05,
+            marker={"color": theme.SERIES[0], "line": {"width": 0}},
+            customdata=[[f"{10 ** (right - 0.05):.3g}", f"{10**right:.3g}"] for right in rights],
+            hovertemplate="%{customdata[0]} to %{customdata[1]}<br><b>%{y:,}</b> entries<extra></extra>",
+        )
+    )
+    for tolerance in TOLERANCES:
+        theme.mark(drawn, x=math.log10(float(tolerance)))
+    return drawn
+
+
+def by_magnitude(exact: NDArray[np.int64], mukherjee: NDArray[np.int64], entries: NDArray[np.int64]) -> go.Figure:
+    """Changed share by the base weight's power of two, over how many weights lie there (the pale bars).
+
+    Small weights cross a bf16 step more easily: what two updates share may come from that alone.
+    """
+    filled = np.flatnonzero(entries)
+    shown = slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(0, N_BINADES)
+    positions = np.arange(N_BINADES, dtype=np.int32)[shown]
+    drawn = theme.figure(
+        height=300,
+        bargap=0.08,
+        xaxis=theme.axis(
+            "|before|",
+            tickvals=positions[:: max(1, len(positions) // 14)],
+            ticktext=[_binade_text(p) for p in positions[:: max(1, len(positions) // 14)]],
+            fixedrange=True,
+        ),
+        yaxis=theme.share_axis("share"),
+        legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0},
+    )
+    whole = max(int(entries.sum()), 1)
+    drawn.add_trace(_weights(positions, entries[shown], whole))
+    for position, (name, changed) in enumerate((("changed, exact", exact), ("changed, Mukherjee's rule", mukherjee))):
+        drawn.add_trace(_changed_share(positions, changed[shown], entries[shown], name, position))
+    return drawn
+
+
+def _weights(positions: NDArray[np.int32], entries: NDArray[np.int64], whole: int) -> go.Bar:
+    return go.Bar(
+        x=positions,
+        y=entries / whole,
+        name="of all weights",
+        marker={"color": theme.PALE},
+        customdata=[[_binade_range(p), int(n)] for p, n in zip(positions, entries, strict=True)],
+        hovertemplate="|before| %{customdata[0]}<br><b>%{customdata[1]:,}</b> weights, %{y:.2%} of all<extra></extra>",
+    )
+
+
+def _changed_share(
+    positions: NDArray[np.int32], changed: NDArray[np.int64], entries: NDArray[np.int64], name: str, place: int
+) -> go.Scatter:
+    return go.Scatter(
+        x=positions,
+        y=np.where(entries > 0, changed / np.maximum(entries, 1), np.nan),
+        name=name,
+        mode="lines+markers",
+        line=theme.line_style(place),
+        marker={"size": 5},
+        customdata=[[_binade_range(p), int(c), int(n)] for p, c, n in zip(positions, changed, entries, strict=True)],
+        hovertemplate=f"{name}<br>|before| %{{customdata[0]}}<br><b>%{{y:.4%}}</b>: %{{customdata[1]:,}} of "
+        "%{customdata[2]:,}<extra></extra>",
+    )
+
+
+def _band(drawn: go.Figure, starts: NDArray[np.int64], pools: list[NDArray[np.float64]]) -> None:
+    for values, fill in (([pool.min() for pool in pools], None), ([pool.max() for pool in pools], "tonexty")):
+        drawn.add_trace(
+            go.Scatter(
+                x=starts.astype(np.int32),
+                y=np.array(values),
+                mode="lines",
+                line={"width": 0, "shape": "hv"},
+                fill=fill,
+                fillcolor=theme.PALE,
+                hoverinfo="skip",
+            )
+        )
+
+
+def _range_text(what: str, start: int, size: int) -> str:
+    return f"{what} {start}" if size == 1 else f"{what}s {start} to {start + size - 1}"
+
+
+def _decade_axis(title: str, low: float, high: float) -> dict:
+    decades = range(int(np.ceil(low)), int(np.floor(high)) + 1)
+    return theme.axis(
+        title,
+        range=[low, high],
+        tickvals=list(decades),
+        ticktext=[power_of_ten(decade) for decade in decades],
+        fixedrange=True,
+    )
+
+
+def _binade_text(position: int) -> str:
+    if position == 0:
+        return "0"
+    if position == 1:
+        return f"< {power_of_two(FIRST_BINADE)}"
+    if position == N_BINADES - 1:
+        return f"≥ {power_of_two(LAST_BINADE + 1)}"
+    return power_of_two(FIRST_BINADE + position - 2)
+
+
+def _binade_range(position: int) -> str:
+    if position == 0:
+        return "= 0"
+    if position == 1:
+        return f"below {power_of_two(FIRST_BINADE)}"
+    if position == N_BINADES - 1:
+        return f"from {power_of_two(LAST_BINADE + 1)}"
+    exponent = FIRST_BINADE + position - 2
+    return f"from {power_of_two(exponent)} to {power_of_two(exponent + 1)}"

@@ -1,0 +1,292 @@
+"""Figures: what is drawn where, that it stays small, and that no name gets to be markup."""
+
+import json
+
+import numpy as np
+import pytest
+from tests.analysis.by_hand import measured, small_model, spectrum_of, tally_of
+
+from analysis import rollup
+from analysis.figures import circles, curves, density, heatmap, profiles, spectra, theme, venn
+from analysis.measurements import N_BINADES, Regions
+from analysis.metrics import CATALOG
+from analysis.rollup import Cell, Curve, Grid
+
+HOSTILE = [
+    "<img src=x onerror=alert(1)>",
+    "__proto__",
+    "a<b>bold</b><a href='https://example.org'>link</a>",
+    "evil\u202egnp.weight",
+    "x" * 300,
+    "%{customdata[0]}",
+]
+
+
+def grid_of(key: str, *, missing: int = 0, gaps: tuple[str, ...] = (), n_layers: int = 3) -> Grid:
+    alignment = small_model(n_layers)
+    tallies, found = measured(alignment)
+    for name in list(tallies)[len(tallies) - missing :]:
+        del tallies[name]
+    return rollup.grid(alignment, CATALOG[key], tallies, found, gaps)
+
+
+def traces(figure, kind: str) -> list:
+    return [trace for trace in figure.data if trace.type == kind]
+
+
+class TestHeatmap:
+    def test_colours_every_cell_with_the_grids_values(self):
+        grid = grid_of("unchanged-exact")
+        (cells,) = traces(heatmap.heatmap(grid), "heatmap")
+        assert np.allclose(cells.z, grid.values, equal_nan=True)
+
+    def test_a_share_is_coloured_from_0_to_1_whatever_the_data(self):
+        axis = heatmap.heatmap(grid_of("unchanged-exact")).layout.coloraxis
+        assert (axis.cmin, axis.cmax) == (0, 1)
+
+    def test_fitted_colours_say_so_on_the_colour_bar(self):
+        grid = grid_of("unchanged-exact")
+        axis = heatmap.heatmap(grid, fitted=True).layout.coloraxis
+        assert (axis.cmin, axis.cmax) == (np.nanmin(grid.values), np.nanmax(grid.values))
+        assert "fitted" in axis.colorbar.title.text
+
+    def test_a_log_metric_is_drawn_by_its_logarithm_with_whole_decades_as_ticks(self):
+        grid = grid_of("relative-update")
+        figure = heatmap.heatmap(grid)
+        (cells,) = traces(figure, "heatmap")
+        assert np.allclose(cells.z, np.log10(grid.values), equal_nan=True, atol=1e-6)  # drawn in float32
+        assert set(figure.layout.coloraxis.colorbar.ticktext) <= {f"10{p}" for p in ("⁻⁵", "⁻⁴", "⁻³", "⁻²", "⁻¹", "⁰")}
+
+    def test_zero_of_a_log_metric_has_the_lowest_colour_not_a_hole(self):
+        alignment = small_model(1)
+        tallies, _ = measured(alignment, share=0.0)
+        tallies["model.embed_tokens.weight"] = measured(small_model(1))[0]["model.embed_tokens.weight"]
+        figure = heatmap.heatmap(rollup.grid(alignment, CATALOG["relative-update"], tallies, {}))
+        (cells,) = traces(figure, "heatmap")
+        assert np.nanmin(cells.z) == figure.layout.coloraxis.cmin
+
+    def test_what_has_no_value_carries_a_sign_by_its_reason(self):
+        grid = grid_of("unchanged-exact", missing=2, gaps=("model.layers.2.mlp.down_proj.weight",))
+        signs = {trace.name: len(trace.x) for trace in traces(heatmap.heatmap(grid), "scatter") if trace.name}
+        assert signs == {"waiting to be measured": 1, "no value": 1}
+
+    def test_every_cell_of_the_model_can_be_clicked_and_leads_to_its_tensors(self):
+        grid = grid_of("unchanged-exact", missing=1)
+        targets = traces(heatmap.heatmap(grid), "scatter")[-1]
+        assert len(targets.x) == int((grid.states != Cell.ABSENT).sum())
+        found = {heatmap.cell_at(grid, x, y) for x, y in zip(targets.x, targets.y, strict=True)}
+        assert found == {names for row in grid.names for names in row if names}
+
+    @pytest.mark.parametrize(("x", "y"), [(-1, 0), (0, 99), (99, 0)])
+    def test_a_point_outside_the_grid_leads_nowhere(self, x, y):
+        assert heatmap.cell_at(grid_of("unchanged-exact"), x, y) == ()
+
+    def test_numbers_stand_in_the_cells_of_a_small_grid_only(self):
+        small, large = grid_of("unchanged-exact"), grid_of("unchanged-exact", n_layers=30)
+        assert traces(heatmap.heatmap(small), "heatmap")[0].texttemplate
+        assert traces(heatmap.heatmap(large), "heatmap")[0].texttemplate is None
+
+    @pytest.mark.parametrize("name", HOSTILE, ids=["markup", "proto", "link", "bidi", "long", "template"])
+    def test_a_strangers_name_is_text_and_never_an_axis_value(self, name):
+        alignment = small_model(1, strange=name)
+        tallies, _ = measured(alignment)
+        figure = heatmap.heatmap(rollup.grid(alignment, CATALOG["unchanged-exact"], tallies, {}))
+        drawn = figure.to_json()
+        assert "<img" not in drawn
+        assert "<a href" not in drawn
+        assert "\u202e" not in json.loads(drawn)["layout"]["yaxis"]["ticktext"]
+        assert all(isinstance(place, int) for place in figure.layout.yaxis.tickvals)
+        assert max(len(text) for text in figure.layout.yaxis.ticktext) < 90  # 30 characters, escapes written out
+
+    @pytest.mark.parametrize(
+        ("n_layers", "n_modules", "most_bytes"), [(32, 12, 60_000), (80, 48, 500_000), (100, 500, 4_000_000)]
+    )
+    def test_stays_small(self, n_layers, n_modules, most_bytes):
+        names = tuple(tuple((f"model.layers.{x}.m{y}",) for x in range(n_layers)) for y in range(n_modules))
+        values = np.linspace(0, 1, n_layers * n_modules).reshape(n_modules, n_layers)
+        states = np.full(values.shape, Cell.READY, np.int8)
+        modules = tuple(f"self_attn.module_{y}" for y in range(n_modules))
+        grid = Grid(CATALOG["unchanged-exact"], modules, tuple(range(n_layers)), values, states, names)
+        figure = heatmap.heatmap(grid)
+        assert len(figure.to_json()) < most_bytes
+        assert len(traces(figure, "scatter")[-1].x) <= heatmap.MOST_TARGETS
+
+
+class TestCurves:
+    def test_tolerance_curve_has_a_dot_at_each_published_tolerance(self):
+        tallies, _ = measured(small_model())
+        figure = curves.sparsity_over_tolerance([rollup.tolerance_curve(tallies.values(), "all")], chosen=1e-5)
+        line, dots = figure.data
+        entries = sum(t.entries for t in tallies.values())
+        assert dots.y == pytest.approx(
+            [
+                sum(t.unchanged(rule) for t in tallies.values()) / entries
+                for rule in ("1e-8", "1e-7", "1e-6", "1e-5", "1e-4", "1e-3")
+            ]
+        )
+        assert np.all(np.diff(line.y) >= 0)
+        assert list(figure.layout.yaxis.range) == [-0.01, 1.01]
+
+    def test_the_chosen_tolerance_is_marked_by_its_value_on_the_log_axis(self):
+        figure = curves.sparsity_over_tolerance([Curve("c", np.array([1e-9, 1.0]), np.array([0.5, 1.0]))], chosen=1e-4)
+        assert figure.layout.shapes[0].x0 == 1e-4
+        assert figure.layout.annotations[0].x == pytest.approx(-4)
+
+    def test_layer_profiles_draw_one_line_a_matrix(self):
+        alignment = small_model()
+        tallies, found = measured(alignment)
+        metric = CATALOG["rank"]
+        figure = curves.layer_profiles(rollup.layer_profile(alignment, metric, tallies, found), metric)
+        assert [trace.name for trace in figure.data] == ["self_attn.q_proj", "mlp.down_proj"]
+        assert list(figure.data[0].x) == [0, 1, 2]
+
+    def test_nothing_measured_draws_an_empty_frame(self):
+        assert len(curves.layer_profiles([], CATALOG["relative-update"]).data) == 0
+
+
+class TestSpectra:
+    def test_long_spectra_are_thinned_and_keep_both_ends(self):
+        spectrum = spectrum_of(np.random.default_rng(0).normal(size=(900, 600)))
+        (line,) = spectra.singular_values([("w", spectrum)]).data
+        assert len(line.x) <= spectra.MOST_POINTS
+        assert (line.x[0], line.x[-1]) == (1, 600)
+        assert line.y[-1] == spectrum.singular_values[-1]
+
+    def test_zeros_have_no_place_on_a_log_axis(self):
+        spectrum = spectrum_of(np.diag([3.0, 2.0, 0.0, 0.0]))
+        (line,) = spectra.singular_values([("w", spectrum)], with_threshold=True).data
+        assert list(line.y) == [3, 2]
+
+    def test_energy_ends_at_one(self):
+        spectrum = spectrum_of(np.random.default_rng(0).normal(size=(50, 20)))
+        (line,) = spectra.energy([rollup.energy_curve(spectrum, "w")]).data
+        assert line.y[-1] == pytest.approx(1)
+
+
+class TestOneMatrix:
+    def test_profile_pools_long_sides_and_bands_them(self):
+        changes = np.arange(5000)
+        band_low, band_high, line = profiles.along(changes, 10_000, "row").data
+        assert len(line.x) <= profiles.MOST_BINS
+        assert line.customdata[1] == "rows 10 to 19"
+        assert line.y[1] == pytest.approx(np.arange(10, 20).mean() / 10_000)
+        assert (band_low.y[1], band_high.y[1]) == pytest.approx((10 / 10_000, 19 / 10_000))
+
+    def test_profile_of_a_short_side_shows_each_line(self):
+        (line,) = profiles.along(np.array([3, 0, 1]), 4, "column").data
+        assert list(line.y) == [0.75, 0, 0.25]
+        assert line.customdata[0] == "column 0"
+
+    def test_change_sizes_lose_no_entry(self):
+        tallies, _ = measured(small_model(1))
+        tally = tallies["model.embed_tokens.weight"]
+        (bars,) = profiles.change_sizes(tally.changes).data
+        assert sum(bars.y) == tally.entries - tally.equal
+
+    def test_magnitude_shares_divide_by_the_weights_there(self):
+        before = np.array([[0.5, 0.5, 0.03, 0.03]], np.float32)
+        tally = tally_of(before, np.array([[0.5, 0.51, 0.04, 0.05]], np.float32))
+        figure = profiles.by_magnitude(tally.changed_by_binade("exact"), tally.mukherjee_binades, tally.base_binades)
+        weights, exact, _ = figure.data
+        assert (exact.y[0], exact.y[-1]) == (1.0, 0.5)
+        assert sum(weights.y) == 1
+        assert weights.customdata[-1][0] == "from 2⁻¹ to 2⁰"
+
+    def test_density_counts_become_shares_of_their_true_blocks(self):
+        counts = np.array([[4, 1], [2, 1]])
+        (cells,) = density.density_map(counts, 2, 2).data
+        assert np.allclose(cells.z, counts)
+
+    def test_density_names_true_rows_also_of_the_short_last_block(self):
+        before = np.zeros((300, 4), np.float32)
+        tally = tally_of(before, np.ones_like(before))
+        (cells,) = density.density_map(tally.density, 300, 4).data
+        assert (cells.y[0], cells.y[-1]) == ("0 to 2", "297 to 299")
+        assert np.allclose(cells.z, 1)
+
+    @pytest.mark.parametrize(("shares", "top"), [(0.004, 0.005), (0.03, 0.05), (0.7, 1.0)], ids=str)
+    def test_density_colours_end_at_a_round_share(self, shares, top):
+        blocks = np.full((128, 128), round(shares * 1000), np.int64)
+        figure = density.density_map(blocks, 128 * 10, 128 * 100)
+        assert figure.layout.coloraxis.cmax == top
+
+    def test_the_largest_density_map_stays_small(self):
+        figure = density.density_map(np.ones((128, 128), np.int64), 151_936, 8192)
+        assert len(figure.to_json()) < 120_000
+
+
+class TestCircles:
+    @pytest.mark.parametrize(("radius", "other", "share"), [(1, 1, 0.5), (1, 0.4, 0.9), (2, 1, 0.01)], ids=str)
+    def test_bisection_finds_the_distance_of_a_lens(self, radius, other, share):
+        area = share * np.pi * min(radius, other) ** 2
+        assert circles.lens(radius, other, circles.distance(radius, other, area)) == pytest.approx(area, rel=1e-9)
+
+    def test_lens_of_unit_circles_at_unit_distance_is_the_textbook_one(self):
+        assert circles.lens(1, 1, 1) == pytest.approx(2 * np.pi / 3 - np.sqrt(3) / 2)
+
+    @pytest.mark.parametrize(
+        "counts", [(0, 50, 30, 20), (0, 0, 10, 90), (0, 1, 1, 0)], ids=["usual", "inside", "apart"]
+    )
+    def test_two_circles_are_exact(self, counts):
+        assert circles.layout(counts).worst_error < 2e-3  # the raster's own grain
+
+    def test_three_circles_measure_their_own_error(self):
+        assert circles.layout((0, 10, 10, 3, 10, 3, 3, 5)).worst_error < 0.02
+        assert circles.layout((0, 7, 5, 4, 4, 9, 2, 0)).worst_error > 0.02
+
+
+class TestVenn:
+    def of(self, *counts: int, labels=None):
+        k = len(counts).bit_length() - 1
+        labels = labels or [f"run-{i}" for i in range(k)]
+        return rollup.venn("exact", labels, {"w": Regions("exact", np.array(counts, np.int64))})
+
+    def test_prints_the_true_count_of_every_region(self):
+        texts = [note.text for note in venn.overlap(self.of(900, 50, 30, 20)).layout.annotations]
+        assert {"50", "30", "20"} <= set(texts)
+        assert any("70 changed" in text for text in texts)
+
+    def test_says_when_areas_are_only_approximate(self):
+        said = [
+            any("approximate" in n.text for n in venn.overlap(v).layout.annotations)
+            for v in (self.of(0, 10, 10, 3, 10, 3, 3, 5), self.of(0, 7, 5, 4, 4, 9, 2, 0))
+        ]
+        assert said == [False, True]
+
+    def test_a_region_too_thin_to_draw_is_listed_with_its_count(self):
+        texts = " ".join(note.text for note in venn.overlap(self.of(0, 100000, 1, 100000)).layout.annotations)
+        assert "too few to draw: only run-1 1" in texts
+
+    def test_nothing_changed_anywhere_still_draws(self):
+        assert venn.overlap(self.of(100, 0, 0, 0)).layout.shapes
+
+    def test_four_runs_become_bars_over_a_dot_matrix(self):
+        counts = [0] + [100 - s for s in range(1, 16)]
+        bars, off, on = venn.overlap(self.of(*counts)).data
+        assert list(bars.y) == sorted(counts[1:], reverse=True)
+        assert len(on.x) == sum(s.bit_count() for s in range(1, 16))
+        assert len(on.x) + len(off.x) == 15 * 4
+
+    def test_pair_matrix_shows_one_sided_overlaps_with_both_chances(self):
+        table = venn.pair_matrix(self.of(900, 50, 30, 20)).data[0]
+        assert table.z[0][1] == pytest.approx(20 / 70)
+        assert table.z[1][0] == pytest.approx(20 / 50)
+        assert "chance 5.00 %" in table.text[0][1]  # 50 of 1,000 changed by the other
+
+    def test_labels_of_strangers_are_escaped(self):
+        drawn = venn.overlap(self.of(900, 50, 30, 20, labels=["<b>x</b>", "<img src=x>"])).to_json()
+        assert "<img" not in drawn
+        assert "<b>x</b>" not in drawn
+
+
+@pytest.mark.parametrize("count", [1, 9, 33, 500])
+def test_ticks_never_crowd(count):
+    assert len(theme.every(count, 32)) <= 32
+
+
+def test_by_hand_tallies_are_whole():
+    """The examples above stand on these: every changed entry is in exactly one bin, row and column."""
+    tally = measured(small_model(1))[0]["model.embed_tokens.weight"]
+    changed = tally.entries - tally.equal
+    assert tally.joint.shape[0] == N_BINADES
+    assert changed == tally.joint.sum() == tally.row_changes.sum() == tally.column_changes.sum() == tally.density.sum()

@@ -1,0 +1,159 @@
+"""Numbers ready to draw: pooled over entries, honest about what is missing, worked by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from analysis import report
+from analysis.elementwise import geometry, tally
+from analysis.measurements import CHANGE_EDGES, RULES, Regions, Spectrum, Tally
+from analysis.metrics import CATALOG, at_tolerance
+from analysis.models import Pair, PinnedModel
+from analysis.rollup import OUTSIDE_LAYERS, Cell, eta_curve, grid, headline, tolerance_curve, venn
+from analysis.tensors import Alignment, TensorInfo, align
+
+
+def tally_of(before: torch.Tensor, after: torch.Tensor) -> Tally:
+    shape = geometry(tuple(before.shape))
+    return tally([(before.reshape(shape.rows, -1), after.reshape(shape.rows, -1))], shape)
+
+
+def alignment_of(**shapes: tuple[int, ...]) -> Alignment:
+    tensors = [TensorInfo(name, "F32", shape, "model.safetensors", 0, 0) for name, shape in shapes.items()]
+    return align(tensors, tensors)
+
+
+NORM, Q0, Q1, HEAD = "model.norm.weight", "model.layers.0.q.weight", "model.layers.1.q.weight", "lm_head.weight"
+SMALL = alignment_of(**{NORM: (10,), Q0: (10, 100), Q1: (10, 100), HEAD: (30, 10)})
+
+
+def changed_in(n: int, *shape: int) -> Tally:
+    """A tally of a tensor in which n entries moved by 0.5."""
+    after = torch.zeros(shape)
+    after.view(-1)[:n] = 0.5
+    return tally_of(torch.zeros(shape), after)
+
+
+def spectrum_of(values: list[float], rows: int, columns: int) -> Spectrum:
+    rank = sum(value > 0 for value in values)
+    return Spectrum("update", rows, columns, np.array(values, np.float32), 0.0, rank, rank, rank, "svd float32")
+
+
+def test_headline_pools_over_entries_and_shows_the_average_under_its_own_name():
+    """A dense norm of 10 entries must not weigh as much as an untouched matrix of 1000."""
+    tallies = {NORM: changed_in(10, 10), Q0: changed_in(0, 10, 100)}
+    found = headline(SMALL, tallies, {}, spectra_planned=True)
+    assert (found.unchanged["exact"].part, found.unchanged["exact"].whole) == (1000, 1010)
+    assert found.mean_of_layer_averages == 0.5
+    assert (found.tensors_measured, found.tensors_planned, found.tensors_touched) == (2, 4, 1)
+    assert (found.matrices_measured, found.matrices_touched, found.spectra_planned) == (1, 0, 3)
+    assert math.isnan(found.mean_rank_share)
+
+
+def test_headline_of_nothing_measured_has_no_share():
+    found = headline(SMALL, {}, {}, spectra_planned=False)
+    assert math.isnan(found.unchanged["exact"].value)
+
+
+def test_grid_shows_value_waiting_gap_and_absent_apart():
+    tallies = {NORM: changed_in(5, 10), Q0: changed_in(250, 10, 100)}
+    found = grid(SMALL, CATALOG["unchanged-exact"], tallies, {}, gaps=[HEAD])
+    cell = {name: (r, c) for r, row in enumerate(found.names) for c, names in enumerate(row) for name in names}
+    assert found.layers == (OUTSIDE_LAYERS, 0, 1)
+    assert found.values[cell[Q0]] == 0.75
+    assert found.values[cell[NORM]] == 0.5
+    states = {name: Cell(int(found.states[cell[name]])) for name in cell}
+    assert states == {NORM: Cell.READY, Q0: Cell.READY, Q1: Cell.WAITING, HEAD: Cell.GAP}
+    assert Cell(int(found.states[found.modules.index("q"), 0])) is Cell.ABSENT
+
+
+def test_grid_of_ranks_leaves_vectors_out_and_a_zero_update_is_a_gap_for_effective_rank():
+    spectra = {Q0: spectrum_of([2, 1, 0, 0, 0, 0, 0, 0, 0, 0], 10, 100), Q1: spectrum_of([0.0] * 10, 10, 100)}
+    ranks = grid(SMALL, CATALOG["rank"], {}, spectra)
+    assert set(ranks.modules) == {"q", "lm_head"}
+    assert ranks.values[ranks.modules.index("q")].tolist()[1:] == [0.2, 0.0]
+    effective = grid(SMALL, CATALOG["effective-rank"], {}, spectra)
+    assert Cell(int(effective.states[effective.modules.index("q"), 2])) is Cell.GAP
+
+
+def test_experts_of_one_layer_share_a_cell_pooled():
+    names = [f"model.layers.0.mlp.experts.{e}.up_proj.weight" for e in range(3)]
+    experts = alignment_of(**{name: (4, 5) for name in names})
+    found = grid(experts, CATALOG["unchanged-exact"], {names[0]: changed_in(20, 4, 5), names[1]: changed_in(0, 4, 5)}, {})
+    assert found.values.tolist() == [[0.5]]
+    assert Cell(int(found.states[0, 0])) is Cell.PARTIAL
+    assert found.names[0][0] == tuple(names)
+
+
+def test_the_tolerance_curve_is_exact_at_every_edge():
+    generator = torch.Generator().manual_seed(0)
+    before = torch.randn(50, 60, generator=generator)
+    after = before + torch.randn(50, 60, generator=generator) * 1e-4
+    size = (after - before).abs().numpy()
+    found = tolerance_curve([tally_of(before, after)], "x")
+    assert found.y.tolist() == [(size <= edge).mean() for edge in CHANGE_EDGES]
+    edge = 160
+    metric = at_tolerance(edge)
+    assert metric.parts(tally_of(before, after), None) == ((size <= CHANGE_EDGES[edge]).sum(), 3000)
+
+
+def test_the_eta_curve_holds_the_bf16_rule_at_one_thousandth():
+    before = torch.linspace(0.5, 2, 4000).view(40, 100)
+    found = tally_of(before, before * torch.linspace(1, 1.01, 4000).view(40, 100))
+    curve = eta_curve([found], "x")
+    at = int(np.flatnonzero(curve.x == 1e-3)[0])
+    assert curve.y[at] == found.unchanged("bf16") / found.entries
+
+
+def test_overlap_by_hand():
+    """100 entries: A changed 20, B changed 30, both 10. Chance in both: 20 * 30 / 100 = 6."""
+    found = venn("exact", ("A", "B"), {"w": Regions("exact", np.array([60, 10, 20, 10]))})
+    assert (found.changed(0), found.changed(1), found.changed(0, 1)) == (20, 30, 10)
+    assert found.one_sided(0, 1) == 0.5
+    assert found.one_sided(1, 0) == pytest.approx(1 / 3)
+    assert found.jaccard(0, 1) == 0.25
+    assert found.chance(0, 1) == 0.3
+    assert math.isnan(found.matched_chance(0, 1)), "needs tallies"
+
+
+def test_chance_is_taken_within_each_tensor_before_it_is_pooled():
+    """One tensor that both changed wholly, one that neither touched: nothing above chance there."""
+    regions = {"a": Regions("exact", np.array([0, 0, 0, 50])), "b": Regions("exact", np.array([50, 0, 0, 0]))}
+    found = venn("exact", ("A", "B"), regions)
+    assert found.one_sided(0, 1) == found.chance(0, 1) == 1.0
+
+
+def test_matched_chance_explains_the_overlap_of_unrelated_updates():
+    """Two independent Gaussian updates stored in bfloat16: small weights cross a step more easily, so they overlap far
+    above plain chance; within bins of base magnitude nothing is left to explain."""
+    generator = torch.Generator().manual_seed(1)
+    base = (torch.randn(400, 500, generator=generator) * 0.02).bfloat16()
+    tuned = [(base.float() + torch.randn(400, 500, generator=generator) * 1e-5).bfloat16() for _ in range(2)]
+    tallies = [tally_of(base, after) for after in tuned]
+    moved = [(after != base).numpy() for after in tuned]
+    subsets = (moved[0] * 1 + moved[1] * 2).ravel()
+    found = venn("exact", ("A", "B"), {"w": Regions("exact", np.bincount(subsets, minlength=4))}, [{"w": t} for t in tallies])
+    assert found.one_sided(0, 1) > 0.5
+    assert found.chance(0, 1) < 0.15
+    assert found.matched_chance(0, 1) == pytest.approx(found.one_sided(0, 1), abs=0.02)
+
+
+def test_the_report_has_the_agreed_fields_and_is_plain_json():
+    base, tuned = PinnedModel("hub", "a/b", "0" * 40), PinnedModel("hub", "a/c", "1" * 40)
+    tallies = {name: changed_in(3, *shape) for name, shape in {NORM: (10,), Q0: (10, 100)}.items()}
+    spectra = {Q0: spectrum_of([2.0, 1.0], 10, 100)}
+    document = report.comparison(Pair(base, tuned), SMALL, tallies, spectra, {("tally", Q1): "too strange"})
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert document["totals"]["unchanged"] == dict.fromkeys(RULES, 1004)
+    by_name = {entry["name"]: entry for entry in document["tensors"]}
+    assert by_name[Q0]["rank"] == 2
+    assert by_name[Q0]["max_rank"] == 10
+    assert by_name[NORM]["rank"] is None
+    assert by_name[Q1]["unchanged"] is None
+    assert by_name[Q1]["gaps"] == {"tally": "too strange"}
+    assert document["coverage"]["compared_parameters"] == 1010

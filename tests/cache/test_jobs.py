@@ -1,0 +1,283 @@
+"""The queue over real children, a real store and real weight files: it fills in, survives, resumes, cancels."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.errors import BadReference, NothingToCompare, PathNotAllowed, error_from_dict
+from analysis.plan import Plan
+from cache.jobs import Jobs
+from cache.settings import Settings
+from cache.store import Store
+from tests.hub.builders import BFloat16, llama, tuned_from, write_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A root with a small base, two models tuned from it, and one of another architecture."""
+    base = llama(layers=2, hidden=32)
+    write_model(tmp_path / "models" / "base", base)
+    for seed in (1, 2):
+        write_model(tmp_path / "models" / f"tuned{seed}", tuned_from(base, changed_share=0.25, seed=seed)[0], shards=2)
+    write_model(tmp_path / "models" / "stranger", {"w": BFloat16.of(np.ones((3, 3)))})
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def big(models: Path) -> Path:
+    """A pair whose spectra take a while: eight matrices of 1100 x 1100."""
+    random = np.random.default_rng(0)
+    base = {f"model.layers.{i}.q_proj.weight": BFloat16.of(random.normal(0, 0.02, (1100, 1100))) for i in range(8)}
+    write_model(models / "big-base", base)
+    write_model(models / "big-tuned", tuned_from(base, changed_share=0.2)[0])
+    return models
+
+
+def settings_of(models: Path) -> Settings:
+    environ = {"SUBNETSCOPE_LOCAL_ROOTS": str(models), "SUBNETSCOPE_DEMO": "0", "SUBNETSCOPE_DEVICE": "cpu"}
+    return Settings.from_environment(environ | {"SUBNETSCOPE_THREADS": "1"}, data_dir=models.parent / "data")
+
+
+@pytest.fixture
+def jobs(models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
+    settings = settings_of(models)
+    settings.data_dir.mkdir()
+    monkeypatch.setenv("SUBNETSCOPE_LOCAL_ROOTS", str(models))
+    monkeypatch.setenv("SUBNETSCOPE_DEMO", "0")
+    with Store.open(settings.store_path) as store:
+        jobs = Jobs(store, settings)
+        jobs.start()
+        yield jobs
+        jobs.stop()
+
+
+def test_a_comparison_fills_in_and_counts_what_was_planted(jobs: Jobs, models: Path):
+    preparation = jobs.prepare("./models/base", "./models/tuned1")
+    assert preparation.pair is not None
+    key = preparation.pair.key
+
+    progress = jobs.wait(jobs.submit(preparation), timeout=60)
+
+    assert (progress.state, progress.error) == ("done", None)
+    assert progress.done == progress.planned > 20
+    store = jobs._store
+    tallies = store.tallies(key)
+    assert {name: t.entries - t.unchanged("exact") for name, t in tallies.items()} == {
+        name: round(0.25 * t.entries) for name, t in tallies.items()
+    }
+    assert store.holes(key, Plan()) == []
+    assert {mask.changed for (_, rule), mask in store.masks(key).items() if rule == "exact"} == {
+        round(0.25 * t.entries) for t in tallies.values()
+    }
+    assert [job.state for job in store.jobs()] == ["done"]
+
+
+def test_asking_again_costs_nothing_and_asking_twice_shares_a_job(jobs: Jobs):
+    preparation = jobs.prepare("./models/base", "./models/tuned1")
+    first, second = jobs.submit(preparation), jobs.submit(preparation)
+    assert first == second
+    jobs.wait(first, timeout=60)
+    again = jobs.submit(preparation)
+    assert again != first
+    assert jobs.wait(again, timeout=5).state == "done"
+
+
+def test_an_overlap_counts_regions_as_numpy_does(jobs: Jobs, models: Path):
+    pairs = [jobs.prepare("./models/base", f"./models/tuned{seed}").pair for seed in (1, 2)]
+    assert pairs[0] is not None
+    assert pairs[1] is not None
+
+    progress = jobs.wait(jobs.submit_overlap(pairs[0].base, [pair.tuned for pair in pairs]), timeout=60)
+
+    assert (progress.state, progress.error) == ("done", None)
+    changed = [tuned_from(llama(layers=2, hidden=32), changed_share=0.25, seed=seed)[1] for seed in (1, 2)]
+    found = jobs._store.regions(pairs[0].base.key, tuple(pair.tuned.key for pair in pairs), "exact")
+    assert {name: regions.counts.tolist() for name, regions in found.items()} == {
+        name: np.bincount((one + 2 * changed[1][name]).ravel(), minlength=4).tolist() for name, one in changed[0].items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("base", "tuned", "error"),
+    [
+        ("./models/base", "", BadReference),
+        ("llama3", "./models/base", BadReference),
+        ("./models/base", "./models/nowhere", PathNotAllowed),
+        ("./models/base", "/etc", PathNotAllowed),
+    ],
+)
+def test_preparing_what_cannot_be_says_why(jobs: Jobs, base: str, tuned: str, error: type[Exception]):
+    with pytest.raises(error) as caught:
+        jobs.prepare(base, tuned)
+    assert str(caught.value)
+    assert jobs._store.pairs() == []
+
+
+def test_unrelated_architectures_fail_with_words_and_the_next_job_runs(jobs: Jobs):
+    failed = jobs.wait(jobs.submit(jobs.prepare("./models/base", "./models/stranger")), timeout=30)
+    assert failed.state == "failed"
+    assert isinstance(failed.error, NothingToCompare)
+    assert jobs.wait(jobs.submit(jobs.prepare("./models/base", "./models/tuned1")), timeout=60).state == "done"
+
+
+def wait_until(condition, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def child_of(jobs: Jobs, job_id: str) -> int | None:
+    child = jobs._job_of_id[job_id]._child
+    return child.pid if child else None
+
+
+def test_a_killed_worker_loses_no_finished_matrix_and_the_job_goes_on(jobs: Jobs, big: Path):
+    preparation = jobs.prepare("./models/big-base", "./models/big-tuned")
+    assert preparation.pair is not None
+    key, job_id = preparation.pair.key, jobs.submit(preparation)
+    wait_until(lambda: len(jobs._store.spectra(key)) >= 1)
+    finished = set(jobs._store.spectra(key))
+    os.kill(child_of(jobs, job_id) or 0, signal.SIGKILL)
+    progress = jobs.wait(job_id, timeout=120)
+    assert progress.state == "done"
+    assert jobs._store.gaps(key) == {}
+    assert finished < set(jobs._store.spectra(key)), "the rest was measured by a second worker"
+    assert len(jobs._store.spectra(key)) == 8
+
+
+def test_cancelling_takes_less_than_two_seconds_and_keeps_what_was_measured(jobs: Jobs, big: Path):
+    preparation = jobs.prepare("./models/big-base", "./models/big-tuned")
+    assert preparation.pair is not None
+    job_id = jobs.submit(preparation)
+    wait_until(lambda: len(jobs._store.tallies(preparation.pair.key)) >= 1)
+    pid = child_of(jobs, job_id)
+    started = time.monotonic()
+    jobs.cancel(job_id)
+    progress = jobs.wait(job_id, timeout=5)
+    assert progress.state == "cancelled"
+    assert time.monotonic() - started < 2
+    assert pid is not None
+    assert not Path(f"/proc/{pid}").exists()
+    assert jobs._store.tallies(preparation.pair.key)
+    assert jobs._store.unfinished_jobs() == []
+
+
+SERVER = """
+import sys, time
+from cache import instance
+current = instance.current()
+if len(sys.argv) > 1:
+    print(current.jobs.submit(current.jobs.prepare(*sys.argv[1:3])), flush=True)
+    time.sleep(600)
+while current.store.unfinished_jobs():
+    time.sleep(0.05)
+print("finished", flush=True)
+"""
+
+
+@pytest.fixture
+def server(models: Path, tmp_path: Path):
+    """Starts a process that owns a store and its jobs, as the web server does; ended at the end of the test."""
+    running: list[subprocess.Popen[str]] = []
+    environ = os.environ | {
+        "SUBNETSCOPE_LOCAL_ROOTS": str(models), "SUBNETSCOPE_DEMO": "0", "SUBNETSCOPE_DATA": str(tmp_path / "data"),
+        "SUBNETSCOPE_THREADS": "1", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", SERVER, *arguments], env=environ, stdout=subprocess.PIPE, text=True
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_a_killed_server_takes_its_children_along_and_its_successor_finishes_the_job(server, big: Path, tmp_path: Path):
+    first = server("./models/big-base", "./models/big-tuned")
+    job_id = first.stdout.readline().strip()
+    mask_folder = tmp_path / "data" / "masks"
+    wait_until(lambda: len(list(mask_folder.rglob("*.mask"))) >= 4)
+    children = [int(pid) for pid in children_of(first.pid)]
+    assert children
+    first.kill()
+    first.wait()
+    wait_until(lambda: not any(is_alive(pid) for pid in children), seconds=5)
+
+    with Store.open(tmp_path / "data" / "store.duckdb") as store:
+        kept = len(store.tallies(store.pairs()[0].pair.key))
+        assert [job.id for job in store.unfinished_jobs()] == [job_id]
+    assert kept >= 1
+    second = server()
+    assert second.stdout.readline().strip() == "finished", "by itself"
+    second.kill()
+    second.wait()
+    with Store.open(tmp_path / "data" / "store.duckdb") as store:
+        [pair] = store.pairs()
+        assert store.holes(pair.pair.key, Plan()) == []
+        assert [job.state for job in store.jobs()] == ["done"]
+
+
+def children_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/task/{pid}/children").read_text().split() or [
+        child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
+    ]
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_tensor_that_keeps_killing_its_worker_becomes_a_gap(jobs: Jobs, models: Path, monkeypatch: pytest.MonkeyPatch):
+    """The worker dies on one tensor, each time: a real abort, planted through the environment of the child."""
+    plant = models.parent / "plant"
+    plant.mkdir()
+    (plant / "sitecustomize.py").write_text(POISON)
+    monkeypatch.setenv("POISONED", "model.layers.1.mlp.up_proj.weight")
+    monkeypatch.setattr("cache.backends.child.ROOT", f"{ROOT}{os.pathsep}{plant}")
+    preparation = jobs.prepare("./models/base", "./models/tuned1")
+    assert preparation.pair is not None
+    progress = jobs.wait(jobs.submit(preparation, Plan(spectra=False)), timeout=120)
+    assert progress.state == "done"
+    gaps = jobs._store.gaps(preparation.pair.key)
+    assert list(gaps) == [("tally", "model.layers.1.mlp.up_proj.weight")]
+    assert "SIGABRT" in next(iter(gaps.values()))
+    assert len(jobs._store.tallies(preparation.pair.key)) == progress.planned - 1
+
+
+POISON = """
+import os, sys
+def watch(frame, event, argument):
+    if event == "call" and frame.f_code.co_name == "measure_tally":
+        if frame.f_locals["pair"].name == os.environ["POISONED"]:
+            os.abort()
+if "POISONED" in os.environ and "cache.backends.measure" in sys.orig_argv:
+    sys.setprofile(watch)
+"""
+
+
+def test_an_error_crosses_a_pipe_with_all_its_words():
+    error = PathNotAllowed("saw", expected="expected", do="do")
+    back = error_from_dict(error.as_dict())
+    assert (type(back), str(back)) == (PathNotAllowed, str(error))
