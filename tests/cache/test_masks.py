@@ -1,0 +1,222 @@
+"""Masks on disk: bits come back as written or not at all, and regions are counted as numpy would count them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.errors import MasksMissing, ResourceError
+from cache.masks import CHUNK_BYTES, MaskFile, count_regions, enforce_quota, n_bytes, read_mask, write_mask
+
+KEY = "0123456789abcdef"
+
+
+def random_bits(entries: int, share: float, seed: int = 0) -> np.ndarray:
+    """(entries,) booleans, about `share` of them set."""
+    return np.random.default_rng(seed).random(entries) < share
+
+
+def write(masks_dir: Path, changed: np.ndarray, name: str = "w", key: str = KEY) -> MaskFile:
+    return write_mask(masks_dir, key, name, "exact", np.packbits(changed, bitorder="little"), len(changed))
+
+
+def read(masks_dir: Path, mask: MaskFile) -> np.ndarray:
+    packed = np.concatenate(list(read_mask(masks_dir, mask)))
+    return np.unpackbits(packed, count=mask.entries, bitorder="little").astype(bool)
+
+
+def test_nine_entries_take_two_bytes_the_first_entry_in_the_lowest_bit(tmp_path: Path):
+    mask = write_mask(tmp_path, KEY, "layers.0.w", "exact", np.array([0b00000101, 0b1], np.uint8), 9)
+    assert (mask.entries, mask.changed, mask.rule) == (9, 3, "exact")
+    assert read(tmp_path, mask).nonzero()[0].tolist() == [0, 2, 8]
+    assert mask.bytes == (tmp_path / mask.path).stat().st_size
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("entries", [1, 8, 1001, 8 * CHUNK_BYTES + 13])
+def test_bits_come_back_as_they_were(tmp_path: Path, entries: int, share: float):
+    changed = random_bits(entries, share)
+    mask = write(tmp_path, changed)
+    assert mask.changed == changed.sum()
+    np.testing.assert_array_equal(read(tmp_path, mask), changed)
+
+
+def test_reading_takes_chunks_of_a_fixed_size(tmp_path: Path):
+    mask = write(tmp_path, np.zeros(8 * (2 * CHUNK_BYTES + 5), bool))
+    assert [len(chunk) for chunk in read_mask(tmp_path, mask)] == [CHUNK_BYTES, CHUNK_BYTES, 5]
+
+
+def test_writing_again_replaces_and_leaves_one_file(tmp_path: Path):
+    write(tmp_path, random_bits(100, 0.5, seed=1))
+    mask = write(tmp_path, random_bits(100, 0.5, seed=2))
+    assert [path.name for path in (tmp_path / KEY).iterdir()] == [Path(mask.path).name]
+    np.testing.assert_array_equal(read(tmp_path, mask), random_bits(100, 0.5, seed=2))
+
+
+@pytest.mark.parametrize("name", ["../../escape", "a/b", ".", "w" * 5000, "é\ud800", ""])
+def test_a_tensor_name_never_becomes_a_path(tmp_path: Path, name: str):
+    mask = write(tmp_path / "masks", np.ones(3, bool), name)
+    assert (tmp_path / "masks" / KEY).resolve() == (tmp_path / "masks" / mask.path).resolve().parent
+    assert [path.name for path in tmp_path.iterdir()] == ["masks"]
+
+
+@pytest.mark.parametrize(
+    ("packed", "entries"), [([0, 0], 8), ([0], 9), ([0b10000000], 7)], ids=["too long", "too short", "spare bit set"]
+)
+def test_bits_that_are_no_mask_of_so_many_entries_are_refused(tmp_path: Path, packed: list[int], entries: int):
+    with pytest.raises(ValueError, match="no mask of"):
+        write_mask(tmp_path, KEY, "w", "exact", np.array(packed, np.uint8), entries)
+
+
+def cut(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def flip(content: bytes) -> bytes:
+    middle = len(content) // 2
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [cut, flip, lambda _: b"", lambda content: content + content, lambda content: b"<html>" + content],
+    ids=["cut", "bit flipped", "empty", "twice", "something before"],
+)
+def test_damage_is_found(tmp_path: Path, damage):
+    mask = write(tmp_path, random_bits(100_000, 0.3))
+    path = tmp_path / mask.path
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(MasksMissing, match="update mask"):
+        read(tmp_path, mask)
+
+
+def test_a_whole_file_with_other_bits_is_found_too(tmp_path: Path):
+    recorded = write(tmp_path, random_bits(1000, 0.3, seed=1))
+    write(tmp_path, random_bits(1000, 0.3, seed=2))
+    with pytest.raises(MasksMissing, match="other bits than were recorded"):
+        read(tmp_path, recorded)
+
+
+def test_a_mask_that_is_gone_says_what_to_do(tmp_path: Path):
+    mask = write(tmp_path, np.ones(8, bool))
+    (tmp_path / mask.path).unlink()
+    with pytest.raises(MasksMissing, match=r"is gone.*Measure the pair again"):
+        read(tmp_path, mask)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_with_words(tmp_path: Path):
+    (tmp_path / "masks").write_text("a file where the folder should be")
+    with pytest.raises(ResourceError, match="could not be written"):
+        write(tmp_path / "masks", np.ones(8, bool))
+
+
+# Regions
+
+
+def naive_regions(masks: list[np.ndarray]) -> list[int]:
+    """Entry by entry: the bits of the masks that have it, read as a number."""
+    index = sum(mask.astype(int) << i for i, mask in enumerate(masks))
+    return np.bincount(index, minlength=2 ** len(masks)).tolist()
+
+
+def chunks_of(changed: np.ndarray, size: int = CHUNK_BYTES) -> Iterator[np.ndarray]:
+    packed = np.packbits(changed, bitorder="little")
+    return (packed[start : start + size] for start in range(0, len(packed), size))
+
+
+def test_two_masks_of_four_entries_by_hand():
+    first, second = np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool)
+    neither, only_first, only_second, both = count_regions([chunks_of(first), chunks_of(second)], 4)
+    assert (neither, only_first, only_second, both) == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+@pytest.mark.parametrize("entries", [1, 63, 700_001])
+def test_regions_are_what_counting_entry_by_entry_gives(k: int, entries: int):
+    masks = [random_bits(entries, 0.15 * (i + 1), seed=i) for i in range(k)]
+    regions = count_regions([chunks_of(mask) for mask in masks], entries)
+    assert regions.tolist() == naive_regions(masks)
+    assert regions.dtype == np.int64
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 4).flatmap(lambda k: st.lists(st.lists(st.booleans(), min_size=k, max_size=k), min_size=1)))
+def test_regions_hold_for_any_masks(entries_by_mask: list[list[bool]]):
+    masks = list(np.array(entries_by_mask).T)
+    regions = count_regions([chunks_of(mask, size=2) for mask in masks], len(entries_by_mask))
+    assert regions.tolist() == naive_regions(masks)
+
+
+def test_regions_straight_from_files(tmp_path: Path):
+    masks = [random_bits(8 * CHUNK_BYTES + 99, share, seed=i) for i, share in enumerate((0.1, 0.4))]
+    files = [write(tmp_path, mask, name=str(i)) for i, mask in enumerate(masks)]
+    regions = count_regions([read_mask(tmp_path, file) for file in files], files[0].entries)
+    assert regions.tolist() == naive_regions(masks)
+
+
+def test_masks_of_other_lengths_are_refused():
+    with pytest.raises(ValueError, match="no mask of 17 entries"):
+        count_regions([chunks_of(np.ones(16, bool))], 17)
+    with pytest.raises(ValueError, match="zip"):
+        count_regions([chunks_of(np.ones(16, bool), size=1), chunks_of(np.ones(8, bool), size=1)], 16)
+
+
+# Quota
+
+
+def pair_of_age(masks_dir: Path, key: str, age: int) -> int:
+    """Writes one incompressible mask for the pair, last used `age` seconds ago; returns its size."""
+    mask = write(masks_dir, random_bits(80_000, 0.5), key=key)
+    now = (masks_dir / key).stat().st_mtime
+    os.utime(masks_dir / key, (now - age, now - age))
+    return mask.bytes
+
+
+def test_whole_pairs_go_least_recently_used_first(tmp_path: Path):
+    size = pair_of_age(tmp_path, "old", 300)
+    pair_of_age(tmp_path, "older", 400)
+    pair_of_age(tmp_path, "new", 100)
+    assert enforce_quota(tmp_path, quota=2 * size) == ["older"]
+    assert enforce_quota(tmp_path, quota=2 * size) == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
+
+
+def test_reading_counts_as_use(tmp_path: Path):
+    size = pair_of_age(tmp_path, "first", 300)
+    pair_of_age(tmp_path, "second", 200)
+    read(tmp_path, write(tmp_path, random_bits(80_000, 0.5), key="first"))
+    assert enforce_quota(tmp_path, quota=size) == ["second"]
+
+
+def test_pairs_in_use_stay(tmp_path: Path):
+    pair_of_age(tmp_path, "old", 300)
+    pair_of_age(tmp_path, "new", 100)
+    assert enforce_quota(tmp_path, quota=0, in_use={"old"}) == ["new"]
+
+
+def test_no_folder_yet_is_nothing_to_remove(tmp_path: Path):
+    assert enforce_quota(tmp_path / "masks", quota=0) == []
+
+
+def test_what_killed_processes_left_is_swept(tmp_path: Path):
+    pair_of_age(tmp_path, "pair", 100)
+    (tmp_path / ".gone.17.leaving").mkdir()
+    old, young = tmp_path / "pair" / ".x.17.tmp", tmp_path / "pair" / ".y.18.tmp"
+    for unfinished in (old, young):
+        unfinished.write_bytes(b"half a mask")
+    os.utime(old, (0, 0))
+    enforce_quota(tmp_path, quota=10**9)
+    assert [path.name for path in tmp_path.iterdir()] == ["pair"]
+    assert not old.exists()
+    assert young.exists()
+
+
+@pytest.mark.parametrize(("entries", "size"), [(0, 0), (1, 1), (8, 1), (9, 2)])
+def test_a_mask_takes_a_bit_an_entry(entries: int, size: int):
+    assert n_bytes(entries) == size

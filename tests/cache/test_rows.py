@@ -1,0 +1,161 @@
+"""What comes out of the store is what went in, to the last bit, also after a checkpoint compressed it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from analysis.errors import StoreError
+from analysis.measurements import N_BINADES, N_CHANGE_BINS, N_RELATIVE_BINS, RULES, Regions, Spectrum, Tally
+from cache.rows import permuted
+from cache.store import Store
+from tests.cache.samples import PAIR, bits, matrices, register, spectrum, tally
+
+counts = st.integers(0, 2**62)
+small_counts = st.integers(0, 2**32 - 1)
+reals = st.floats(allow_nan=False)  # a sum may be infinite or -0.0; NaN has its own test
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+
+
+def longs(length: int, elements: st.SearchStrategy[int] = counts) -> st.SearchStrategy[np.ndarray]:
+    return arrays.arrays(np.int64, length, elements=elements, fill=st.just(0))
+
+
+@st.composite
+def tally_like(draw: st.DrawFn) -> Tally:
+    """Any amounts in any small shape: the store must not care whether they add up."""
+    rows, columns = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    filled = draw(st.dictionaries(st.integers(0, N_BINADES * N_CHANGE_BINS - 1), st.integers(1, 2**50), max_size=5))
+    joint = np.zeros(N_BINADES * N_CHANGE_BINS, np.int64)
+    joint[list(filled)] = list(filled.values())
+    return Tally(
+        *draw(st.tuples(*[counts] * 7)),
+        *draw(st.tuples(*[reals] * 6)),
+        joint=joint.reshape(N_BINADES, N_CHANGE_BINS),
+        base_binades=draw(longs(N_BINADES)),
+        mukherjee_binades=draw(longs(N_BINADES)),
+        relative=draw(longs(N_RELATIVE_BINS)),
+        row_changes=draw(longs(rows, small_counts)),
+        column_changes=draw(longs(columns, small_counts)),
+        density=draw(longs(rows * columns, small_counts)).reshape(rows, columns),
+    )
+
+
+spectrum_like = st.builds(
+    Spectrum,
+    of=st.just("update"),
+    rows=st.integers(1, 2**40),
+    columns=st.integers(1, 2**40),
+    singular_values=arrays.arrays(np.float32, st.integers(0, 30), elements=st.floats(width=32, allow_nan=False)),
+    tolerance=reals,
+    rank=st.none() | counts,
+    rank_low=st.none() | counts,
+    rank_high=st.none() | counts,
+    method=names,
+    reason=st.text(st.characters(exclude_categories=["Cs"])),
+)
+
+
+def stored_and_read(measurement_of_name: dict[str, Any], read: str) -> dict[str, Any]:
+    """The measurements after a trip through a file that was closed (checkpointed) and opened again."""
+    with TemporaryDirectory() as folder:
+        with Store.open(Path(folder) / "store.duckdb") as store:
+            for name, measurement in measurement_of_name.items():
+                store.put(PAIR.key, name, measurement)
+        with Store.open(Path(folder) / "store.duckdb") as store:
+            return getattr(store, read)(PAIR.key)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.dictionaries(names, tally_like(), min_size=1, max_size=5))
+def test_tallies_come_back_bit_for_bit(tally_of_name: dict[str, Tally]):
+    found = stored_and_read(tally_of_name, "tallies")
+    assert {name: bits(one) for name, one in found.items()} == {name: bits(one) for name, one in tally_of_name.items()}
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.dictionaries(names, spectrum_like, min_size=1, max_size=5))
+def test_spectra_come_back_bit_for_bit(spectrum_of_name: dict[str, Spectrum]):
+    found = stored_and_read(spectrum_of_name, "spectra")
+    assert {n: bits(one) for n, one in found.items()} == {n: bits(one) for n, one in spectrum_of_name.items()}
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 5).flatmap(lambda k: st.tuples(st.permutations(range(k)), longs(2**k))), st.randoms())
+def test_regions_come_back_bit_for_bit(order_and_counts: tuple[list[int], np.ndarray], random: Any):
+    order, stored = order_and_counts
+    keys = [f"model {i}" for i in order]
+    with Store.open(":memory:") as store:
+        store.put_regions("base", keys, "w", Regions("exact", stored)).result()
+        assert bits(store.regions("base", keys, "exact")["w"]) == bits(Regions("exact", stored))
+        shuffled = random.sample(keys, len(keys))
+        found = store.regions("base", shuffled, "exact")["w"].counts
+    for subset in range(len(stored)):
+        in_subset = {key for bit, key in enumerate(keys) if subset >> bit & 1}
+        same_subset = sum(1 << bit for bit, key in enumerate(shuffled) if key in in_subset)
+        assert found[same_subset] == stored[subset]
+
+
+def test_permuted_says_which_old_bit_each_new_bit_was():
+    #                  none first second both
+    counts = np.array([100, 10, 20, 1])
+    assert permuted(counts, [0, 1]).tolist() == [100, 10, 20, 1]
+    assert permuted(counts, [1, 0]).tolist() == [100, 20, 10, 1]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.0, 1e-45])
+def test_odd_floats_survive(value: float):
+    odd = spectrum(0)
+    odd = Spectrum("update", 2, 2, np.array([value, 1], np.float32), value, None, None, None, "svd float32", "odd")
+    with Store.open(":memory:") as store:
+        store.put("key", "w", odd).result()
+        assert bits(store.spectrum("key", "w")) == bits(odd)
+
+
+def test_a_light_read_says_the_same_of_every_rule_and_carries_no_large_array():
+    with Store.open(":memory:") as store:
+        for seed in range(5):
+            store.put("key", f"w{seed}", tally(seed))
+        store.put("key", "last", tally(9)).result()
+        light, full = store.tallies("key", arrays=False), store.tallies("key")
+    assert light.keys() == full.keys()
+    for name, one in light.items():
+        assert one.joint.shape == (1, N_CHANGE_BINS)
+        assert one.row_changes.size == one.column_changes.size == one.density.size == 0
+        np.testing.assert_array_equal(one.changes, full[name].changes)
+        assert [one.unchanged(rule) for rule in RULES] == [full[name].unchanged(rule) for rule in RULES]
+
+
+def test_light_spectra_have_their_ranks_and_no_values():
+    with Store.open(":memory:") as store:
+        store.put("key", "w", spectrum(0)).result()
+        [light] = store.spectra("key", arrays=False).values()
+    assert (light.rank, light.rank_low, light.rank_high, light.method) == (4, 3, None, "svd float32")
+    assert light.singular_values.size == 0
+
+
+@pytest.mark.parametrize("broken", [-1, 2**32], ids=["negative", "too large"])
+def test_a_count_that_does_not_fit_is_refused_and_nothing_else_with_it(broken: int):
+    bad = tally(0)
+    bad.row_changes[0] = broken
+    with Store.open(":memory:") as store:
+        key = register(store, matrices(3))
+        futures = [store.put(key, name, one) for name, one in [("a", tally(1)), ("bad", bad), ("b", tally(2))]]
+        with pytest.raises(StoreError, match="does not fit its column in 'tallies'"):
+            futures[1].result()
+        for future in (futures[0], futures[2]):
+            future.result()
+        assert store.tallies(key).keys() == {"a", "b"}
+
+
+def test_a_name_that_is_no_text_is_refused():
+    with Store.open(":memory:") as store, pytest.raises(StoreError, match="does not fit"):
+        store.put("key", "half a surrogate: \ud800", tally(0)).result()

@@ -1,0 +1,350 @@
+"""The Store as jobs and pages use it: register, ask for holes, fill them, read."""
+
+from __future__ import annotations
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis import measurements
+from analysis.errors import StoreError
+from analysis.measurements import Gap, Regions
+from analysis.models import Pair, PinnedModel
+from analysis.plan import Hole, Plan
+from analysis.tensors import NotCompared, align
+from cache import store as store_module
+from cache.masks import MaskFile
+from cache.records import JobRecord
+from cache.store import JOBS, PAIRS, Store
+from tests.cache.samples import BASE, BASE_CARD, PAIR, TUNED_CARD, bits, matrices, register, spectrum, tally, tensor
+
+KEY = PAIR.key
+MASKS = (
+    MaskFile("exact", "k/a.exact.mask", 24, 5, 40, "aa"),
+    MaskFile("mukherjee", "k/a.mukherjee.mask", 24, 3, 39, "bb"),
+)
+OTHER = Pair(BASE, PinnedModel("folder", "./demo/other", "files-" + "d" * 40, "sub"))
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store.open(tmp_path / "store.duckdb") as opened:
+        yield opened
+
+
+# Pairs
+
+
+def test_a_registered_pair_is_found_with_all_that_was_said_of_it(store: Store):
+    base = [tensor("layers.0.w", 6, 4), tensor("norm", 4), tensor("experts.3.w", 2, 3, 4), tensor("old", 5, dtype="I8")]
+    tuned = [tensor("layers.0.w", 6, 4, dtype="F32", file="b.safetensors"), *base[1:3], tensor("new", 7)]
+    alignment = align(base, tuned)
+    store.register(PAIR, BASE_CARD, TUNED_CARD, alignment).result()
+
+    [found] = store.pairs()
+    assert (found.pair, found.base, found.tuned) == (PAIR, BASE_CARD, TUNED_CARD)
+    assert (found.n_tensors, found.n_matrices, found.entries) == (3, 1, 24 + 4 + 24)
+    assert (found.n_tallies, found.n_spectra, found.n_gaps) == (0, 0, 0)
+    assert found.last_activity == found.registered_at
+    assert abs(datetime.now(UTC).replace(tzinfo=None) - found.registered_at) < timedelta(minutes=1)
+    assert store.find_pair(KEY) == found
+    assert store.alignment(KEY) == alignment
+    assert store.alignment(KEY).not_compared[0] == NotCompared("new", "tuned", "only the tuned model has it", 7)
+    assert store.model_config(KEY, "base") == {"hidden_size": 16, "rope": {"theta": 1e4}}
+
+
+def test_all_of_it_is_there_again_after_closing(tmp_path: Path):
+    with Store.open(tmp_path / "new folder" / "store.duckdb") as store:
+        register(store, matrices(2))
+        store.put(KEY, "layers.0.w", tally(1), masks=MASKS)
+        store.put(KEY, "layers.1.w", Gap("tally", "the worker died"))  # closing waits for what was put
+        before = store.find_pair(KEY)
+    with Store.open(tmp_path / "new folder" / "store.duckdb") as store:
+        after = store.find_pair(KEY)
+        assert store.alignment(KEY) == matrices(2)
+        assert bits(store.tally(KEY, "layers.0.w")) == bits(tally(1))
+        assert store.gaps(KEY) == {("tally", "layers.1.w"): "the worker died"}
+    assert before
+    assert after
+    assert (after.n_tallies, after.n_gaps, after.registered_at) == (1, 1, before.registered_at)
+
+
+def test_an_alignment_with_nothing_to_compare_can_be_registered(store: Store):
+    alignment = align([tensor("a", 3)], [tensor("b", 3)])
+    register(store, alignment)
+    assert store.alignment(KEY) == alignment
+    assert store.holes(KEY, Plan()) == []
+
+
+def test_registering_again_is_no_work(store: Store):
+    register(store, matrices(3))
+    generation = store.generation(KEY)
+    assert store.register(PAIR, BASE_CARD, TUNED_CARD, matrices(3)).done()
+    assert store.generation(KEY) == generation
+
+
+def test_the_same_commits_under_new_names_keep_their_measurements(store: Store):
+    register(store, matrices(3))
+    store.put(KEY, "layers.0.w", tally(1)).result()
+    first = store.find_pair(KEY)
+    renamed = Pair(PAIR.base, replace(PAIR.tuned, name="org/renamed"))
+    store.register(renamed, BASE_CARD, replace(TUNED_CARD, title="org/renamed"), matrices(2)).result()
+    [now] = store.pairs()
+    assert first
+    assert (now.pair, now.tuned.title) == (renamed, "org/renamed")
+    assert (now.registered_at, now.n_tensors, now.n_tallies) == (first.registered_at, 2, 1)
+    assert store.alignment(KEY) == matrices(2)
+
+
+def test_the_last_active_pair_comes_first(store: Store):
+    register(store, matrices(1))
+    register(store, matrices(1), OTHER)
+    assert [found.pair for found in store.pairs()] == [OTHER, PAIR]
+    store.put(KEY, "layers.0.w", tally(1)).result()
+    assert [found.pair for found in store.pairs()] == [PAIR, OTHER]
+
+
+def test_an_unknown_pair_is_none_or_says_what_to_do(store: Store):
+    assert store.find_pair("no such key") is None
+    for ask in (lambda: store.alignment("no such key"), lambda: store.model_config("no such key", "base")):
+        with pytest.raises(StoreError, match=r"has no pair 'no such key'\. Compare the two models first"):
+            ask()
+
+
+# Holes
+
+
+def test_holes_are_what_is_wanted_and_not_stored_in_the_plans_order(store: Store):
+    register(store, matrices(2))
+    everything = [Hole(kind, f"layers.{i}.w") for kind in ("tally", "spectrum") for i in (0, 1)]  # type: ignore[arg-type]
+    assert store.holes(KEY, Plan()) == everything
+    assert store.holes(KEY, Plan(spectra=False)) == everything[:2]
+    store.put(KEY, "layers.1.w", tally(0))
+    store.put(KEY, "layers.0.w", spectrum(0)).result()
+    assert store.holes(KEY, Plan()) == [Hole("tally", "layers.0.w"), Hole("spectrum", "layers.1.w")]
+
+
+def test_only_a_spectrum_of_the_update_fills_the_hole(store: Store):
+    register(store, matrices(1))
+    store.put(KEY, "layers.0.w", spectrum(0, of="base"))
+    store.put(KEY, "layers.0.w", Gap("spectrum", "too large"), of="tuned").result()
+    assert Hole("spectrum", "layers.0.w") in store.holes(KEY, Plan())
+    assert store.gaps(KEY) == {}
+    assert store.gaps(KEY, of="tuned") == {("spectrum", "layers.0.w"): "too large"}
+
+
+def test_a_gap_fills_its_hole_until_a_measurement_comes(store: Store):
+    register(store, matrices(1))
+    store.put(KEY, "layers.0.w", Gap("spectrum", "too large")).result()
+    assert store.holes(KEY, Plan()) == [Hole("tally", "layers.0.w")]
+    assert store.gaps(KEY) == {("spectrum", "layers.0.w"): "too large"}
+    store.put(KEY, "layers.0.w", spectrum(0)).result()
+    assert store.gaps(KEY) == {}
+
+
+def test_a_gap_beside_a_measurement_is_dropped(store: Store):
+    register(store, matrices(1))
+    store.put(KEY, "layers.0.w", tally(0))
+    store.put(KEY, "layers.0.w", Gap("tally", "measured again, and failed")).result()
+    assert store.gaps(KEY) == {}
+    assert store.tallies(KEY).keys() == {"layers.0.w"}
+
+
+@pytest.mark.parametrize(
+    ("version", "measurement"),
+    [("TALLY_VERSION", tally(0)), ("SPECTRUM_VERSION", spectrum(0))],
+    ids=["tally", "spectrum"],
+)
+def test_rows_of_an_older_version_are_not_asked_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch, version: str, measurement
+):
+    register(store, matrices(1))
+    store.put(KEY, "layers.0.w", measurement).result()
+    assert len(store.holes(KEY, Plan())) == 1
+    for module in (store_module, store_module.queries):
+        monkeypatch.setattr(module, version, getattr(measurements, version) + 1)
+    assert len(store.holes(KEY, Plan())) == 2
+    assert store.tallies(KEY) == store.spectra(KEY) == {}
+    store.put(KEY, "layers.0.w", measurement).result()
+    assert len(store.holes(KEY, Plan())) == 1
+
+
+# Masks
+
+
+def test_masks_come_with_their_tally_and_are_found_by_name_and_rule(store: Store):
+    register(store, matrices(1))
+    store.put(KEY, "layers.0.w", tally(0), masks=MASKS).result()
+    assert store.mask(KEY, "layers.0.w", "mukherjee") == MASKS[1]
+    assert store.masks(KEY) == {("layers.0.w", mask.rule): mask for mask in MASKS}
+    assert store.mask(KEY, "layers.1.w", "exact") is None
+
+
+def test_a_tally_put_again_without_masks_keeps_them(store: Store):
+    store.put(KEY, "layers.0.w", tally(0), masks=MASKS)
+    store.put(KEY, "layers.0.w", tally(1)).result()
+    assert len(store.masks(KEY)) == 2
+    assert bits(store.tally(KEY, "layers.0.w")) == bits(tally(1))
+
+
+def test_forgotten_masks_make_holes_only_for_those_who_need_masks(store: Store):
+    register(store, matrices(2))
+    plan = Plan(spectra=False)
+    for i in (0, 1):
+        store.put(KEY, f"layers.{i}.w", tally(i), masks=MASKS)
+    store.put(OTHER.key, "layers.0.w", tally(9), masks=MASKS).result()
+    assert store.holes(KEY, plan, masks_too=True) == []
+    store.forget_masks([KEY]).result()
+    assert store.masks(KEY) == {}
+    assert len(store.masks(OTHER.key)) == 2
+    assert store.holes(KEY, plan) == []
+    assert store.holes(KEY, plan, masks_too=True) == [Hole("tally", "layers.0.w"), Hole("tally", "layers.1.w")]
+
+
+def test_one_mask_of_two_is_not_all_of_them(store: Store):
+    register(store, matrices(1))
+    store.put(KEY, "layers.0.w", tally(0), masks=MASKS[:1]).result()
+    assert store.holes(KEY, Plan(spectra=False), masks_too=True) == [Hole("tally", "layers.0.w")]
+
+
+def test_an_overlap_gap_says_why_masks_are_missing_until_they_come(store: Store):
+    register(store, matrices(1))
+    plan = Plan(spectra=False)
+    store.put(KEY, "layers.0.w", tally(0)).result()
+    store.put(KEY, "layers.0.w", Gap("overlap", "no room for masks")).result()
+    assert store.holes(KEY, plan, masks_too=True) == []
+    assert store.gaps(KEY) == {("overlap", "layers.0.w"): "no room for masks"}
+    store.put(KEY, "layers.0.w", tally(0), masks=MASKS).result()
+    assert store.gaps(KEY) == {}
+
+
+# Regions
+
+
+def test_regions_are_found_in_any_order_of_the_models_each_bit_with_its_model(store: Store):
+    #                                             none  z    a   both
+    store.put_regions(BASE.key, ("z", "a"), "w", Regions("exact", np.array([90, 1, 20, 300]))).result()
+    assert store.regions(BASE.key, ("z", "a"), "exact")["w"].counts.tolist() == [90, 1, 20, 300]
+    assert store.regions(BASE.key, ("a", "z"), "exact")["w"].counts.tolist() == [90, 20, 1, 300]
+
+
+def test_regions_belong_to_their_base_models_and_rule(store: Store):
+    store.put_regions(BASE.key, ("a", "b"), "w", Regions("exact", np.arange(4))).result()
+    assert store.regions(BASE.key, ("a", "b"), "mukherjee") == {}
+    assert store.regions(BASE.key, ("a",), "exact") == {}
+    assert store.regions("another base", ("a", "b"), "exact") == {}
+
+
+# Jobs
+
+
+def job(job_id: str, minute: int, *, ended: bool = False, **more: object) -> JobRecord:
+    created = datetime(2026, 11, 22, 10, minute)
+    return JobRecord(job_id, "compare", "{}", "queued", created, ended_at=created if ended else None, **more)  # type: ignore[arg-type]
+
+
+def test_jobs_are_listed_newest_first_and_unfinished_ones_oldest_first(store: Store):
+    for one in (job("a", 1), job("b", 2, ended=True), job("c", 3)):
+        store.put_job(one).result()
+    assert [one.id for one in store.jobs()] == ["c", "b", "a"]
+    assert [one.id for one in store.jobs(limit=1)] == ["c"]
+    assert [one.id for one in store.unfinished_jobs()] == ["a", "c"]
+
+
+def test_a_job_put_again_is_the_same_job_later(store: Store):
+    store.put_job(job("a", 1)).result()
+    later = replace(job("a", 1, ended=True), state="failed", message="'x' is gone", measured=3, planned=9)
+    store.put_job(later).result()
+    assert store.job("a") == later
+    assert store.jobs() == [later]
+    assert store.unfinished_jobs() == []
+    assert store.job("b") is None
+
+
+def test_times_are_kept_as_utc(store: Store):
+    tokyo = datetime(2026, 11, 22, 10, 0, tzinfo=timezone(timedelta(hours=9)))
+    store.put_job(replace(job("a", 0), created_at=tokyo)).result()
+    [found] = store.jobs()
+    assert found.created_at == datetime(2026, 11, 22, 1, 0)
+
+
+# Generations and threads
+
+
+def test_a_generation_changes_for_what_was_touched_and_for_nothing_else(store: Store):
+    def generations() -> list[int]:
+        return [store.generation(name) for name in (KEY, OTHER.key, PAIRS, JOBS, BASE.key)]
+
+    for put, changed in [
+        (lambda: store.put(KEY, "w", tally(0)), [True, False, True, False, False]),
+        (lambda: store.put_job(job("a", 1)), [False, False, False, True, False]),
+        (lambda: store.put_regions(BASE.key, "a", "w", Regions("exact", np.arange(2))), [False] * 4 + [True]),
+        (lambda: store.forget_masks([OTHER.key]), [False, True, True, False, False]),
+    ]:
+        before = generations()
+        put().result()
+        assert [old != new for old, new in zip(before, generations(), strict=True)] == changed
+
+
+def test_a_store_opened_again_repeats_no_generation(tmp_path: Path):
+    seen = []
+    for _ in range(2):
+        with Store.open(tmp_path / "store.duckdb") as store:
+            seen.append(store.generation(KEY))
+            store.put(KEY, "w", tally(0)).result()
+            seen.append(store.generation(KEY))
+    assert len(set(seen)) == 4
+
+
+def test_threads_may_put_and_read_at_once(store: Store):
+    """Eight threads replace the same rows and read them: no conflict, and never half a batch."""
+    key = register(store, matrices(8))
+
+    def work(seed: int) -> int:
+        for i in range(8):
+            store.put(key, f"layers.{i}.w", tally(seed), masks=MASKS).result()
+            store.put(key, f"layers.{seed}.w", spectrum(seed)).result()
+            assert {len(store.masks(key)) % 2, len(store.tallies(key, arrays=False)) - len(store.masks(key)) // 2} == {
+                0
+            }
+        return len(store.spectra(key))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert max(threads.map(work, range(8))) == 8
+    assert store.holes(key, Plan(), masks_too=True) == []
+    any_of = [bits(tally(seed)) for seed in range(8)]
+    assert all(bits(one) in any_of for one in store.tallies(key).values())
+
+
+def test_the_last_put_of_many_in_one_batch_wins(store: Store):
+    futures = [store.put(KEY, "w", tally(seed)) for seed in range(100)]
+    futures[-1].result()
+    assert bits(store.tally(KEY, "w")) == bits(tally(99))
+
+
+def test_a_store_in_memory_works_the_same_and_leaves_nothing():
+    with Store.open(":memory:") as store:
+        key = register(store, matrices(1))
+        store.put(key, "layers.0.w", tally(0)).result()
+        assert len(store.holes(key, Plan())) == 1
+    with Store.open(":memory:") as store:
+        assert store.pairs() == []
+
+
+def test_a_closed_store_refuses_a_put_with_words(tmp_path: Path):
+    store = Store.open(tmp_path / "store.duckdb")
+    store.close()
+    store.close()
+    with pytest.raises(StoreError, match="The store is closed"):
+        store.put(KEY, "w", tally(0))
+    with pytest.raises(StoreError, match="The store is closed"):
+        store.pairs()
+
+
+def test_records_have_a_column_for_every_field():
+    assert {field.name for field in dataclasses.fields(JobRecord)} == set(store_module.tables.TABLES["jobs"].columns)

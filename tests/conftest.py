@@ -1,0 +1,5 @@
+"""Fixtures that every test may ask for."""
+
+from tests.hub.fixtures import _running_hub, hub, hub_settings, roots
+
+__all__ = ["_running_hub", "hub", "hub_settings", "roots"]

@@ -1,0 +1,248 @@
+"""The terminal, over the loopback Hub and folders: numbers, exit codes, and a message for each thing that goes wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cli
+from analysis.measurements import RULES
+from tests.hub import faults
+from tests.hub.builders import BFloat16, llama, model_files, tuned_from, write_model
+from tests.hub.loopback import LoopbackHub
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SUBNETSCOPE_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("SUBNETSCOPE_THREADS", "1")
+    monkeypatch.setenv("SUBNETSCOPE_DEVICE", "cpu")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def family(hub: LoopbackHub) -> LoopbackHub:
+    """org/base, and org/tuned-a and org/tuned-b with exactly 20 % changed entries, sharded, with a card."""
+    base = llama()
+    hub.add("org/base", model_files(base))
+    for name, seed in (("org/tuned-a", 1), ("org/tuned-b", 2)):
+        files = model_files(tuned_from(base, changed_share=0.2, seed=seed)[0], shards=3)
+        hub.add(name, files, card="base_model: org/base")
+    return hub
+
+
+def test_compare_two_models_of_the_hub(family: LoopbackHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "report.json"
+
+    assert cli.main(["compare", "org/base", "org/tuned-a@main", "--json", str(out)]) == 0
+
+    report = json.loads(out.read_text())
+    assert report["schema"] == 1
+    assert report["base"] == {"id": "org/base", "commit": family.repositories["org/base"].resolve("main")}
+    totals = report["totals"]
+    changed = sum(round(0.2 * entry["entries"]) for entry in report["tensors"])
+    assert totals["entries"] - totals["unchanged"]["exact"] == changed
+    assert set(totals["unchanged"]) == set(RULES)
+    assert report["coverage"] == {
+        "compared_parameters": totals["entries"],
+        "base_parameters": totals["entries"],
+        "tuned_parameters": totals["entries"],
+        "not_compared": [],
+    }
+    [up] = [entry for entry in report["tensors"] if entry["name"] == "model.layers.1.mlp.up_proj.weight"]
+    assert (up["layer"], up["module"], up["shape"], up["max_rank"]) == (1, "mlp.up_proj", [64, 32], 32)
+    assert len(up["singular_values"]) == 32
+    said = capsys.readouterr()
+    assert f"org/base@{report['base']['commit']}" in said.err
+    assert "unchanged exact" in said.out
+
+
+def test_without_spectra_there_are_none(family: LoopbackHub, tmp_path: Path):
+    out = tmp_path / "report.json"
+    assert cli.main(["compare", "org/base", "org/tuned-a", "--no-spectra", "--json", str(out)]) == 0
+    assert {entry["rank"] for entry in json.loads(out.read_text())["tensors"]} == {None}
+
+
+def test_a_second_run_measures_nothing_again(family: LoopbackHub, tmp_path: Path):
+    arguments = ["compare", "org/base", "org/tuned-a", "--store", str(tmp_path / "own.duckdb"), "--json"]
+    assert cli.main([*arguments, str(tmp_path / "1.json")]) == 0
+    fetched = len(family.asked(r"/resolve/.*safetensors$", "GET"))
+    assert cli.main([*arguments, str(tmp_path / "2.json")]) == 0
+    assert (tmp_path / "1.json").read_text() == (tmp_path / "2.json").read_text()
+    again = [asked for asked in family.asked(r"/resolve/.*safetensors$", "GET")[fetched:] if not asked.range]
+    assert again == [], "only headers were read, by range"
+
+
+def test_overlap_of_two_models(family: LoopbackHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "overlap.json"
+
+    assert cli.main(["overlap", "org/base", "org/tuned-a", "org/tuned-b", "--json", str(out)]) == 0
+
+    report = json.loads(out.read_text())
+    total = report["rules"]["exact"]["total"]
+    masks = [tuned_from(llama(), changed_share=0.2, seed=seed)[1] for seed in (1, 2)]
+    both = sum(int((masks[0][name] & masks[1][name]).sum()) for name in masks[0])
+    either = sum(int((masks[0][name] | masks[1][name]).sum()) for name in masks[0])
+    assert total["regions"]["3"] == both
+    assert sum(total["regions"].values()) == total["entries"]
+    [pair] = total["pairs"]
+    assert pair["o1"] == both / total["changed"][0]
+    assert pair["jaccard"] == both / either
+    assert pair["chance"]["o1"] == pytest.approx(0.2, abs=0.002), "each tensor changed by a fifth, at random"
+    assert len(report["rules"]["mukherjee"]["tensors"]) == len(masks[0])
+    assert "A and B" in capsys.readouterr().out
+
+
+def write_pair(folder: Path, **changes: object) -> tuple[str, str]:
+    base = llama()
+    tuned = {**tuned_from(base)[0], **changes}
+    return str(write_model(folder / "base", base)), str(write_model(folder / "tuned", tuned))
+
+
+def test_what_cannot_be_compared_is_listed_with_its_reason(tmp_path: Path):
+    import numpy as np
+
+    grown = BFloat16.of(np.ones((72, 32)))
+    base, tuned = write_pair(tmp_path / "models", **{"lm_head.weight": grown, "extra": BFloat16.of(np.ones(3))})
+    out = tmp_path / "report.json"
+    assert cli.main(["compare", base, tuned, "--json", str(out)]) == 0
+    coverage = json.loads(out.read_text())["coverage"]
+    assert [(entry["name"], entry["side"], entry["parameters"]) for entry in coverage["not_compared"]] == [
+        ("lm_head.weight", "both", 64 * 32),
+        ("extra", "tuned", 3),
+    ]
+    assert coverage["base_parameters"] - coverage["compared_parameters"] == 64 * 32
+
+
+def test_a_matrix_without_a_spectrum_is_a_gap_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    import numpy as np
+
+    name = "model.layers.0.mlp.up_proj.weight"
+    poisoned = tuned_from(llama())[0][name]
+    poisoned.bits[0, 0] = np.uint16(0x7FC0)
+    base, tuned = write_pair(tmp_path / "models", **{name: poisoned})
+    out = tmp_path / "report.json"
+    assert cli.main(["compare", base, tuned, "--json", str(out)]) == 1
+    report = json.loads(out.read_text())
+    [entry] = [entry for entry in report["tensors"] if entry["name"] == name]
+    assert entry["gaps"] == {"spectrum": "it has entries that are not finite"}
+    assert (report["totals"]["nonfinite"], entry["nonfinite"]) == (1, 1)
+    assert "not finite" in capsys.readouterr().err
+
+
+def wrong_id(_: LoopbackHub) -> tuple[str, str]:
+    return "org/base", "org/tunde"
+
+
+def missing_revision(_: LoopbackHub) -> tuple[str, str]:
+    return "org/base", "org/tuned-a@v9"
+
+
+def gated(hub: LoopbackHub) -> tuple[str, str]:
+    hub.add("org/gated", model_files(llama()), gated=True)
+    return "org/base", "org/gated"
+
+
+def private(hub: LoopbackHub) -> tuple[str, str]:
+    hub.add("org/private", model_files(llama()), private=True)
+    return "org/base", "org/private"
+
+
+def other_architecture(hub: LoopbackHub) -> tuple[str, str]:
+    import numpy as np
+
+    hub.add("org/other", model_files({"conv.weight": BFloat16.of(np.ones((4, 4)))}))
+    return "org/base", "org/other"
+
+
+def truncated(hub: LoopbackHub) -> tuple[str, str]:
+    files = model_files(llama())
+    hub.add("org/cut", {**files, "model.safetensors": files["model.safetensors"][:-100]})
+    return "org/base", "org/cut"
+
+
+def damaged_on_the_way(hub: LoopbackHub) -> tuple[str, str]:
+    hub.fail(faults.FlippedBit(path="org/tuned-a/resolve/.*safetensors", method="GET"))
+    return "org/base", "org/tuned-a"
+
+
+def unreachable(hub: LoopbackHub) -> tuple[str, str]:
+    hub.fail(faults.Cut(after=0))
+    return "org/base", "org/tuned-a"
+
+
+def overloaded(hub: LoopbackHub) -> tuple[str, str]:
+    hub.fail(faults.Status(status=429, retry_after="86400"))
+    return "org/base", "org/tuned-a"
+
+
+def pickled(hub: LoopbackHub) -> tuple[str, str]:
+    hub.add("org/pickled", {"config.json": b"{}", "pytorch_model.bin": b"PK\x03\x04"})
+    return "org/base", "org/pickled"
+
+
+def no_model(_: LoopbackHub) -> tuple[str, str]:
+    return "org/base", "llama3"
+
+
+FAILURES = {
+    no_model: (2, "'llama3'"),
+    wrong_id: (3, "'org/tunde'"),
+    missing_revision: (3, "'v9'"),
+    gated: (3, "gated"),
+    private: (3, "'org/private'"),
+    unreachable: (4, "Hub"),
+    overloaded: (4, "Hub"),
+    pickled: (5, "pytorch_model.bin"),
+    truncated: (5, "model.safetensors"),
+    damaged_on_the_way: (5, "model-0000"),
+    other_architecture: (6, "org/other"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
+def test_each_failure_says_what_was_seen_and_what_to_do(
+    failure, family: LoopbackHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["--store", str(tmp_path / "own.duckdb"), "--no-spectra"]
+    assert cli.main(["compare", "org/base", "org/tuned-b", *arguments, "--json", str(tmp_path / "before.json")]) == 0
+    base, tuned = failure(family)
+    code, seen = FAILURES[failure]
+
+    assert cli.main(["compare", base, tuned, *arguments]) == code
+
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("compare: ")
+    assert seen in said
+    assert said.count(". ") >= 1, "what was seen, and what to do"
+    assert "http" not in said.replace(family.url, ""), "no foreign addresses"
+    assert "<img" not in said
+    family.heal()
+    assert cli.main(["compare", "org/base", "org/tuned-b", *arguments, "--json", str(tmp_path / "after.json")]) == 0
+    assert (tmp_path / "after.json").read_text() == (tmp_path / "before.json").read_text(), "nothing stored was lost"
+
+
+def test_a_store_in_use_names_the_process_that_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    from cache.store import Store
+
+    base, tuned = write_pair(tmp_path / "models")
+    file = tmp_path / "own.duckdb"
+    with Store.open(file):
+        command = [sys.executable, str(ROOT / "cli.py"), "compare", base, tuned, "--store", str(file)]
+        ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 7
+    assert "process" in ended.stderr
+
+
+def test_help_and_a_wrong_command_line(capsys: pytest.CaptureFixture[str]):
+    for arguments, code in ((["--help"], 0), (["compare", "--help"], 0), (["compare"], 2), (["contrast"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            cli.main(arguments)
+        assert ended.value.code == code
+    assert "subfolder@revision" in capsys.readouterr().out
