@@ -2,7 +2,7 @@
 
 DuckDB lets one process in, and within it one writer at a time without conflicts. So writes queue up here, and all that
 wait when the writer comes by share one transaction; a write's future is done once it is on the disk. Knows nothing
-about what rows mean, except that a gap stands only where no measurement does.
+about what the rows mean.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,10 +21,10 @@ import duckdb
 import pyarrow as pa
 
 from analysis.errors import StoreBusy, StoreError
+from cache.batch import Delete, Write, apply
 from cache.database_errors import INVALIDATED, NO_ROWS_FAULT, translated
 from cache.migrations import migrate
-from cache.rows import Row, arrow_table
-from cache.tables import TABLES
+from cache.rows import Row
 
 _MAX_BATCH = 256
 _MAX_WAITING = 512  # whoever is faster than the disk waits in `write`
@@ -40,34 +39,9 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
 }
 _LOCK_DOWN = ("SET enable_external_access = false", "SET lock_configuration = true")
 
-_DROP_FILLED_GAPS = (
-    """DELETE FROM gaps g USING tallies t
-    WHERE g.kind = 'tally' AND (t.pair_key, t.name, t.version) = (g.pair_key, g.name, g.version)""",
-    """DELETE FROM gaps g USING spectra s
-    WHERE g.kind = 'spectrum' AND (s.pair_key, s.name, s."of", s.version) = (g.pair_key, g.name, g."of", g.version)""",
-    """DELETE FROM gaps g USING masks m
-    WHERE g.kind = 'overlap' AND (m.pair_key, m.name) = (g.pair_key, g.name) AND m.stored_at > g.stored_at""",
-)
-
 _paths_open_here: set[Path] = set()
 _opening = threading.Lock()
 _generations = count(1)  # of the process, so that a store opened anew never repeats a number that a page has cached by
-
-
-@dataclass(frozen=True)
-class Delete:
-    """Rows of one table whose columns hold these values."""
-
-    table: str
-    where: Mapping[str, str]
-
-
-@dataclass(frozen=True)
-class _Write:
-    deletes: Sequence[Delete]
-    rows: Mapping[str, Sequence[Row]]
-    touches: Sequence[str]
-    done: Future[None] = field(default_factory=Future)
 
 
 class Database:
@@ -89,7 +63,7 @@ class Database:
         self._invalidated = self._closing = self._closed = False
         self._generation_of: dict[str, int] = {}
         self._born = next(_generations)
-        self._waiting: queue.Queue[_Write | None] = queue.Queue(_MAX_WAITING)
+        self._waiting: queue.Queue[Write | None] = queue.Queue(_MAX_WAITING)
         self._writer = threading.Thread(target=self._write_until_closed, name="store-writer", daemon=True)
         self._writer.start()
 
@@ -112,7 +86,7 @@ class Database:
     ) -> Future[None]:
         """A future that is done when `deletes`, then `rows` by table are on the disk; a row replaces the one with its
         key. Then every name in `touches` has a new generation. The future raises StoreError; it can't be cancelled."""
-        write = _Write(deletes, rows, touches)
+        write = Write(deletes, rows, touches)
         write.done.set_running_or_notify_cancel()
         with self._entrance:
             if self._closing:
@@ -209,7 +183,7 @@ class Database:
             closing = None in batch
             self._commit([write for write in batch if write])
 
-    def _commit(self, batch: list[_Write]) -> None:
+    def _commit(self, batch: list[Write]) -> None:
         """Settles every future of the batch. If a row is at fault, each write is tried alone, so that only its own
         future fails."""
         if not batch:
@@ -229,46 +203,12 @@ class Database:
             for write in batch:
                 write.done.set_result(None)
 
-    def _transact(self, batch: list[_Write]) -> None:
+    def _transact(self, batch: list[Write]) -> None:
         with self._cursor() as cursor:
             cursor.execute("BEGIN")
-            together: dict[str, dict[tuple[Any, ...], Row]] = {}
-            for write in batch:
-                if write.deletes:
-                    _insert(cursor, together)
-                    together = {}
-                    _delete(cursor, write.deletes)
-                for name, rows in write.rows.items():
-                    key = TABLES[name].key
-                    together.setdefault(name, {}).update({tuple(row[part] for part in key): row for row in rows})
-            _insert(cursor, together)
-            if cursor.execute("SELECT 1 FROM gaps LIMIT 1").fetchall():
-                for statement in _DROP_FILLED_GAPS:
-                    cursor.execute(statement)
+            apply(cursor, batch)
             cursor.execute("COMMIT")
 
 
 def _closed() -> StoreError:
     return StoreError("The store is closed", do="Open it again")
-
-
-def _insert(cursor: duckdb.DuckDBPyConnection, rows_of_table: Mapping[str, Mapping[Any, Row]]) -> None:
-    """Replaces by deleting first: INSERT OR REPLACE takes rows through sort keys, which turns a list's -0.0 into 0.0
-    and costs ten times as much."""
-    for name, rows in rows_of_table.items():
-        if rows:
-            try:
-                incoming = arrow_table(TABLES[name], list(rows.values()))
-            except (pa.ArrowException, ValueError, OverflowError) as error:
-                raise StoreError(f"A result can't be stored: a value does not fit its column in '{name}'") from error
-            cursor.register("incoming", incoming)
-            same_key = " AND ".join(f'{name}."{part}" = incoming."{part}"' for part in TABLES[name].key)
-            cursor.execute(f"DELETE FROM {name} USING incoming WHERE {same_key}")
-            cursor.execute(f"INSERT INTO {name} BY NAME SELECT * FROM incoming")
-            cursor.unregister("incoming")
-
-
-def _delete(cursor: duckdb.DuckDBPyConnection, deletes: Sequence[Delete]) -> None:
-    for delete in deletes:
-        condition = " AND ".join(f'"{column}" = ?' for column in delete.where)
-        cursor.execute(f"DELETE FROM {delete.table} WHERE {condition}", list(delete.where.values()))

@@ -158,6 +158,9 @@ class Jobs:
         with self._lock:
             return list(self._job_of_id.values())
 
+    def _keys_in_use(self) -> set[str]:
+        return {key for progress in self.active() for key in progress.pair_keys}
+
     def _submit(self, kind: JobKind, pairs: tuple[Pair, ...], plan: Plan) -> str:
         with self._lock:
             for job in self._job_of_id.values():
@@ -173,7 +176,7 @@ class Jobs:
     def _enqueue(self, record: JobRecord, pairs: tuple[Pair, ...], plan: Plan) -> None:
         title = titled(pairs[0].base, [pair.tuned for pair in pairs])
         meter = Meter(record.id, record.kind, title, tuple(pair.key for pair in pairs))
-        job = Job(record.id, record.kind, pairs, plan, meter, self._any_folder)
+        job = Job(record.id, record.kind, pairs, plan, meter, self._any_folder, self._keys_in_use)
         self._job_of_id[record.id], self._record_of_id[record.id] = job, record
         for old in [i for i, j in self._job_of_id.items() if j.meter.state in ENDED][:-_KEPT_ENDED]:
             self._job_of_id.pop(old)

@@ -9,6 +9,7 @@ text, and the same for each writing, so that a repeated measurement replaces the
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -22,7 +23,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from analysis.errors import DiskFull, MasksMissing
+from analysis.errors import DiskFull, MasksMissing, ResourceError
 from analysis.measurements import MaskRule
 
 Bits = NDArray[np.uint8]
@@ -49,7 +50,8 @@ def write_mask(
 ) -> MaskFile:
     """The file that now holds `packed`, whole or not at all: it is written beside, synced, then renamed.
 
-    Raises DiskFull; ValueError where `packed` is not `entries` bits or has spare bits set."""
+    Raises DiskFull, or ResourceError where the folder can't be written; ValueError where `packed` is not `entries`
+    bits or has spare bits set."""
     bits = np.ascontiguousarray(packed, dtype=np.uint8).reshape(-1)
     if len(bits) != n_bytes(entries) or (entries % 8 and bits[-1] >> entries % 8):
         raise ValueError(f"{len(bits)} bytes are no mask of {entries} entries")
@@ -58,9 +60,10 @@ def write_mask(
     try:
         size = _write_whole(masks_dir / path, bits)
     except OSError as error:
-        raise DiskFull(
+        kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else ResourceError
+        raise kind(
             f"An update mask could not be written ({error.strerror})",
-            expected=f"Room for {len(bits):,} bytes at most",
+            expected=f"Room for {len(bits):,} bytes at most, in a folder that may be written",
             do="Free some disk, or lower SUBNETSCOPE_MASK_QUOTA, and start the job again",
         ) from error
     return MaskFile(rule, path, entries, _count_bits(bits), size, hashlib.sha256(bits.data).hexdigest())
@@ -109,7 +112,7 @@ def enforce_quota(masks_dir: Path, quota: int, in_use: Iterable[str] = ()) -> li
         return []
     _sweep_leftovers(masks_dir)
     folders = [entry for entry in masks_dir.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    bytes_of_folder = {folder: sum(file.stat().st_size for file in folder.iterdir()) for folder in folders}
+    bytes_of_folder = {folder: sum(_size_and_age(file)[0] for file in folder.iterdir()) for folder in folders}
     total, removed = sum(bytes_of_folder.values()), []
     for folder in sorted(
         set(folders) - {masks_dir / key for key in in_use}, key=lambda folder: folder.stat().st_mtime_ns
@@ -208,5 +211,14 @@ def _sweep_leftovers(masks_dir: Path) -> None:
     for leaving in masks_dir.glob(".*.leaving"):
         shutil.rmtree(leaving, ignore_errors=True)
     for unfinished in masks_dir.glob("*/.*.tmp"):
-        if time.time() - unfinished.stat().st_mtime > _LEFTOVER_SECONDS:
+        if _size_and_age(unfinished)[1] > _LEFTOVER_SECONDS:
             unfinished.unlink(missing_ok=True)
+
+
+def _size_and_age(file: Path) -> tuple[int, float]:
+    """Bytes, and seconds since it was written; of a file that a writer renamed just now, (0, 0)."""
+    try:
+        status = file.stat()
+    except FileNotFoundError:
+        return 0, 0.0
+    return status.st_size, time.time() - status.st_mtime

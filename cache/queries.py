@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
+from datetime import datetime
 from typing import Any
 
 from analysis.measurements import MASK_RULES, OVERLAP_VERSION, SPECTRUM_VERSION, TALLY_VERSION
 from analysis.models import Pair, PinnedModel
+from analysis.tensors import Alignment
 from cache.masks import MaskFile
 from cache.records import JobRecord, ModelCard, StoredPair
 
@@ -72,8 +74,24 @@ REGIONS = """
     SELECT name, "rule", counts FROM regions WHERE base_key = ? AND tuned_keys = ? AND "rule" = ? AND version = ?"""
 
 
-def model_columns(side: str, model: PinnedModel, card: ModelCard) -> Mapping[str, Any]:
-    """One side of a pair as the columns of its row."""
+def pair_row(
+    pair: Pair, base: ModelCard, tuned: ModelCard, alignment: Alignment, registered_at: datetime
+) -> dict[str, Any]:
+    """The row that describes a pair."""
+    return {
+        "pair_key": pair.key,
+        **_side("base", pair.base, base),
+        **_side("tuned", pair.tuned, tuned),
+        "base_parameters": alignment.base_parameters,
+        "tuned_parameters": alignment.tuned_parameters,
+        "n_tensors": len(alignment.pairs),
+        "n_matrices": sum(tensors.is_matrix for tensors in alignment.pairs),
+        "entries": alignment.compared_parameters,
+        "registered_at": registered_at,
+    }
+
+
+def _side(side: str, model: PinnedModel, card: ModelCard) -> Mapping[str, Any]:
     columns = {f"{side}_{name}": getattr(model, name) for name in _MODEL_COLUMNS}
     return columns | {f"{side}_card": json.dumps(asdict(card))}
 

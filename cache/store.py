@@ -33,7 +33,8 @@ from analysis.models import Pair
 from analysis.plan import Hole, Plan
 from analysis.tensors import Alignment
 from cache import queries, rows, tables
-from cache.database import Database, Delete
+from cache.batch import Delete
+from cache.database import Database
 from cache.masks import MaskFile
 from cache.records import JobRecord, ModelCard, StoredPair
 
@@ -82,26 +83,13 @@ class Store:
         """A future that is done when the pair is known. Again with the same is no work; again with other names or
         cards for the same commits replaces them and keeps the measurements and the first date."""
         found = self.find_pair(pair.key)
-        if (
-            found
-            and (found.pair, found.base, found.tuned) == (pair, base, tuned)
-            and self.alignment(pair.key) == alignment
-        ):
+        is_known = found and (found.pair, found.base, found.tuned) == (pair, base, tuned)
+        if is_known and self.alignment(pair.key) == alignment:
             return _done()
         key = {"pair_key": pair.key}
-        row = {
-            **key,
-            **queries.model_columns("base", pair.base, base),
-            **queries.model_columns("tuned", pair.tuned, tuned),
-            "base_parameters": alignment.base_parameters,
-            "tuned_parameters": alignment.tuned_parameters,
-            "n_tensors": len(alignment.pairs),
-            "n_matrices": sum(tensors.is_matrix for tensors in alignment.pairs),
-            "entries": alignment.compared_parameters,
-            "registered_at": found.registered_at if found else _now(),
-        }
+        registered_at = found.registered_at if found else _now()
         new = {
-            "pairs": [row],
+            "pairs": [queries.pair_row(pair, base, tuned, alignment, registered_at)],
             "tensors": [key | tensor for tensor in rows.tensor_rows(alignment)],
             "not_compared": [key | tensor for tensor in rows.not_compared_rows(alignment)],
         }
@@ -110,10 +98,8 @@ class Store:
 
     def pairs(self) -> list[StoredPair]:
         """Every registered pair, the last active first."""
-        return [
-            queries.stored_pair(row)
-            for row in self._database.rows(f"{queries.PAIRS} ORDER BY last_activity DESC", queries.PAIRS_VALUES)
-        ]
+        found = self._database.rows(f"{queries.PAIRS} ORDER BY last_activity DESC", queries.PAIRS_VALUES)
+        return [queries.stored_pair(row) for row in found]
 
     def find_pair(self, key: str) -> StoredPair | None:
         """The pair of this key, or None."""

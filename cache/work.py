@@ -39,6 +39,7 @@ class Job:
     plan: Plan
     meter: Meter
     any_folder: bool
+    keys_in_use: Callable[[], set[str]]  # pairs that any job works for: their masks stay
     finished: threading.Event = field(default_factory=threading.Event)
     _child: Child | None = None
     _cancelled: bool = False
@@ -141,15 +142,17 @@ def fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *, 
         except WorkerDied as death:
             crashes[feed.current] += 1
             if crashes[feed.current] >= _CRASHES_ALLOWED:
-                _give_up(feed.current, pair, store, death)
+                _give_up(feed.current, pair, store, death, masks_too=masks_too)
         finally:
             _wait_for(feed.written)
 
 
-def _give_up(hole: Hole | None, pair: Pair, store: Store, death: WorkerDied) -> None:
+def _give_up(hole: Hole | None, pair: Pair, store: Store, death: WorkerDied, *, masks_too: bool) -> None:
+    """A gap in the hole's place. Where only the masks are missed, the tally is there, and the overlap has the gap."""
     if hole is None:
         raise death
-    store.put(pair.key, hole.name, Gap(hole.kind, f"measuring it ended the worker process twice: {death.saw}")).result()
+    kind = "overlap" if masks_too and hole.kind == "tally" else hole.kind
+    store.put(pair.key, hole.name, Gap(kind, f"measuring it ended the worker process twice: {death.saw}")).result()
 
 
 @dataclass
@@ -243,7 +246,7 @@ def _masks_to_count(pairs: Sequence[Pair], store: Store) -> list[tuple[str, Mask
 
 
 def _keep_quota(job: Job, store: Store, settings: Settings) -> None:
-    gone = enforce_quota(settings.masks_dir, settings.mask_quota, {pair.key for pair in job.pairs})
+    gone = enforce_quota(settings.masks_dir, settings.mask_quota, job.keys_in_use())
     if gone:
         store.forget_masks(gone).result()
 

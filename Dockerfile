@@ -1,0 +1,25 @@
+# The app as an image. torch's CUDA libraries come with its wheel, so one image serves CPU and GPU hosts:
+#   docker build -t subnetscope .
+#   docker run --gpus all -p 8501:8501 -v subnetscope:/data -v "$HOME/.cache/huggingface:/hub" subnetscope
+FROM python:3.11-slim
+
+ENV PYTHONUNBUFFERED=1 \
+    PIP_NO_CACHE_DIR=1 \
+    SUBNETSCOPE_DATA=/data \
+    HF_HOME=/hub \
+    NUMBA_CACHE_DIR=/tmp/numba
+
+RUN useradd --create-home --uid 10001 subnetscope \
+    && mkdir /data /hub \
+    && chown subnetscope /data /hub
+WORKDIR /app
+COPY requirements.txt .
+RUN pip install -r requirements.txt
+COPY --chown=subnetscope . .
+USER subnetscope
+
+VOLUME ["/data", "/hub"]
+EXPOSE 8501
+HEALTHCHECK --start-period=60s --interval=30s --timeout=5s \
+    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8501/readyz', timeout=4)"]
+CMD ["streamlit", "run", "app.py", "--server.address=0.0.0.0", "--server.port=8501"]
