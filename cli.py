@@ -182,9 +182,8 @@ def _print_headline(pair: Pair, found: Headline) -> None:
         share = found.unchanged[rule]
         print(f"  unchanged {rule:<12} {100 * share.value:9.4f} %   {share.part:,} of {share.whole:,}")
     if found.spectra_measured:
-        print(
-            f"  mean rank of updates   {100 * found.mean_rank_share:9.4f} %   of full, {found.spectra_measured} matrices"
-        )
+        rank, matrices = 100 * found.mean_rank_share, found.spectra_measured
+        print(f"  mean rank of updates   {rank:9.4f} %   of full, over {matrices} matrices")
     print(f"  tensors touched        {found.tensors_touched} of {found.tensors_measured}")
     if found.nonfinite:
         print(f"  not finite             {found.nonfinite:,} entries")

@@ -27,9 +27,12 @@ def shorten(text: str, limit: int) -> str:
     return f"{text[: limit - 1 - tail]}…{text[len(text) - tail :]}"
 
 
-def distinct(names: Sequence[str], marks: Sequence[str]) -> tuple[str, ...]:
-    """The names, each twin told apart by its mark (a commit)."""
-    return tuple(f"{name} ({mark})" if names.count(name) > 1 else name for name, mark in zip(names, marks, strict=True))
+def short_titles(titles: Sequence[str], marks: Sequence[str]) -> tuple[str, ...]:
+    """Models' titles as short as tells them apart: the last part, else the whole, else with a mark (a commit)."""
+    for names in ([title.rpartition("/")[2] for title in titles], list(titles)):
+        if len(set(names)) == len(names):
+            return tuple(names)
+    return tuple(f"{title} ({mark})" for title, mark in zip(titles, marks, strict=True))
 
 
 def percent(part: int, whole: int, digits: int = 4) -> str:
@@ -70,6 +73,13 @@ def scientific(value: float, digits: int = 3) -> str:
         return f"{value:.{digits}g}"
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     return f"{mantissa} × {power_of_ten(int(exponent))}"
+
+
+def tolerance_text(value: float) -> str:
+    """An exact tolerance: '10⁻⁵', '1.12 × 10⁻⁵'."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    power = power_of_ten(int(exponent))
+    return power if float(mantissa) == 1 else f"{float(mantissa):g} × {power}"
 
 
 def power_of_ten(exponent: int) -> str:

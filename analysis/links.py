@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import numpy as np
 
 from analysis.errors import BadReference
-from analysis.measurements import CHANGE_EDGES, MASK_RULES
+from analysis.measurements import CHANGE_EDGES, MASK_RULES, MaskRule
 from analysis.metrics import CATALOG
 from analysis.models import PinnedModel, parse_model
 
@@ -76,6 +76,11 @@ class View:
     def models(self) -> tuple[PinnedModel, ...]:
         """The base, then what was tuned from it."""
         return self.base, *self.tuned
+
+    @property
+    def mask_rule(self) -> MaskRule:
+        """Which entries count as changed, on a page that has this choice."""
+        return "mukherjee" if self.one("rule") == "mukherjee" else "exact"
 
     def one(self, name: str) -> str:
         """The value of a choice that has one."""

@@ -1,6 +1,7 @@
 """One hole -> one measurement: reads a tensor pair in blocks of whole rows and hands them to the kernels.
 
-Knows nothing about files: `ReadRows` returns a block of one tensor as (rows, columns), in its stored dtype.
+Knows nothing about files: `ReadRows` returns a block of one tensor as (rows, columns), in its stored dtype, which may
+be overwritten by the next call.
 """
 
 from __future__ import annotations

@@ -84,10 +84,10 @@ def _refused(of: Of, shape: Geometry, reason: str) -> Spectrum:
 
 
 def _value(before: Tensor, after: Tensor, of: Of) -> Tensor:
-    """The block whose spectrum is asked for, in float32 after an exact upcast."""
-    if of == "base":
-        return before.float()
-    return after.float() if of == "tuned" else after.float() - before.float()
+    """The block whose spectrum is asked for, in float32 after an exact upcast; a copy, since blocks may be reused."""
+    if of == "update":
+        return after.float() - before.float()
+    return (before if of == "base" else after).to(torch.float32, copy=True)
 
 
 def _whole(blocks: Blocks, of: Of) -> Tensor:

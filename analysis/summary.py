@@ -19,7 +19,7 @@ def summarize(headline: Headline, alignment: Alignment) -> list[str]:
     """The overview in sentences, the most important first. Says so where numbers are of a part only."""
     if not headline.entries:
         return ["Nothing of this pair is measured yet."]
-    return [
+    sentences = [
         _unchanged(headline),
         *_published_rules(headline),
         _where(headline),
@@ -28,40 +28,46 @@ def summarize(headline: Headline, alignment: Alignment) -> list[str]:
         *_coverage(alignment),
         *_nonfinite(headline),
     ]
+    return [_held_together(sentence) for sentence in sentences]
 
 
-def summarize_overlap(venn: Venn) -> list[str]:
-    """What the overlap of several models' updates says, beside both chance levels. Models are counted, not named."""
+def summarize_overlap(venn: Venn, names: Sequence[str]) -> list[str]:
+    """What the overlap of several models' updates says, beside both chance levels; `names` as the page may show them.
+    Of more than three models only the pairs with the largest and the smallest overlap are put into words."""
     k, union = len(venn.labels), venn.entries - int(venn.counts[0])
     if not union:
         return ["None of the models changed anything in what was counted."]
     every, whom = venn.changed(*range(k)), "both" if k == 2 else f"all {k}"
-    pairs = [(i, j) for i in range(k) for j in range(k) if i != j]
-    one_sided = _range([venn.one_sided(i, j) for i, j in pairs])
-    chance = _range([venn.chance(i, j) for i, j in pairs])
-    matched = [venn.matched_chance(i, j) for i, j in pairs]
     sentences = [
         f"Together they changed {count(union)} of {count(venn.entries)} parameters; {whom} changed "
         f"{count(every)} of these, {percent(every, union)}.",
-        f"Of what one model changed, another changed {one_sided} too. Had each picked its entries at random within "
-        f"each tensor, that would be {chance}.",
+        *(_shared(venn, names, i, j) for i, j in _telling_pairs(venn)),
     ]
-    if not any(math.isnan(value) for value in matched):
+    if not math.isnan(venn.matched_chance(0, 1)):
         sentences.append(
-            f"Picked at random among weights of the same magnitude, it would be {_range(matched)}: small weights "
-            "cross a step of bfloat16 more easily, so that even unrelated updates share some of them. What lies above "
-            "this level is common to the runs for another reason."
+            "Chance at equal magnitude is the fairer level: small weights cross a step of bfloat16 more easily, so "
+            "even unrelated updates share some. What lies above it is not explained by magnitude alone."
         )
-    return sentences
+    return [_held_together(sentence) for sentence in sentences]
 
 
-def _range(shares: Sequence[float]) -> str:
-    """'12.10 % to 34.00 %', or the one share that all have."""
-    known = [value for value in shares if not math.isnan(value)]
-    if not known:
-        return "–"
-    low, high = share(min(known)), share(max(known))
-    return low if low == high else f"{low} to {high}"
+def _telling_pairs(venn: Venn) -> list[tuple[int, int]]:
+    """Pairs of models to put into words, each with the smaller update first, since its overlap can reach 100 %."""
+    k = len(venn.labels)
+    pairs = [(i, j) if venn.changed(i) <= venn.changed(j) else (j, i) for i in range(k) for j in range(i + 1, k)]
+    pairs = [pair for pair in pairs if venn.changed(pair[0])]
+    ranked = sorted(pairs, key=lambda pair: -venn.one_sided(*pair))
+    return ranked if len(ranked) <= 3 else [ranked[0], ranked[-1]]
+
+
+def _shared(venn: Venn, names: Sequence[str], of: int, other: int) -> str:
+    overlap, chance, matched = (f(of, other) for f in (venn.one_sided, venn.chance, venn.matched_chance))
+    by_chance = f"by chance it would be {share(chance)}"
+    if not math.isnan(matched):
+        by_chance += f", by chance at equal magnitude {share(matched)}"
+        if matched > 0:
+            by_chance += f" ({overlap / matched:.1f} times that)"
+    return f"Of what {names[of]} changed, {names[other]} changed {share(overlap)} too; {by_chance}."
 
 
 def _unchanged(headline: Headline) -> str:
@@ -144,9 +150,14 @@ def _coverage(alignment: Alignment) -> Iterator[str]:
 def _nonfinite(headline: Headline) -> Iterator[str]:
     if headline.nonfinite:
         yield (
-            f"{count(headline.nonfinite)} entries are not finite on at least one side; they count as unchanged only "
-            "where both sides hold the same bits."
+            f"Entries that are not finite on at least one side: {count(headline.nonfinite)}. They count as unchanged "
+            "only where both sides hold the same bits."
         )
+
+
+def _held_together(sentence: str) -> str:
+    """No line break between a number and its percent sign."""
+    return sentence.replace(" %", "\u00a0%")
 
 
 def _complete(headline: Headline) -> bool:

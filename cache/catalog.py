@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
+from analysis.errors import WeightsError
 from analysis.models import ModelRef
 from analysis.tensors import TensorInfo
 from cache import folders, hub, weights
@@ -27,7 +28,11 @@ def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Foun
 def list_tensors(found: FoundModel, settings: Settings) -> list[TensorInfo]:
     """All tensors of the model, from checked headers; no weights are read or downloaded. Raises WeightsError."""
     read = partial(folders.read_model_range, found) if found.folder else partial(hub.read_range, found, settings)
-    return weights.list_tensors(found.size_of_file(), read)
+    try:
+        return weights.list_tensors(found.size_of_file(), read)
+    except WeightsError as error:
+        saw = f"'{found.pinned.title}': {error.saw[0].lower()}{error.saw[1:]}"
+        raise type(error)(saw, expected=error.expected, do=error.do) from error
 
 
 def bytes_to_fetch(found: FoundModel, files: Collection[str], settings: Settings) -> int:  # noqa: ARG001 (as the others)

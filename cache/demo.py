@@ -1,4 +1,4 @@
-"""The bundled family of small models, compared when a server first starts, so that there is something to see at once."""
+"""The bundled family of small models, compared when a server first starts: something to see at once."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def members() -> list[str]:
 
 
 def seed(instance: Instance) -> None:
-    """Asks for what the family still lacks, in a thread of its own; a family already compared costs a second a model."""
+    """Asks for what the family still lacks, in a thread of its own. Already compared, it costs a second a model."""
     threading.Thread(target=_seed, args=(instance,), name="demo", daemon=True).start()
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = [
-    path for top in ("analysis", "cache", "pages") for path in sorted((ROOT / top).rglob("*.py"))
-] + [ROOT / "app.py", ROOT / "cli.py"]
+MODULES = [path for top in ("analysis", "cache", "pages") for path in sorted((ROOT / top).rglob("*.py"))] + [
+    ROOT / "app.py",
+    ROOT / "cli.py",
+]
 
 # Who may import what of ours, and which library has which room.
 MAY_IMPORT = {"analysis": {"analysis"}, "cache": {"analysis", "cache"}, "pages": {"analysis", "cache", "pages"}}

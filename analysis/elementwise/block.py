@@ -60,15 +60,10 @@ class BlockTally:
         )
 
     def as_tally(self, row_changes: np.ndarray) -> Tally:
-        fields: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Tally)}
-        scalars = {name: float(a) if fields[name] == "float" else int(a) for name, a in self.amounts.items()}
-        return Tally(
-            **scalars,  # type: ignore[arg-type]
-            **self.bins,
-            row_changes=row_changes,
-            column_changes=self.column_changes,
-            density=self.density,
-        )
+        is_float = {field.name: field.type == "float" for field in dataclasses.fields(Tally)}
+        fields: dict[str, Any] = {name: (float if is_float[name] else int)(a) for name, a in self.amounts.items()}
+        fields |= self.bins
+        return Tally(**fields, row_changes=row_changes, column_changes=self.column_changes, density=self.density)
 
 
 def _joined(name: str, left: float, right: float) -> float:

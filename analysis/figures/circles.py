@@ -25,11 +25,13 @@ class Circle:
 
 @dataclass(frozen=True)
 class Layout:
-    """`spots[s]` is the roomiest point inside region s (a bit set of circles), if the region is drawn at all.
+    """`spots[s]` is the roomiest point inside region s (a bit set of circles), if the region is drawn at all, and
+    `room[s]` the radius of the largest disc that fits there, as a share of the drawing's side.
     `worst_error` is the largest |drawn - true| area of a region, as a share of the union."""
 
     circles: tuple[Circle, ...]
     spots: dict[int, tuple[float, float]]
+    room: dict[int, float]
     worst_error: float
 
 
@@ -46,9 +48,9 @@ def layout(counts: Sequence[int]) -> Layout:
     }
     distances = {pair: distance(radii[pair[0]], radii[pair[1]], area) for pair, area in common.items()}
     circles = _on_a_line(radii, distances[0, 1]) if k == 2 else _triangle(radii, distances)
-    areas, spots = _measure(circles)
+    areas, spots, room = _measure(circles)
     errors = [abs(areas.get(s, 0.0) - counts[s] / union) for s in range(1, 1 << k)]
-    return Layout(circles, spots, max(errors))
+    return Layout(circles, spots, room, max(errors))
 
 
 def lens(radius: float, other: float, apart: float) -> float:
@@ -90,8 +92,10 @@ def _triangle(radii: Sequence[float], apart: dict[tuple[int, int], float]) -> tu
     return (*_on_a_line(radii, a), Circle(x, math.sqrt(max(b**2 - x**2, 0.0)), radii[2]))
 
 
-def _measure(circles: Sequence[Circle]) -> tuple[dict[int, float], dict[int, tuple[float, float]]]:
-    """Each region's drawn area and its roomiest point, on a raster.
+def _measure(
+    circles: Sequence[Circle],
+) -> tuple[dict[int, float], dict[int, tuple[float, float]], dict[int, float]]:
+    """Each region's drawn area, its roomiest point and the room there, on a raster.
 
     Regions are bounded by arcs alone, so the room at a point is its distance to the nearest circle's line.
     """
@@ -102,14 +106,15 @@ def _measure(circles: Sequence[Circle]) -> tuple[dict[int, float], dict[int, tup
     from_lines = np.array([c.radius - np.hypot(xs - c.x, ys - c.y) for c in circles])
     region = sum((inside.astype(np.int64) << i) for i, inside in enumerate(from_lines > 0))
     room = np.abs(from_lines).min(axis=0)
-    areas, spots = {}, {}
+    areas, spots, widest = {}, {}, {}
     for s in range(1, 1 << len(circles)):
         here = np.asarray(region == s)
         if here.any():
             areas[s] = float(here.sum()) * (side / _SIDE) ** 2
             best = np.unravel_index(np.argmax(np.where(here, room, -1.0)), room.shape)
             spots[s] = (float(xs[best]), float(ys[best]))
-    return areas, spots
+            widest[s] = float(room[best]) / side
+    return areas, spots, widest
 
 
 def _grid() -> NDArray[np.float64]:

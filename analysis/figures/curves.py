@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 
 from analysis.figures import theme
 from analysis.figures.heatmap import value_text
-from analysis.labels import scientific, share
+from analysis.labels import share, tolerance_text
 from analysis.measurements import TOLERANCES
 from analysis.metrics import Metric
 from analysis.rollup import Curve
@@ -34,7 +34,7 @@ def sparsity_over_tolerance(curves: Sequence[Curve], *, chosen: float | None = N
         drawn.add_trace(_line(curve, position))
         drawn.add_trace(_dots(curve, position))
     if chosen is not None:
-        theme.mark(drawn, f"chosen {scientific(chosen)}", x=chosen)
+        theme.mark(drawn, f"chosen: {tolerance_text(chosen)}", x=chosen)
     return drawn
 
 
@@ -48,14 +48,14 @@ def share_over_eta(curves: Sequence[Curve], *, published: float = 1e-3) -> go.Fi
     )
     for position, curve in enumerate(curves):
         drawn.add_trace(_line(curve, position))
-    theme.mark(drawn, f"published {scientific(published)}", x=published)
+    theme.mark(drawn, f"published: {tolerance_text(published)}", x=published)
     return drawn
 
 
 def layer_profiles(curves: Sequence[Curve], metric: Metric) -> go.Figure:
     """One line a matrix over the layers. A share has the axis 0 to 100 %, a log metric a logarithmic one."""
     drawn = theme.figure(
-        height=max(320, 60 + 19 * len(curves)),
+        height=max(340, 60 + 19 * len(curves)),
         xaxis=theme.axis("layer", fixedrange=True, dtick=_layer_step(curves)),
         yaxis=_metric_axis(curves, metric),
     )

@@ -19,7 +19,7 @@ from analysis.metrics import Metric
 from analysis.rollup import OUTSIDE_LAYERS, Cell, Grid
 
 MOST_TARGETS = 20_000  # points that can be clicked; a larger grid has them on some of its cells only
-MOST_WRITTEN = 160  # cells that still have room for their number
+MOST_WRITTEN, MOST_COLUMNS_WRITTEN = 200, 10  # cells and columns that still have room for their numbers
 _ROW_PIXELS, _LOWEST, _HIGHEST = 26, 180, 900
 
 _WORD_OF_STATE = {Cell.WAITING: "waiting to be measured", Cell.GAP: "no value", Cell.PARTIAL: "still filling"}
@@ -67,7 +67,7 @@ def layer_text(layer: int) -> str:
 def _cells(grid: Grid) -> go.Heatmap:
     """The coloured cells. Of a log metric the logarithm is drawn; its zeros take the lowest colour."""
     written: dict[str, Any] = {}
-    if grid.values.size <= MOST_WRITTEN and len(grid.layers) <= 16:
+    if grid.values.size <= MOST_WRITTEN and len(grid.layers) <= MOST_COLUMNS_WRITTEN:
         written = {"text": _numbers(grid), "texttemplate": "%{text}", "textfont": {"size": 11}}
     return go.Heatmap(
         z=_drawn_values(grid).astype(np.float32), coloraxis="coloraxis", hoverinfo="skip", xgap=1, ygap=1, **written

@@ -84,13 +84,17 @@ def by_magnitude(exact: NDArray[np.int64], mukherjee: NDArray[np.int64], entries
     filled = np.flatnonzero(entries)
     shown = slice(int(filled[0]), int(filled[-1]) + 1) if filled.size else slice(0, N_BINADES)
     positions = np.arange(N_BINADES, dtype=np.int32)[shown]
+    marked = positions[:: max(1, math.ceil(len(positions) / 8))]
+    spread = max(3.0 - len(positions) / 2, 0.7)
     drawn = theme.figure(
         height=300,
         bargap=0.08,
         xaxis=theme.axis(
             "|before|",
-            tickvals=positions[:: max(1, len(positions) // 14)],
-            ticktext=[_binade_text(p) for p in positions[:: max(1, len(positions) // 14)]],
+            tickvals=marked,
+            ticktext=[_binade_text(p) for p in marked],
+            tickangle=0,
+            range=[positions[0] - spread, positions[-1] + spread],
             fixedrange=True,
         ),
         yaxis=theme.share_axis("share"),

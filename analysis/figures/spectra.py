@@ -26,7 +26,8 @@ def singular_values(spectra: Sequence[tuple[str, Spectrum]], *, with_threshold: 
     longest = max((len(spectrum.singular_values) for _, spectrum in spectra), default=10)
     low, high = _span(curves, [spectrum.tolerance for _, spectrum in spectra] if with_threshold else [])
     drawn = theme.figure(
-        height=max(340, 60 + 19 * len(curves)),
+        height=360 + (30 + 20 * len(curves) if len(curves) > 1 else 0),
+        legend={"y": -0.24, "yanchor": "top", "x": 0},
         xaxis=theme.count_axis("direction, from the largest singular value", longest, fixedrange=True),
         yaxis=theme.log_axis("singular value", low, high, fixedrange=True),
         showlegend=len(curves) > 1,
@@ -40,13 +41,16 @@ def singular_values(spectra: Sequence[tuple[str, Spectrum]], *, with_threshold: 
 
 
 def energy(curves: Sequence[Curve]) -> go.Figure:
-    """Share of the squared Frobenius norm in the first k directions, over k on a log axis."""
+    """Share of the squared Frobenius norm in the first k directions, over k on a log axis.
+
+    Lines have the colours of `singular_values` over the same matrices, whose legend serves both.
+    """
     most = max((float(curve.x[-1]) for curve in curves if len(curve.x)), default=10.0)
     drawn = theme.figure(
-        height=max(340, 60 + 19 * len(curves)),
+        height=360,
         xaxis=theme.count_axis("leading directions", most, fixedrange=True),
         yaxis=theme.share_axis("share of the squared norm"),
-        showlegend=len(curves) > 1,
+        showlegend=False,
     )
     for position, curve in enumerate(curves):
         thin = Curve(curve.label, *_thinned(curve.x, curve.y))
@@ -70,13 +74,13 @@ def _thinned(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np
 
 
 def _span(curves: Sequence[Curve], also: Sequence[float]) -> tuple[float, float]:
-    """Room for what is drawn; at most twelve decades, since below that the method's own rounding is all one sees."""
+    """Room for what is drawn; at most nine decades, since below that the method's own rounding is all one sees."""
     ys = [curve.y for curve in curves if len(curve.y)]
     if not ys:
         return 1e-6, 1.0
     high = max(float(y[0]) for y in ys) * 2
     low = min([float(y[-1]) for y in ys] + [value for value in also if value > 0]) / 2
-    return max(low, high * 1e-12), high
+    return max(low, high * 1e-9), high
 
 
 def _line(curve: Curve, position: int, hover: str) -> go.Scatter:

@@ -57,7 +57,7 @@ def figure(*, height: int, **layout: Any) -> go.Figure:
 def axis(title: str = "", **settings: Any) -> dict[str, Any]:
     """An axis of a line plot: faint grid, no zero line, room made for its own labels."""
     return {
-        "title": {"text": html.escape(title), "font": {"size": 13}, "standoff": 8},
+        "title": {"text": html.escape(title), "font": {"size": 13}, "standoff": 14},
         "gridcolor": FAINT,
         "linecolor": FAINT,
         "zeroline": False,
@@ -89,6 +89,7 @@ def log_axis(title: str, low: float, high: float, **settings: Any) -> dict[str, 
         range=[math.log10(low), math.log10(high)],
         tickvals=[10.0**d for d in decades],
         ticktext=[power_of_ten(d) for d in decades],
+        tickangle=0,
         **settings,
     )
 
@@ -153,12 +154,18 @@ def _colorbar(title: str) -> dict[str, Any]:
 
 def tick(name: str, limit: int = 30) -> str:
     """A stranger's name as tick or legend text: strange characters spelled out, shortened in the middle, escaped."""
-    return html.escape(shorten(visible(name), limit))
+    return _escaped(shorten(visible(name), limit))
 
 
 def full(name: str) -> str:
     """A stranger's name in full, for hover text."""
-    return html.escape(shorten(visible(name), 200))
+    return _escaped(shorten(visible(name), 200))
+
+
+def _escaped(text: str) -> str:
+    """`text` without markup, and never a word that Plotly's own objects know ('__proto__' came out '[object Object]'):
+    the first character stands as its number, which reads the same."""
+    return f"&#{ord(text[0])};{html.escape(text[1:])}" if text.isidentifier() else html.escape(text)
 
 
 def line_style(position: int) -> dict[str, Any]:
@@ -181,10 +188,18 @@ def mark(drawn: go.Figure, words: str = "", *, x: float | None = None, y: float 
             text=html.escape(words),
             font={"size": 12},
             showarrow=False,
-            xanchor="left",
+            xanchor="right" if _right_of_middle(drawn, x, log=log) else "left",
             yanchor="bottom",
             **{along: math.log10(value or 1) if log else value, across: 0.01, f"{across}ref": "paper"},
         )
+
+
+def _right_of_middle(drawn: go.Figure, x: float | None, *, log: bool) -> bool:
+    """Whether words at `x` have more room to the left of it."""
+    if x is None or drawn.layout.xaxis.range is None:
+        return False
+    low, high = drawn.layout.xaxis.range
+    return (math.log10(x) if log else x) > (low + high) / 2
 
 
 def every(count: int, at_most: int) -> Sequence[int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import html
-
 import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -34,21 +32,22 @@ def circle_diagram(venn: Venn) -> go.Figure:
         _add_circle(drawn, circle, theme.SERIES[position])
         _add_name(drawn, circle, venn, position, placed)
     for region in range(1, len(venn.counts)):
-        if region in placed.spots and venn.counts[region]:
+        if venn.counts[region] and _has_room(venn, region, placed):
             _add_count(drawn, venn, region, placed.spots[region])
     drawn.add_trace(_hover_points(venn, placed))
     if notes := _notes(venn, placed):
         drawn.add_annotation(
-            text=html.escape(notes),
+            text=notes,
             xref="paper",
             yref="paper",
             x=0,
             y=0,
             yanchor="top",
             xanchor="left",
+            align="left",
             showarrow=False,
         )
-        drawn.update_layout(margin={"b": 36})
+        drawn.update_layout(margin={"b": 52}, height=470)
     return drawn
 
 
@@ -81,11 +80,11 @@ def pair_matrix(venn: Venn, measure: str = "one-sided") -> go.Figure:
     k = len(venn.labels)
     value = venn.one_sided if measure == "one-sided" else venn.jaccard
     table = np.array([[value(i, j) if i != j else np.nan for j in range(k)] for i in range(k)])
-    names = [theme.tick(label, 26) for label in venn.labels]
+    names = [theme.tick(label, 96 // k) for label in venn.labels]
     drawn = theme.figure(
         height=110 + 74 * k,
-        coloraxis=theme.share_colours(),
-        xaxis=theme.bare_axis(tickvals=list(range(k)), ticktext=names, side="top", range=[-0.5, k - 0.5]),
+        coloraxis=theme.share_colours() | {"showscale": False},
+        xaxis=theme.bare_axis(tickvals=list(range(k)), ticktext=names, side="top", range=[-0.5, k - 0.5], tickangle=0),
         yaxis=theme.bare_axis(tickvals=list(range(k)), ticktext=names, range=[k - 0.5, -0.5]),
     )
     drawn.add_trace(
@@ -152,7 +151,7 @@ def _add_name(drawn: go.Figure, circle: circles.Circle, venn: Venn, position: in
     drawn.add_annotation(
         x=x,
         y=y,
-        text=f'<span style="color:{theme.SERIES[position]}">●</span> <b>{theme.tick(venn.labels[position], 30)}</b>'
+        text=f"{_dot(position)} <b>{theme.tick(venn.labels[position], 30)}</b>"
         f"<br>{count(venn.changed(position))} changed",
         showarrow=False,
         xanchor=anchor,
@@ -192,11 +191,26 @@ def region_name(labels: tuple[str, ...], region: int, *, escape: bool = False) -
 
 
 def _notes(venn: Venn, placed: circles.Layout) -> str:
-    thin = [r for r in range(1, len(venn.counts)) if venn.counts[r] and r not in placed.spots]
-    notes = [f"too few to draw: {region_name(venn.labels, r)} {count(int(venn.counts[r]))}" for r in thin]
+    thin = [r for r in range(1, len(venn.counts)) if venn.counts[r] and not _has_room(venn, r, placed)]
+    listed = [f"{_swatches(r)} {count(int(venn.counts[r]))}" for r in sorted(thin, key=lambda r: -venn.counts[r])]
+    notes = ["no room for: " + ", ".join(listed)] if listed else []
     if placed.worst_error > NOTABLE_ERROR:
         notes.append(f"areas approximate (off by up to {100 * placed.worst_error:.0f} % of the union), counts exact")
-    return "; ".join(notes)
+    return "<br>".join(notes)
+
+
+def _has_room(venn: Venn, region: int, placed: circles.Layout) -> bool:
+    """Whether the region's number can be read inside it: a digit is about a hundredth of the drawing wide."""
+    return placed.room.get(region, 0.0) > 0.009 * len(count(int(venn.counts[region])))
+
+
+def _swatches(region: int) -> str:
+    """The colours of the models a region belongs to, as dots."""
+    return "".join(_dot(position) for position in range(region.bit_length()) if region >> position & 1)
+
+
+def _dot(position: int) -> str:
+    return f'<span style="color:{theme.SERIES[position]}">●</span>'
 
 
 def _bars(venn: Venn, regions: list[int]) -> go.Bar:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ from analysis.plan import Hole
 from analysis.tensors import TensorInfo, TensorPair
 from cache.backends.child import Send, serve
 from cache.masks import MaskFile, write_mask
-from cache.weights.reader import WeightFiles
+from cache.weights.reader import WeightFiles, bytes_per_row
 
 R = TypeVar("R")
 Result = tuple[Tally | Spectrum | Gap, tuple[MaskFile, ...]]
@@ -98,10 +99,16 @@ def _survive(work: Callable[[Engine], R], engine: Engine) -> R | str:
 
 
 def _reader(files: WeightFiles, tensor: TensorInfo) -> ReadRows:
+    """Blocks of one tensor. A block is overwritten by the next: new memory would cost ten times the reading."""
     columns = tensor.shape[-1] if tensor.shape else 1
+    buffer = np.empty(0, np.uint8)
 
     def read(first_row: int, last_row: int) -> Tensor:
-        raw = torch.from_numpy(files.read_rows(tensor, first_row, last_row))
+        nonlocal buffer
+        wanted = (last_row - first_row) * bytes_per_row(tensor)
+        if len(buffer) < wanted:
+            buffer = np.empty(wanted, np.uint8)
+        raw = torch.from_numpy(files.read_rows(tensor, first_row, last_row, buffer))
         return raw.view(_TORCH_DTYPE[tensor.dtype]).view(last_row - first_row, columns)
 
     return read

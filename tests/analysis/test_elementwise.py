@@ -1,4 +1,4 @@
-"""The tally of a tensor pair: by hand on a matrix one can see, against numpy, and the two kernels against each other."""
+"""The tally of a tensor pair: by hand on a matrix one can see, against numpy, and the two kernels with each other."""
 
 from __future__ import annotations
 

@@ -83,8 +83,10 @@ def test_grid_of_ranks_leaves_vectors_out_and_a_zero_update_is_a_gap_for_effecti
 
 def test_experts_of_one_layer_share_a_cell_pooled():
     names = [f"model.layers.0.mlp.experts.{e}.up_proj.weight" for e in range(3)]
-    experts = alignment_of(**{name: (4, 5) for name in names})
-    found = grid(experts, CATALOG["unchanged-exact"], {names[0]: changed_in(20, 4, 5), names[1]: changed_in(0, 4, 5)}, {})
+    experts = alignment_of(**dict.fromkeys(names, (4, 5)))
+    found = grid(
+        experts, CATALOG["unchanged-exact"], {names[0]: changed_in(20, 4, 5), names[1]: changed_in(0, 4, 5)}, {}
+    )
     assert found.values.tolist() == [[0.5]]
     assert Cell(int(found.states[0, 0])) is Cell.PARTIAL
     assert found.names[0][0] == tuple(names)
@@ -137,7 +139,9 @@ def test_matched_chance_explains_the_overlap_of_unrelated_updates():
     tallies = [tally_of(base, after) for after in tuned]
     moved = [(after != base).numpy() for after in tuned]
     subsets = (moved[0] * 1 + moved[1] * 2).ravel()
-    found = venn("exact", ("A", "B"), {"w": Regions("exact", np.bincount(subsets, minlength=4))}, [{"w": t} for t in tallies])
+    found = venn(
+        "exact", ("A", "B"), {"w": Regions("exact", np.bincount(subsets, minlength=4))}, [{"w": t} for t in tallies]
+    )
     assert found.one_sided(0, 1) > 0.5
     assert found.chance(0, 1) < 0.15
     assert found.matched_chance(0, 1) == pytest.approx(found.one_sided(0, 1), abs=0.02)

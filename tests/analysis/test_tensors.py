@@ -27,7 +27,10 @@ from analysis.tensors import Place, TensorInfo, align, place_of
         ("lm_head.weight", Place(None, "head", "lm_head")),
         ("alignn_layers.2.node_update.weight", Place(2, "other", "alignn_layers.node_update")),
         ("visual.blocks.3.attn.proj.weight", Place(3, "attention", "visual.blocks.attn.proj")),
-        ("decoder.block.0.layer.1.DenseReluDense.wi.weight", Place(0, "other", "decoder.block.layer.1.DenseReluDense.wi")),
+        (
+            "decoder.block.0.layer.1.DenseReluDense.wi.weight",
+            Place(0, "other", "decoder.block.layer.1.DenseReluDense.wi"),
+        ),
         ("something.else", Place(None, "other", "something.else")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -104,7 +104,8 @@ def test_an_overlap_counts_regions_as_numpy_does(jobs: Jobs, models: Path):
     changed = [tuned_from(llama(layers=2, hidden=32), changed_share=0.25, seed=seed)[1] for seed in (1, 2)]
     found = jobs._store.regions(pairs[0].base.key, tuple(pair.tuned.key for pair in pairs), "exact")
     assert {name: regions.counts.tolist() for name, regions in found.items()} == {
-        name: np.bincount((one + 2 * changed[1][name]).ravel(), minlength=4).tolist() for name, one in changed[0].items()
+        name: np.bincount((one + 2 * changed[1][name]).ravel(), minlength=4).tolist()
+        for name, one in changed[0].items()
     }
 
 
@@ -249,7 +250,9 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def test_a_tensor_that_keeps_killing_its_worker_becomes_a_gap(jobs: Jobs, models: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_tensor_that_keeps_killing_its_worker_becomes_a_gap(
+    jobs: Jobs, models: Path, monkeypatch: pytest.MonkeyPatch
+):
     """The worker dies on one tensor, each time: a real abort, planted through the environment of the child."""
     plant = models.parent / "plant"
     plant.mkdir()
