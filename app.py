@@ -38,9 +38,10 @@ async def healthz(_: Request) -> JSONResponse:
 
 
 async def readyz(_: Request) -> JSONResponse:
-    """The store answers."""
-    n_pairs = len(instance.current().store.pairs())
-    return JSONResponse({"status": "ok", "pairs": n_pairs})
+    """The store answers, and how much there is to do."""
+    current = instance.current()
+    pairs, active = len(current.store.pairs()), len(current.jobs.active())
+    return JSONResponse({"status": "ok", "pairs": pairs, "active_jobs": active})
 
 
 Settings.from_environment()  # a setting that cannot be meant stops the start, with its name
