@@ -24,8 +24,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pair import write_pair
 from playwright.sync_api import Browser, sync_playwright
+
+from pair import write_pair
 
 ROOT = Path(__file__).resolve().parents[1]
 _DEMO_PAIRS = 8
@@ -153,9 +154,8 @@ def run(folder: Path, *, spectra: bool) -> None:
         print(f"| peak memory, {name} | {megabytes} MB |")
     print(f"| from paste to the last matrix{'' if spectra else ', no spectra'} | {seconds:.0f} s |")
     print(f"| first page in a fresh session, no job: median of {len(quiet)} | {statistics.median(quiet):.2f} s |")
-    print(
-        f"| the same while the job ran: median, worst of {len(busy)} | {statistics.median(busy):.2f}, {max(busy):.2f} s |"
-    )
+    middle, worst = statistics.median(busy), max(busy)
+    print(f"| the same while the job ran: median, worst of {len(busy)} | {middle:.2f}, {worst:.2f} s |")
     print(f"| ratio of medians | {middle / statistics.median(quiet):.1f} |")
 
 
