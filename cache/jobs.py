@@ -169,11 +169,12 @@ class Jobs:
             job_id = secrets.token_hex(8)
             request = json.dumps({"pairs": [_pair_text(pair) for pair in pairs], "plan": asdict(plan)})
             record = JobRecord(job_id, kind, request, "queued", _now())
-            self._enqueue(record, pairs, plan)
-        self._store.put_job(record).result()
+            job = self._remember(record, pairs, plan)
+        self._store.put_job(record).result()  # before the lane sees it, whose own entries must come later
+        self._queue_of_kind[kind].put(job)
         return job_id
 
-    def _enqueue(self, record: JobRecord, pairs: tuple[Pair, ...], plan: Plan) -> None:
+    def _remember(self, record: JobRecord, pairs: tuple[Pair, ...], plan: Plan) -> Job:
         title = titled(pairs[0].base, [pair.tuned for pair in pairs])
         meter = Meter(record.id, record.kind, title, tuple(pair.key for pair in pairs))
         job = Job(record.id, record.kind, pairs, plan, meter, self._any_folder, self._keys_in_use)
@@ -181,13 +182,14 @@ class Jobs:
         for old in [i for i, j in self._job_of_id.items() if j.meter.state in ENDED][:-_KEPT_ENDED]:
             self._job_of_id.pop(old)
             self._record_of_id.pop(old)
-        self._queue_of_kind[record.kind].put(job)
+        return job
 
     def _resume(self, record: JobRecord) -> None:
         request = json.loads(record.request)
         pairs = tuple(_pair_of_text(texts) for texts in request["pairs"])
         with self._lock:
-            self._enqueue(replace(record, state="queued"), pairs, Plan(**request["plan"]))
+            job = self._remember(replace(record, state="queued"), pairs, Plan(**request["plan"]))
+        self._queue_of_kind[record.kind].put(job)
 
     def _run_lane(self, kind: str) -> None:
         while (job := self._queue_of_kind[kind].get()) is not None and not self._stopping:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from analysis.labels import power_of_ten, shorten, visible
 
+Figure = go.Figure
+
 # Okabe & Ito's palette without its yellow and black, which vanish on white and on black; its blue a little lighter.
 SERIES = ("#1F83C9", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 DASHES = ("solid", "dash", "dot", "dashdot")

@@ -1,0 +1,30 @@
+"""Ask for two models, show what comparing them will cost, start; below, what is compared already."""
+
+import streamlit as st
+
+from analysis.errors import SubnetscopeError
+from analysis.links import view_of
+from pages.parts import handles, lookups, panels, pickers, preparing, stored_pairs
+
+st.header("Compare two models", anchor=False)
+st.markdown(
+    "What did fine-tuning do to the weights: how much changed, where, along how many directions, and did another run "
+    "change the same?"
+)
+
+base, tuned = pickers.two_texts()
+if tuned:
+    try:
+        found = preparing.prepared(base, tuned)
+    except SubnetscopeError as error:
+        panels.failure(error)
+    else:
+        preparing.show(found, tuned)
+
+pairs = handles.store().pairs()
+if pairs:
+    st.subheader("Compared here", anchor=False)
+    chosen = stored_pairs.pair_table(pairs, key="compare.pairs")
+    if chosen:
+        pickers.go(view_of("pair", chosen.pair.base, chosen.pair.tuned))
+    stored_pairs.families(lookups.families(pairs))

@@ -1,0 +1,29 @@
+"""One metric over layers and matrices; a click opens the matrix."""
+
+import streamlit as st
+
+from analysis.figures.heatmap import cell_at, heatmap
+from analysis.links import view_of
+from analysis.metrics import CATALOG
+from analysis.tables import grid_rows
+from pages.parts import charts, flow, lookups, numbers, panels, pickers
+
+view, pair = panels.open_pair("layers", "Layers and matrices")
+
+chosen, span = st.columns([3, 2], vertical_alignment="bottom")
+with chosen:
+    metric = pickers.metric(view)
+with span:
+    fitted = pickers.colours(view) if CATALOG[metric].scale == "share" else False
+tolerance = pickers.tolerance(view) if metric == "unchanged-tolerance" else view.one("tolerance")
+
+grid = lookups.grid(pair.key, metric, tolerance)
+st.caption(grid.metric.help)
+if not grid.modules:
+    st.info("No tensor of this pair has this metric: it needs matrices.")
+    flow.stop()
+clicked = charts.show_clickable(heatmap(grid, fitted=fitted), grid.metric.title)
+if clicked and (names := cell_at(grid, *clicked)):
+    pickers.go(view_of("matrix", *view.models, name=names[0]))
+st.caption("Click a cell to open its matrix.")
+numbers.take_away(view, grid_rows(grid), f"{metric}-by-layer")

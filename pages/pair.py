@@ -1,0 +1,34 @@
+"""A pair at a glance: how much changed, on what that stands, and what follows, in numbers and in words."""
+
+import streamlit as st
+
+from analysis.figures import curves
+from analysis.links import EDGE_OF_TOLERANCE, view_of
+from analysis.summary import summarize
+from analysis.tables import tensor_rows
+from pages.parts import charts, flow, lookups, numbers, overview, panels, pickers
+
+view, pair = panels.open_pair("pair", "Overview")
+alignment, found = lookups.alignment(pair.key), lookups.headline(pair.key)
+overview.headline(found, alignment)
+if not found.entries:
+    flow.stop()
+
+words, drawing = st.columns([5, 7], gap="large")
+with words:
+    st.subheader("In words", anchor=False)
+    for sentence in summarize(found, alignment):
+        st.markdown(sentence)
+    numbers.not_compared(alignment)
+    numbers.failures(lookups.gaps(pair.key))
+    pickers.link("Where it changed: layers and matrices", view_of("layers", *view.models))
+    pickers.link("Along how many directions: spectra", view_of("spectra", *view.models))
+    pickers.link("Did another run change the same: overlap", lookups.overlap_view(pair))
+with drawing:
+    st.subheader("Unchanged share over tolerance", anchor=False)
+    curve, tolerance = lookups.tolerance_curve(pair.key), pickers.tolerance(view)
+    edge = EDGE_OF_TOLERANCE[tolerance]
+    overview.at_tolerance(tolerance, curve.y[edge])
+    charts.show(curves.sparsity_over_tolerance([curve], chosen=curve.x[edge]), "Unchanged share over tolerance")
+    overview.rule_table(found)
+numbers.take_away(view, tensor_rows(alignment, lookups.tallies(pair.key), lookups.spectra(pair.key)), "tensors")

@@ -1,0 +1,95 @@
+"""The matrix page's own parts: which tensor, its neighbours, its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import streamlit as st
+
+from analysis.labels import count, percent, scientific, share
+from analysis.links import View
+from analysis.measurements import Spectrum, Tally
+from analysis.metrics import effective_rank, relative_update
+from analysis.tables import Row
+from analysis.tensors import TensorPair
+from pages.parts import flow, lookups, numbers, pickers
+from pages.parts.text import safe_label
+
+
+def choose(view: View, key: str) -> TensorPair:
+    """The tensor that the link names, with pickers for its neighbours. Stops the page where there is none of it."""
+    known = lookups.tensor(key, view.one("name"))
+    if known is None:
+        st.error("The pair has no compared tensor of this name. Pick one on the layers page.")
+        flow.stop()
+    st.markdown(f"#### {safe_label(known.name, 120)}")
+    sides = " × ".join(map(count, known.shape)) + " = " if len(known.shape) > 1 else ""
+    st.caption(f"{sides}{count(known.entries)} entries · base {known.base.dtype}, tuned {known.tuned.dtype}")
+    layer, module, expert = st.columns(3)
+    with layer:
+        pickers.neighbour(view, "Layer", lookups.same_module(key, known), known.name, place="layer")
+    with module:
+        pickers.neighbour(view, "Matrix", lookups.same_layer(key, known), known.name, place="module")
+    if known.place.expert is not None:
+        with expert:
+            pickers.neighbour(view, "Expert", lookups.same_place(key, known), known.name, place="expert")
+    return known
+
+
+def measured(key: str, known: TensorPair) -> Tally:
+    """The tensor's tally. Stops the page where it isn't measured, saying why."""
+    tally = lookups.tally(key, known.name)
+    if tally is None:
+        reason = lookups.gaps(key).get(("tally", known.name))
+        if reason:
+            st.error(f"This tensor could not be measured: {safe_label(reason, 400)}")
+        else:
+            st.info("This tensor is waiting to be measured.")
+        flow.stop()
+    return tally
+
+
+def headline(tally: Tally, spectrum: Spectrum | None) -> None:
+    """The numbers one came for."""
+    part, whole = relative_update(tally)
+    with numbers.row():
+        _unchanged("Unchanged, exact", tally, "exact")
+        _unchanged("Unchanged, Mukherjee's rule", tally, "mukherjee")
+        numbers.number("Size of the update", scientific(part / whole) if whole else "–", "‖update‖ / ‖base‖")
+        _rank(spectrum)
+        numbers.number("Largest change", scientific(tally.max_abs_update), f"{count(tally.sign_flips)} signs flipped")
+
+
+def _unchanged(label: str, tally: Tally, rule: str) -> None:
+    unchanged = tally.unchanged(rule)
+    numbers.number(label, percent(unchanged, tally.entries), f"{count(unchanged)} of {count(tally.entries)}")
+
+
+def _rank(spectrum: Spectrum | None) -> None:
+    if spectrum is None or spectrum.reason or spectrum.rank is None:
+        numbers.number("Rank of the update", "–", "no singular values")
+        return
+    effective = scientific(effective_rank(spectrum.singular_values))
+    below = f"{count(spectrum.rank)} of {count(spectrum.max_rank)}; effective {effective}"
+    numbers.number("Rank of the update", share(spectrum.rank / spectrum.max_rank), below)
+
+
+def no_spectrum(key: str, known: TensorPair, spectrum: Spectrum | None) -> None:
+    """Why there are no singular values to draw."""
+    reason = spectrum.reason if spectrum else lookups.gaps(key).get(("spectrum", known.name), "")
+    if reason:
+        st.info(f"No singular values: {safe_label(reason, 300)}")
+    else:
+        st.info("The singular values of this matrix are waiting to be measured.")
+
+
+def all_numbers(rows: Sequence[Row]) -> None:
+    """Every number of the tensor: what is unchanged by which rule, and everything else."""
+    rules, amounts = st.columns(2, gap="large")
+    left, right = [row for row in rows if row["share"]], [row for row in rows if not row["share"]]
+    rules.dataframe([_without(row, "tensor") for row in left], hide_index=True, height="content")
+    amounts.dataframe([_without(row, "tensor", "share") for row in right], hide_index=True, height="content")
+
+
+def _without(row: Row, *names: str) -> Row:
+    return {name: value for name, value in row.items() if name not in names}

@@ -1,0 +1,75 @@
+"""The overview's own parts: the headline numbers with what stands behind them, and the table of rules."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from analysis.labels import count, percent, rough_count, scientific, share, tolerance_text
+from analysis.rollup import Headline, Share
+from analysis.tables import rule_rows
+from analysis.tensors import Alignment
+from pages.parts import numbers
+
+
+def headline(found: Headline, alignment: Alignment) -> None:
+    """The numbers one came for, each with its counts and with the coverage beside it."""
+    with numbers.row():
+        _share("Unchanged, exact", found.unchanged["exact"], "Entries equal in value before and after.")
+        _share(
+            "Unchanged, Mukherjee's rule",
+            found.unchanged["mukherjee"],
+            "Update sparsity as published (arXiv 2505.11711): both sides cast to bfloat16, subtracted in bfloat16, "
+            f"within 1e-5 of zero. The mean over tensors of their own shares is {share(found.mean_of_layer_averages)}.",
+        )
+        numbers.number(
+            "Size of the update",
+            scientific(found.relative_update) if found.entries else "–",
+            "‖update‖ / ‖base‖",
+            help="Frobenius norm of the update over that of the base weights.",
+        )
+        _rank(found)
+        _coverage(found, alignment)
+
+
+def _share(label: str, found: Share, help: str) -> None:
+    value = percent(found.part, found.whole) if found.whole else "–"
+    numbers.number(label, value, f"{count(found.part)} of {count(found.whole)}", help=help)
+
+
+def _rank(found: Headline) -> None:
+    behind = f"{count(found.spectra_measured)} of {count(found.spectra_planned)} matrices"
+    numbers.number(
+        "Rank of the updates",
+        share(found.mean_rank_share),
+        f"effective rank {share(found.mean_effective_rank_share)}; {behind}",
+        help="Mean over matrices of numerical rank over the largest possible. Sparse random noise is full-rank too: "
+        "read it beside the effective rank.",
+    )
+
+
+def _coverage(found: Headline, alignment: Alignment) -> None:
+    measured = f"{count(found.tensors_measured)} of {count(found.tensors_planned)} tensors"
+    numbers.number(
+        "Compared",
+        percent(alignment.compared_parameters, alignment.base_parameters, 2),
+        f"of {rough_count(alignment.base_parameters)} in the base; {measured} measured",
+        help="Parameters of the base that have a partner of the same name and shape. What has none is listed below.",
+    )
+
+
+def at_tolerance(tolerance: str, unchanged: float) -> None:
+    """The share at the slider's tolerance, in digits."""
+    st.caption(f"Unchanged within {tolerance_text(float(tolerance))}: {share(unchanged, 4)}")
+
+
+def rule_table(found: Headline) -> None:
+    """Unchanged and changed entries by every rule that is stored."""
+    st.dataframe(
+        rule_rows(found),
+        hide_index=True,
+        height="content",
+        column_config={
+            "unchanged": st.column_config.NumberColumn(format="localized"),
+            "changed": st.column_config.NumberColumn(format="localized"),
+        },
+    )

@@ -1,0 +1,149 @@
+"""The parts around the drawings: heading, coverage, progress, and the four states ready, partial, missing, failed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import streamlit as st
+
+from analysis.errors import BadReference, SubnetscopeError
+from analysis.labels import count, duration, rough_count, size
+from analysis.links import View
+from analysis.models import Pair, PinnedModel
+from analysis.plan import Plan
+from cache.progress import Progress
+from cache.records import ModelCard
+from pages.parts import flow, handles, lookups, pickers, stored_pairs
+from pages.parts.text import safe_label
+
+_POLL = "2s"
+_REDRAW = 4.0  # seconds between redraws of a page that is filling
+
+_STAGES = {
+    "": "waiting",
+    "starting": "starting",
+    "fetching": "fetching weights",
+    "tallies": "reading and comparing",
+    "spectra": "singular values",
+    "overlap": "counting overlaps",
+}
+
+
+def open_pair(page: str, title: str) -> tuple[View, Pair]:
+    """The page's view and its pair, under the page's heading, with the progress of what is still measured. Stops the
+    page where there is no pair to show: none named, a link that can't be read, one never compared here."""
+    st.header(title, anchor=False)
+    if not pickers.named_models():
+        stored_pairs.pick_pair(page)
+        flow.stop()
+    try:
+        view = pickers.open_view(page)
+    except BadReference as error:
+        failure(error)
+        flow.stop()
+    pair = Pair(view.base, view.tuned[0])
+    st.markdown(f"{_model(pair.tuned)} against its base {_model(pair.base)}")
+    if lookups.stored(pair) is None:
+        missing(pair)
+        flow.stop()
+    progress(pair.key)
+    holes(pair)
+    return view, pair
+
+
+def _model(model: PinnedModel) -> str:
+    return f"**{safe_label(model.title, 80)}** `{model.short_commit}`"
+
+
+def failure(error: SubnetscopeError) -> None:
+    """The state 'failed': what was seen, what was expected, what to do."""
+    lines = [f"**{safe_label(error.saw.rstrip('.'), 500)}.**"]
+    lines += [safe_label(part.rstrip("."), 500) + "." for part in (error.expected, error.do) if part]
+    st.error("\n\n".join(lines))
+
+
+def missing(pair: Pair) -> None:
+    """The state 'missing': a link to a pair that was never compared here, and how to get it."""
+    st.info("This pair has not been compared on this server yet.")
+    if st.button("Look it up and compare", type="primary"):
+        pickers.go_compare(str(pair.base), str(pair.tuned))
+
+
+def holes(pair: Pair) -> None:
+    """The state 'partial' at rest: some of it isn't measured and nobody is at it. Offers to go on."""
+    n = lookups.n_holes(pair.key)
+    if not n or lookups.working(pair.key):
+        return
+    words, button = st.columns([4, 1], vertical_alignment="center")
+    words.info(f"{count(n)} measurements of this pair are still missing.")
+    if button.button("Measure the rest", width="stretch"):
+        handles.jobs().submit(pair, Plan())
+        flow.again()
+
+
+def progress(*pair_keys: str) -> None:
+    """The jobs that work for these pairs, live, each with a way to cancel; the failure of a last one that failed.
+    While they work the page is drawn again every few seconds, so that results fill in."""
+    last = {job.job_id: job for key in pair_keys if (job := handles.jobs().of_pair(key))}
+    for job in last.values():
+        if job.state == "failed" and job.error:
+            failure(job.error)
+    if any(not job.ended for job in last.values()):
+        _live(pair_keys, _moment(pair_keys), time.monotonic())
+
+
+@st.fragment(run_every=_POLL)
+def _live(pair_keys: tuple[str, ...], drawn: tuple[int, ...], drawn_at: float) -> None:
+    working = {job.job_id: job for key in pair_keys if (job := lookups.working(key))}
+    if not working:
+        flow.again()
+    for job in working.values():
+        bar(job)
+    if time.monotonic() - drawn_at > _REDRAW and _moment(pair_keys) != drawn:
+        flow.again()
+
+
+def _moment(pair_keys: Sequence[str]) -> tuple[int, ...]:
+    return tuple(lookups.generation(key) for key in pair_keys)
+
+
+def bar(job: Progress) -> None:
+    """One job's progress in one line, and the button that cancels it."""
+    state, button = st.columns([6, 1], vertical_alignment="center")
+    state.progress(min(job.share, 1.0), text=_progress_words(job))
+    if button.button("Cancel", key=f"cancel-{job.job_id}", width="stretch"):
+        handles.jobs().cancel(job.job_id)
+        flow.again()
+
+
+def _progress_words(job: Progress) -> str:
+    words = [_STAGES.get(job.stage, "") if job.state == "running" else "queued behind another job"]
+    if job.stage == "fetching" and job.bytes_planned:
+        words.append(f"{size(job.bytes_done)} of {size(job.bytes_planned)}")
+    elif job.planned:
+        words.append(f"{count(job.done)} of {count(job.planned)} measurements")
+    if job.done and job.seconds_elapsed > 1 and job.stage in ("tallies", "spectra", "overlap"):
+        words.append(f"{count(round(60 * job.done / job.seconds_elapsed))} a minute")
+    if job.seconds_left is not None:
+        words.append(f"about {duration(job.seconds_left)} left")
+    if job.device:
+        words.append(f"on {safe_label(job.device, 40)}")
+    return ", ".join(words)
+
+
+def card(title: str, model: PinnedModel, known: ModelCard) -> None:
+    """One model before a comparison: where it is pinned and how large it is."""
+    st.caption(title)
+    st.markdown(f"**{safe_label(model.title, 80)}**")
+    words = [f"commit `{model.short_commit}`", f"{rough_count(known.parameters)} parameters", known.dtype]
+    architectures = known.config.get("architectures")
+    if isinstance(architectures, list | tuple) and architectures and isinstance(architectures[0], str):
+        words.append(safe_label(architectures[0], 60))
+    st.markdown(" · ".join([*filter(None, words), size(known.bytes)]))
+
+
+def no_spectra(pair_key: str) -> None:
+    """Why a page about singular values has nothing to draw yet."""
+    planned = any(pair.is_matrix for pair in lookups.alignment(pair_key).pairs)
+    st.info("No singular values are measured yet." if planned else "This pair has no matrices, so no singular values.")

@@ -1,0 +1,73 @@
+"""The comparisons that are stored here, to choose from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import streamlit as st
+
+from analysis.labels import rough_count
+from analysis.links import view_of
+from analysis.models import PinnedModel
+from cache.records import StoredPair
+from pages.parts import handles, lookups, pickers
+from pages.parts.text import safe_label
+
+
+def pick_pair(page: str) -> None:
+    """For a page opened without a pair: the stored ones to choose from."""
+    pairs = handles.store().pairs()
+    if not pairs:
+        st.info("Nothing is compared on this server yet.")
+        st.page_link(pickers.SCRIPT_OF_PAGE["compare"], label="Compare two models")
+        return
+    st.write("Which comparison?")
+    chosen = pair_table(pairs, key=f"{page}.pairs")
+    if chosen:
+        pickers.go(view_of(page, chosen.pair.base, chosen.pair.tuned))
+
+
+def pair_table(pairs: Sequence[StoredPair], *, key: str) -> StoredPair | None:
+    """Stored comparisons as a table; the one that was clicked, if any."""
+    rows = [
+        {
+            "tuned": pair.pair.tuned.title,
+            "base": pair.pair.base.title,
+            "unchanged (exact)": _unchanged(pair),
+            "measured": (pair.n_tallies + pair.n_spectra + pair.n_gaps) / max(pair.n_tensors + pair.n_matrices, 1),
+            "parameters": rough_count(pair.entries),
+            "tuned commit": pair.pair.tuned.short_commit,
+            "base commit": pair.pair.base.short_commit,
+            "last measured": pair.last_activity,
+        }
+        for pair in pairs
+    ]
+    event = st.dataframe(
+        rows,
+        key=key,
+        hide_index=True,
+        on_select="rerun",
+        selection_mode="single-cell",
+        column_config={
+            "unchanged (exact)": st.column_config.NumberColumn(format="%.4f %%"),
+            "measured": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1),
+            "last measured": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
+        },
+    )
+    cells = event["selection"]["cells"]
+    return pairs[cells[0][0]] if cells else None
+
+
+def families(of_base: Mapping[PinnedModel, Sequence[PinnedModel]]) -> None:
+    """Links to the overlap of what was tuned from one base, where there are at least two."""
+    for base, tuned in of_base.items():
+        view = view_of("overlap", base, *tuned[:3])
+        n = "all" if len(tuned) <= 3 else "3 of"
+        pickers.link(f"Overlap of {n} {len(tuned)} models tuned from {safe_label(base.title, 60)}", view)
+
+
+def _unchanged(pair: StoredPair) -> float | None:
+    """Percent, of what is measured; left out for very large pairs, whose own page has it."""
+    if not pair.n_tallies or pair.n_tensors > 5000:
+        return None
+    return 100 * lookups.headline(pair.pair.key).unchanged["exact"].value

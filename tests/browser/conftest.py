@@ -1,0 +1,167 @@
+"""A real server with small real models, and a real Chromium in front of it.
+
+A page fails its test when it throws, when a dialog opens, or when it asks anything of another host.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.hub.builders import BFloat16, llama, model_files, tuned_from, write_model
+from tests.hub.loopback import LoopbackHub
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HOSTILE = ("<img src=x onerror=alert(1)>", "__proto__", "![x](http://elsewhere.example/p.png)", "www.elsewhere.example")
+PATIENCE = 40_000  # milliseconds: the machine may be busy, and the first page brings 5 MB of scripts
+expect.set_options(timeout=PATIENCE)
+_CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
+_FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running app: its address, the models it may read, and where in each the planted changes are."""
+
+    url: str
+    changed: dict[str, dict[str, np.ndarray]]  # run -> tensor -> true at a changed entry
+
+    def n_changed(self, *runs: str) -> int:
+        """Entries that all these runs changed."""
+        first, *others = (self.changed[run] for run in runs)
+        return sum(int(np.logical_and.reduce([first[name], *(o[name] for o in others)]).sum()) for name in first)
+
+    @property
+    def n_entries(self) -> int:
+        return sum(changed.size for changed in next(iter(self.changed.values())).values())
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The app over a folder './runs' (base, seed-1, seed-2, seed-3, slow-base, slow-tuned, hostile-base,
+    hostile-tuned) and a Hub on which 'team/tuned' names 'team/base' as its base."""
+    folder = tmp_path_factory.mktemp("browser")
+    base = llama(layers=3)
+    changed = {}
+    write_model(folder / "runs" / "base", base)
+    for seed in (1, 2, 3):
+        tuned, changed[f"seed-{seed}"] = tuned_from(base, changed_share=0.1 * seed, seed=seed)
+        write_model(folder / "runs" / f"seed-{seed}", tuned)
+    _write_slow_pair(folder / "runs")
+    _write_hostile_pair(folder / "runs")
+    with LoopbackHub() as hub:
+        hub.add("team/base", model_files(base))
+        hub.add("team/tuned", {**model_files(tuned_from(base)[0]), "README.md": b"---\nbase_model: team/base\n---\n"})
+        with _running(folder, hub.url) as url:
+            yield Server(url, changed)
+
+
+def _write_slow_pair(runs: Path) -> None:
+    """Eight matrices whose singular values take some seconds."""
+    random = np.random.default_rng(0)
+    names = [f"model.layers.{layer}.mlp.{part}_proj.weight" for layer in range(4) for part in ("up", "down")]
+    base = {name: BFloat16.of(random.normal(0, 0.02, (1400, 1400))) for name in names}
+    write_model(runs / "slow-base", base)
+    write_model(runs / "slow-tuned", tuned_from(base)[0])
+
+
+def _write_hostile_pair(runs: Path) -> None:
+    base = {name: BFloat16.of(np.random.default_rng(0).normal(0, 0.02, (16, 16))) for name in HOSTILE}
+    write_model(runs / "hostile-base", base)
+    write_model(runs / "hostile-tuned", tuned_from(base)[0])
+
+
+@contextmanager
+def _running(folder: Path, endpoint: str) -> Iterator[str]:
+    """The app as `streamlit run app.py` starts it, on a free port, until the block ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = os.environ | {
+        "SUBNETSCOPE_DATA": str(folder / "data"),
+        "SUBNETSCOPE_LOCAL_ROOTS": str(folder / "runs"),
+        "SUBNETSCOPE_DEMO": "0",
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(folder / "hf"),
+    }
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    with (folder / "server.log").open("w") as log:
+        process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
+        try:
+            url = f"http://localhost:{port}"
+            _wait_for(lambda: urllib.request.urlopen(f"{url}/readyz", timeout=5).close(), seconds=60)
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def _wait_for(attempt: Callable[[], None], *, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return attempt()
+        except (URLError, OSError):
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.3)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    path = next((found for name in _CHROMIUMS if (found := shutil.which(name))), None)
+    assert path, "no Chromium: make test installs one where it may"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitor(chromium: Browser, server: Server) -> Iterator[Callable[..., Page]]:
+    """A function that opens a fresh browser: visitor(color_scheme='dark', width=900) -> Page."""
+    opened, complaints = [], []
+
+    def visit(*, color_scheme: str = "light", width: int = 1440) -> Page:
+        context = chromium.new_context(viewport={"width": width, "height": 1000}, color_scheme=color_scheme)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: complaints.append(f"threw {error}"))
+        page.on("dialog", lambda dialog: (complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        page.on("request", lambda request: _note_stranger(request.url, server.url, complaints))
+        opened.append(context)
+        return page
+
+    yield visit
+    for context in opened:
+        context.close()
+    assert not complaints
+
+
+def _note_stranger(url: str, own: str, complaints: list[str]) -> None:
+    asked = urlsplit(url)
+    if asked.scheme in ("http", "https", "ws", "wss") and asked.netloc != urlsplit(own).netloc:
+        complaints.append(f"asked {url}")

@@ -1,0 +1,78 @@
+"""What a person does on the pages, in one place, so that journeys read like what happens."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Locator, Page, expect
+
+from tests.browser.conftest import Server
+
+
+def look_up(page: Page, server: Server, base: str, tuned: str) -> None:
+    """Pastes two models and asks for them."""
+    page.goto(server.url)
+    page.get_by_label("Base", exact=True).fill(base)
+    page.get_by_label("Fine-tuned").fill(tuned)
+    page.get_by_role("button", name="Look up").click()
+
+
+def start(page: Page) -> None:
+    """Starts what was looked up and stands on the overview of the pair."""
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url("**/pair?*")
+
+
+def compare(page: Page, server: Server, base: str, tuned: str) -> None:
+    """Compares a pair and waits until all of it is measured; opens it where that was done before."""
+    look_up(page, server, base, tuned)
+    begin = page.get_by_role("button", name="Start")
+    again = page.get_by_role("link", name="Open it")
+    expect(begin.or_(again)).to_be_visible()
+    if again.is_visible():
+        again.click()
+        page.wait_for_url("**/pair?*")
+    else:
+        start(page)
+    expect(page.get_by_test_id("stProgress")).to_have_count(0)
+    expect(page.get_by_text("In words")).to_be_visible()
+
+
+def go(page: Page, where: str) -> None:
+    """Another view of the same pair, by the sidebar."""
+    page.get_by_test_id("stSidebar").get_by_role("link", name=where, exact=True).click()
+
+
+def chart(page: Page) -> Locator:
+    """The page's first chart, once it can be pointed at."""
+    found = page.locator(".js-plotly-plot").first
+    found.locator(".nsewdrag").first.wait_for()
+    return found
+
+
+def click_cell(page: Page, *, layer: str, module: str) -> None:
+    """Clicks a heatmap's cell as a hand would: the mouse goes there first."""
+    place = chart(page).evaluate(
+        """(plot, [layer, module]) => {
+            const {xaxis, yaxis} = plot._fullLayout;
+            const at = (axis, text) => axis.tickvals[axis.ticktext.indexOf(text)];
+            const box = plot.querySelector('.nsewdrag').getBoundingClientRect();
+            return [box.x + xaxis.d2p(at(xaxis, layer)), box.y + yaxis.d2p(at(yaxis, module))];
+        }""",
+        [layer, module],
+    )
+    page.mouse.move(*place)
+    page.wait_for_timeout(400)
+    page.mouse.click(*place)
+
+
+def copied_link(page: Page) -> str:
+    """The link that the page offers to copy."""
+    page.get_by_text("Copy link, take the numbers away").click()
+    return page.get_by_test_id("stCode").inner_text().strip()
+
+
+def numbers(page: Page) -> list[str]:
+    """The numbers at the top of the page."""
+    expect(page.get_by_test_id("stMetricValue").first).to_be_visible()
+    return [re.sub(r"\s+", " ", text) for text in page.get_by_test_id("stMetricValue").all_inner_texts()]

@@ -1,0 +1,81 @@
+"""A store with measured pairs in it, opened as the process-wide one, for pages to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.measurements import MASK_RULES, Gap, Regions
+from analysis.models import Pair, PinnedModel
+from analysis.tensors import Alignment
+from cache import instance
+from cache.records import ModelCard
+from tests.analysis.by_hand import measured, small_model
+
+BASE = PinnedModel("hub", "org/base", "a" * 40)
+SEEDS = tuple(PinnedModel("hub", f"org/tuned-{i}", str(i) * 40) for i in (1, 2))
+HOSTILE_NAME = "![x](http://elsewhere.example/p.png)<img src=x>"
+HOSTILE = PinnedModel("folder", "./runs/*bold* [x](http://elsewhere.example)", "files-" + "c" * 40)
+
+
+@pytest.fixture
+def current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[instance.Instance]:
+    """The process-wide instance over an empty store in a new folder, without the demo."""
+    monkeypatch.setenv("SUBNETSCOPE_DATA", str(tmp_path))
+    monkeypatch.setenv("SUBNETSCOPE_DEMO", "0")
+    instance.close()
+    yield instance.current()
+    instance.close()
+
+
+@pytest.fixture
+def pair(current: instance.Instance) -> Pair:
+    """A pair that is measured from end to end."""
+    return put_pair(current, Pair(BASE, SEEDS[0]), small_model())
+
+
+@pytest.fixture
+def half_measured(current: instance.Instance) -> Pair:
+    """A pair of which the first tensor is measured, the second has failed, the rest is missing."""
+    alignment = small_model()
+    pair = Pair(BASE, SEEDS[0])
+    register(current, pair, alignment)
+    first, second, *_ = [entry.name for entry in alignment.pairs]
+    current.store.put(pair.key, first, measured(alignment)[0][first]).result()
+    current.store.put(pair.key, second, Gap("tally", "the file ends *early*")).result()
+    return pair
+
+
+@pytest.fixture
+def two_runs(current: instance.Instance) -> tuple[Pair, Pair]:
+    """Two pairs of one base, and how their updates overlap."""
+    pairs = tuple(put_pair(current, Pair(BASE, tuned), small_model(), seed=i) for i, tuned in enumerate(SEEDS))
+    for entry in small_model().pairs:
+        quarter = entry.entries // 4
+        counts = np.array([entry.entries - 3 * quarter, quarter, quarter, quarter])
+        for rule in MASK_RULES:
+            regions = Regions(rule, counts)
+            current.store.put_regions(BASE.key, [model.key for model in SEEDS], entry.name, regions).result()
+    return pairs[0], pairs[1]
+
+
+@pytest.fixture
+def hostile(current: instance.Instance) -> Pair:
+    """A measured pair whose models and tensors have names that try to be markup."""
+    return put_pair(current, Pair(BASE, HOSTILE), small_model(1, strange=HOSTILE_NAME))
+
+
+def register(current: instance.Instance, pair: Pair, alignment: Alignment) -> None:
+    base, tuned = (ModelCard(model.title, model.commit, {}, "F32", 1000, 4000) for model in (pair.base, pair.tuned))
+    current.store.register(pair, base, tuned, alignment).result()
+
+
+def put_pair(current: instance.Instance, pair: Pair, alignment: Alignment, *, seed: int = 0) -> Pair:
+    register(current, pair, alignment)
+    tallies, spectra = measured(alignment, seed=seed)
+    for name, measurement in [*tallies.items(), *spectra.items()]:
+        current.store.put(pair.key, name, measurement).result()
+    return pair

@@ -1,0 +1,173 @@
+"""Pages over a real store: what they show, what they write into the address, and what they say when something is
+missing. Charts are drawn in tests/browser."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from analysis import rollup
+from analysis.labels import count, percent
+from analysis.links import View, to_query, view_of
+from analysis.models import Pair
+from tests.analysis.by_hand import measured, small_model
+from tests.pages.conftest import BASE, HOSTILE_NAME, SEEDS, put_pair
+
+ROUTER = str(Path(__file__).resolve().parents[2] / "pages" / "_router.py")
+TIMEOUT = 30
+
+
+def opened(view: View | None = None, page: str = "compare", **query: list[str]) -> AppTest:
+    """The page of a view after its first run."""
+    app = AppTest.from_file(ROUTER, default_timeout=TIMEOUT)
+    app.run()
+    app.switch_page(f"{view.page if view else page}.py")
+    for name, values in (to_query(view) if view else query).items():
+        app.query_params[name] = values
+    return app.run()
+
+
+def texts(app: AppTest) -> str:
+    """All running text of the page."""
+    kinds = ("header", "subheader", "markdown", "caption", "info", "error", "warning", "success")
+    return "\n".join(element.value for kind in kinds for element in app.get(kind))
+
+
+def query(app: AppTest) -> dict[str, list[str]]:
+    values = {name: app.query_params[name] for name in app.query_params}
+    return {name: [value] if isinstance(value, str) else list(value) for name, value in values.items()}
+
+
+@pytest.mark.parametrize("page", ["pair", "layers", "spectra"])
+def test_every_view_of_a_measured_pair_draws_without_complaint(pair: Pair, page: str):
+    app = opened(view_of(page, pair.base, pair.tuned))
+    assert not app.exception
+    assert not app.error
+    assert f"`{pair.tuned.short_commit}`" in texts(app)
+
+
+def test_overview_shows_the_headline_with_its_counts(pair: Pair):
+    app = opened(view_of("pair", pair.base, pair.tuned))
+    alignment = small_model()
+    exact = rollup.headline(alignment, *measured(alignment), spectra_planned=True).unchanged["exact"]
+    assert app.metric[0].value == percent(exact.part, exact.whole)
+    assert f"{count(exact.part)} of {count(exact.whole)}" in texts(app)
+
+
+def test_the_address_is_completed_with_every_default(pair: Pair):
+    app = opened(page="layers", base=[str(pair.base)], tuned=[str(pair.tuned)])
+    assert query(app) == to_query(view_of("layers", pair.base, pair.tuned))
+
+
+def test_a_choice_is_written_into_the_address(pair: Pair):
+    app = opened(view_of("layers", pair.base, pair.tuned))
+    app.selectbox(key="layers.metric").select("relative-update").run()
+    assert query(app)["metric"] == ["relative-update"]
+
+
+def test_the_address_decides_what_a_widget_shows(pair: Pair):
+    app = opened(view_of("layers", pair.base, pair.tuned, metric="rank"))
+    assert app.selectbox(key="layers.metric").value == "rank"
+
+
+def test_matrix_page_shows_the_tensor_of_the_link_and_leads_to_its_neighbours(pair: Pair):
+    name = "model.layers.1.mlp.down_proj.weight"
+    app = opened(view_of("matrix", pair.base, pair.tuned, name=name))
+    assert not app.exception
+    app.selectbox(key="matrix.neighbour-layer").select("layer 2").run()
+    assert query(app)["name"] == ["model.layers.2.mlp.down_proj.weight"]
+
+
+def test_a_vector_has_a_page_too(pair: Pair):
+    app = opened(view_of("matrix", pair.base, pair.tuned, name="model.layers.0.input_layernorm.weight"))
+    assert not app.exception
+    assert "Along the vector" in texts(app)
+
+
+def test_a_tensor_that_is_not_there_is_said_to_be_missing(pair: Pair):
+    assert "no compared tensor of this name" in texts(opened(view_of("matrix", pair.base, pair.tuned, name="nope")))
+
+
+def test_a_pair_that_was_never_compared_offers_to_compare_it(current):
+    app = opened(view_of("pair", BASE, SEEDS[0]))
+    assert "has not been compared on this server" in texts(app)
+    assert [button.label for button in app.button] == ["Look it up and compare"]
+
+
+def test_a_link_without_a_commit_says_what_a_link_is(current):
+    app = opened(page="pair", base=["org/base"], tuned=["org/tuned"])
+    assert "names no commit" in texts(app).replace("\\", "")
+
+
+def test_a_page_without_a_pair_offers_the_stored_ones(pair: Pair):
+    app = opened(page="layers")
+    assert "Which comparison?" in texts(app)
+    assert list(app.dataframe[0].value["tuned"]) == [pair.tuned.title]
+
+
+def test_a_half_measured_pair_says_so_and_offers_the_rest(half_measured: Pair):
+    app = opened(view_of("pair", half_measured.base, half_measured.tuned))
+    assert "parameters measured so far" in texts(app)
+    assert "1 measurements failed" in [box.label for box in app.expander]
+    assert "Measure the rest" in [button.label for button in app.button]
+
+
+def test_a_failed_tensor_shows_its_reason_as_plain_text(half_measured: Pair):
+    name = small_model().pairs[1].name
+    app = opened(view_of("matrix", half_measured.base, half_measured.tuned, name=name))
+    assert r"the file ends \*early\*" in texts(app)
+
+
+def test_overlap_shows_both_chances_and_takes_the_rule_from_the_address(two_runs: tuple[Pair, Pair]):
+    app = opened(view_of("overlap", BASE, *SEEDS, rule="mukherjee"))
+    assert not app.exception
+    assert app.selectbox(key="overlap.rule").value == "mukherjee"
+    table = app.dataframe[0].value
+    assert list(table["one_sided_overlap"]) == pytest.approx([0.5, 0.5], abs=0.01)
+    assert not table["chance_matched"].isna().any()
+
+
+def test_overlap_without_models_starts_with_a_stored_family(two_runs: tuple[Pair, Pair]):
+    app = opened(page="overlap")
+    assert query(app)["base"] == [str(BASE)]
+    assert sorted(query(app)["tuned"]) == sorted(str(model) for model in SEEDS)
+
+
+def test_overlap_of_one_model_asks_for_another(two_runs: tuple[Pair, Pair]):
+    assert "Choose at least two" in texts(opened(view_of("overlap", BASE, SEEDS[0])))
+
+
+def test_overlap_that_is_not_counted_can_be_started(current, pair: Pair):
+    put_pair(current, Pair(BASE, SEEDS[1]), small_model(), seed=5)
+    app = opened(view_of("overlap", BASE, *SEEDS))
+    assert "not counted yet" in texts(app)
+    assert "Count it" in [button.label for button in app.button]
+
+
+def test_a_slip_of_the_pen_is_answered_with_how_to_write_it(current):
+    app = opened(page="compare", base=["org/base"], tuned=["llama3"])
+    assert "'llama3' is not a model id" in texts(app).replace("\\", "")
+    assert "org/name@revision" in texts(app).replace("\\", "")
+
+
+def test_compare_lists_what_is_stored(pair: Pair):
+    app = opened()
+    assert list(app.dataframe[0].value["base"]) == [pair.base.title]
+    assert list(app.dataframe[0].value["measured"]) == [1.0]
+
+
+def test_jobs_page_is_calm_where_nothing_happens(current):
+    assert "Nothing is being measured now." in texts(opened(page="jobs"))
+
+
+@pytest.mark.parametrize("page", ["compare", "pair", "layers", "matrix", "spectra", "overlap"])
+def test_no_name_gets_to_be_markup(hostile: Pair, page: str):
+    choices = {"name": HOSTILE_NAME} if page == "matrix" else {}
+    app = opened(None if page == "compare" else view_of(page, hostile.base, hostile.tuned, **choices))
+    assert not app.exception
+    live = re.sub(r"\\.", "", texts(app))  # what stays after a backslash and its character are gone
+    for markup in ("](", "<", "*bold"):
+        assert markup not in live
