@@ -24,12 +24,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
 from pair import write_pair
 
 ROOT = Path(__file__).resolve().parents[1]
 _DEMO_PAIRS = 8
+_BETWEEN_VISITS = 5  # seconds
 CHROMIUM = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
 
@@ -52,7 +53,7 @@ def wait_for(condition, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise TimeoutError
+            raise SystemExit("the server did not get ready")
         time.sleep(0.2)
 
 
@@ -105,13 +106,21 @@ def visit(browser: Browser, address: str) -> float:
     return seconds
 
 
+def wait_or_show(page: Page, button: str) -> None:
+    """Waits for a button; what the page says instead, if it doesn't come."""
+    try:
+        page.get_by_role("button", name=button).wait_for(timeout=120_000)
+    except TimeoutError as late:
+        raise SystemExit(page.get_by_test_id("stMain").inner_text()) from late
+
+
 def start_job(browser: Browser, address: str, spectra: bool) -> None:
     page = browser.new_page()
     page.goto(address)
     page.get_by_label("Base", exact=True).fill("./pair/base")
     page.get_by_label("Fine-tuned", exact=True).fill("./pair/tuned")
     page.get_by_role("button", name="Look up").click()
-    page.get_by_role("button", name="Start").wait_for(timeout=120_000)
+    wait_or_show(page, "Start")
     if not spectra:
         page.get_by_text("Singular values too").click()
         page.wait_for_timeout(500)
@@ -145,6 +154,7 @@ def run(folder: Path, *, spectra: bool) -> None:
         while ready(address)["active_jobs"]:
             sample(pid, peaks)
             busy.append(visit(browser, address))
+            time.sleep(_BETWEEN_VISITS)
         seconds = time.monotonic() - began
         sample(pid, peaks)
         browser.close()
