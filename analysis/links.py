@@ -52,7 +52,7 @@ CHOICES_OF_PAGE: dict[str, dict[str, Choice]] = {
     "pair": {"tolerance": _TOLERANCE},
     "layers": {"metric": _one_of(*_TALLY_METRICS), "tolerance": _TOLERANCE, "colours": _COLOURS},
     "matrix": {"name": Choice(("",)), "colours": _one_of("fitted", "full")},
-    "spectra": {"metric": _one_of(*_SPECTRUM_METRICS), "matrix": Choice((), at_most=8)},
+    "spectra": {"metric": Choice(("effective-rank",), _SPECTRUM_METRICS), "matrix": Choice((), at_most=8)},
     "overlap": {
         "rule": _one_of(*MASK_RULES),
         "measure": _one_of("one-sided", "jaccard", "chance", "matched"),
@@ -61,6 +61,9 @@ CHOICES_OF_PAGE: dict[str, dict[str, Choice]] = {
         "colours": _COLOURS,
     },
 }
+
+
+_ALL_NAMES = {"base", "tuned"}.union(*CHOICES_OF_PAGE.values())
 
 
 @dataclass(frozen=True)
@@ -112,12 +115,12 @@ def to_link(view: View) -> str:
 
 
 def from_query(page: str, query: Mapping[str, Sequence[str]]) -> View:
-    """The view that a query string names. Raises BadReference for a model without a commit, a value that isn't among
-    the allowed ones, or a name that the page doesn't know."""
+    """The view that a query string names; choices of other pages are passed over. Raises BadReference for a model
+    without a commit, a value that isn't among the allowed ones, or a name that no page knows."""
     choices = CHOICES_OF_PAGE[page]
-    unknown = [name for name in query if name not in ("base", "tuned", *choices)]
+    unknown = [name for name in query if name not in _ALL_NAMES]
     if unknown:
-        raise _bad(f"the link's '{unknown[0][:60]}' is no choice of the page '{page}'")
+        raise _bad(f"the link's '{unknown[0][:60]}' is no choice of any page")
     base, tuned = [pinned(text) for text in query.get("base", ())], [pinned(text) for text in query.get("tuned", ())]
     if len(base) != 1 or not 1 <= len(tuned) <= (MOST_TUNED if page == "overlap" else 1):
         raise _bad(f"the link names {len(base)} base and {len(tuned)} tuned models")

@@ -220,6 +220,14 @@ class Store:
         order = _by_key(tuned_keys)
         return rows.regions(found, [order.index(asked) for asked in range(len(order))])
 
+    def counted_overlaps(self, base_key: str) -> list[tuple[str, ...]]:
+        """Which sets of tuned models have regions stored over this base, by their keys, the last counted first."""
+        sql = (
+            "SELECT tuned_keys FROM regions WHERE base_key = ? AND version = ? "
+            "GROUP BY tuned_keys ORDER BY max(stored_at) DESC"
+        )
+        return [tuple(joined.split("\n")) for (joined,) in self._database.rows(sql, [base_key, OVERLAP_VERSION])]
+
     def mask(self, key: str, name: str, rule: MaskRule) -> MaskFile | None:
         """Where one tensor's mask lies, or None."""
         return self._masks('AND name = ? AND "rule" = ?', [key, TALLY_VERSION, name, rule]).get((name, rule))

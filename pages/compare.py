@@ -4,7 +4,7 @@ import streamlit as st
 
 from analysis.errors import SubnetscopeError
 from analysis.links import view_of
-from pages.parts import handles, lookups, panels, pickers, preparing, stored_pairs
+from pages.parts import address, handles, panels, pickers, preparing, runs, stored_pairs
 
 st.header("Compare two models", anchor=False)
 st.markdown(
@@ -26,5 +26,5 @@ if pairs:
     st.subheader("Compared here", anchor=False)
     chosen = stored_pairs.pair_table(pairs, key="compare.pairs")
     if chosen:
-        pickers.go(view_of("pair", chosen.pair.base, chosen.pair.tuned))
-    stored_pairs.families(lookups.families(pairs))
+        address.go(view_of("pair", chosen.pair.base, chosen.pair.tuned))
+    stored_pairs.families(runs.families(pairs))

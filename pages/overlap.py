@@ -7,7 +7,7 @@ from analysis.figures.heatmap import heatmap
 from analysis.labels import short_titles
 from analysis.models import Pair
 from analysis.tables import overlap_rows
-from pages.parts import charts, flow, lookups, numbers, overlapping, pickers
+from pages.parts import charts, flow, numbers, overlapping, pickers, runs
 
 st.header("Overlap of runs", anchor=False)
 view = overlapping.open_overlap()
@@ -16,7 +16,7 @@ labels = short_titles([model.title for model in view.tuned], [model.short_commit
 rule = view.mask_rule
 overlapping.count_or_wait(view, pairs, rule)
 
-found = lookups.venn(pairs, labels, rule)
+found = runs.venn(pairs, labels, rule)
 if not found.tensors:
     flow.stop()
 drawing, words = st.columns([6, 5], gap="large")
@@ -44,7 +44,7 @@ with who:
     of, other = pickers.two_models(view, labels)
 with span:
     fitted = pickers.colours(view)
-grid = lookups.overlap_by_place(pairs, measure, rule, of, other)
+grid = runs.overlap_by_place(pairs, measure, rule, of, other)
 st.caption(grid.metric.help)
 charts.show(heatmap(grid, fitted=fitted), grid.metric.title)
 numbers.take_away(view, overlap_rows(found), "overlap")

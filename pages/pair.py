@@ -5,8 +5,7 @@ import streamlit as st
 from analysis.figures import curves
 from analysis.links import EDGE_OF_TOLERANCE, view_of
 from analysis.summary import summarize
-from analysis.tables import tensor_rows
-from pages.parts import charts, flow, lookups, numbers, overview, panels, pickers
+from pages.parts import address, charts, flow, lookups, numbers, overview, panels, pickers, runs
 
 view, pair = panels.open_pair("pair", "Overview")
 alignment, found = lookups.alignment(pair.key), lookups.headline(pair.key)
@@ -21,9 +20,9 @@ with words:
         st.markdown(sentence)
     numbers.not_compared(alignment)
     numbers.failures(lookups.gaps(pair.key))
-    pickers.link("Where it changed: layers and matrices", view_of("layers", *view.models))
-    pickers.link("Along how many directions: spectra", view_of("spectra", *view.models))
-    pickers.link("Did another run change the same: overlap", lookups.overlap_view(pair))
+    address.link("Where it changed: layers and matrices", view_of("layers", *view.models))
+    address.link("Along how many directions: spectra", view_of("spectra", *view.models))
+    address.link("Did another run change the same: overlap", runs.overlap_view(pair))
 with drawing:
     st.subheader("Unchanged share over tolerance", anchor=False)
     curve, tolerance = lookups.tolerance_curve(pair.key), pickers.tolerance(view)
@@ -31,4 +30,4 @@ with drawing:
     overview.at_tolerance(tolerance, curve.y[edge])
     charts.show(curves.sparsity_over_tolerance([curve], chosen=curve.x[edge]), "Unchanged share over tolerance")
     overview.rule_table(found)
-numbers.take_away(view, tensor_rows(alignment, lookups.tallies(pair.key), lookups.spectra(pair.key)), "tensors")
+numbers.take_away(view, lookups.tensor_rows(pair.key), "tensors")

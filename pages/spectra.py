@@ -5,7 +5,6 @@ import streamlit as st
 from analysis import rollup
 from analysis.figures import curves, spectra
 from analysis.metrics import CATALOG
-from analysis.tables import tensor_rows
 from pages.parts import charts, flow, lookups, numbers, panels, pickers
 
 view, pair = panels.open_pair("spectra", "Spectra")
@@ -20,11 +19,13 @@ st.caption(metric.help)
 charts.show(curves.layer_profiles(lookups.profile(pair.key, metric.key), metric), metric.title)
 
 st.subheader("Matrix against matrix", anchor=False)
-names = [entry.name for entry in lookups.alignment(pair.key).pairs if entry.name in measured]
-chosen = pickers.several(view, "matrix", "Matrices", names, lookups.middle_layer(pair.key, names))
+names = lookups.names_to_choose(pair.key, measured)
+asked = pickers.several(view, "matrix", "Matrices", names, lookups.middle_layer(pair.key, names))
+chosen = [name for name in asked if name in measured]
+view = view.choosing("matrix", *chosen)
 values, energy = st.columns(2, gap="large")
 with values:
     charts.show(spectra.singular_values([(name, measured[name]) for name in chosen]), "Singular values")
 with energy:
     charts.show(spectra.energy([rollup.energy_curve(measured[name], name) for name in chosen]), "Energy")
-numbers.take_away(view, tensor_rows(lookups.alignment(pair.key), lookups.tallies(pair.key), measured), "spectra")
+numbers.take_away(view, lookups.tensor_rows(pair.key), "spectra")

@@ -11,7 +11,6 @@ from analysis.errors import error_from_dict
 from analysis.labels import duration, visible
 from cache.records import JobRecord
 from pages.parts import flow, handles, panels
-from pages.parts.text import safe_label
 
 
 def active() -> None:
@@ -28,8 +27,7 @@ def _live(n_drawn: int) -> None:
     if len(jobs) != n_drawn:
         flow.again()
     for job in jobs:
-        st.markdown(f"**{safe_label(job.title, 160)}**" + (" · overlap" if job.kind == "overlap" else ""))
-        panels.bar(job)
+        panels.bar(job, titled=True)
 
 
 def history(records: Sequence[JobRecord]) -> None:

@@ -6,29 +6,24 @@ Light reads only, so that a pair of 50,000 tensors fits; one matrix is read whol
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 
-import numpy as np
-
-from analysis import rollup
-from analysis.links import EDGE_OF_TOLERANCE, View, view_of
-from analysis.measurements import MaskRule, Regions, Spectrum, Tally
+from analysis import rollup, tables
+from analysis.links import EDGE_OF_TOLERANCE
+from analysis.measurements import Spectrum, Tally
 from analysis.metrics import CATALOG, Metric, at_tolerance
-from analysis.models import Pair, PinnedModel
-from analysis.overlaps import overlap_grid
+from analysis.models import Pair
 from analysis.plan import Plan
-from analysis.rollup import Curve, Grid, Headline, Venn
+from analysis.rollup import Curve, Grid, Headline
+from analysis.tables import Row
 from analysis.tensors import Alignment, TensorPair
 from cache.progress import Progress
 from cache.records import StoredPair
 from pages.parts import handles
 
-Families = Mapping[PinnedModel, Sequence[PinnedModel]]
-
+_MOST_CHOICES = 2000
 _REST = 4.0  # while a job runs, a read is repeated after this many times what it took
-_MOST_FOR_MAGNITUDE = 4000  # tensors whose full histograms are read for the matched chance
 _seen: dict[str, tuple[int, float, float]] = {}  # pair key -> (generation, when it was read, seconds it took)
 
 
@@ -49,20 +44,6 @@ def working(key: str) -> Progress | None:
 
 def stored(pair: Pair) -> StoredPair | None:
     return handles.store().find_pair(pair.key)
-
-
-def families(pairs: Sequence[StoredPair]) -> Families:
-    """Models tuned from one base, for every base that has at least two."""
-    tuned_of_base: dict[PinnedModel, list[PinnedModel]] = {}
-    for known in pairs:
-        tuned_of_base.setdefault(known.pair.base, []).append(known.pair.tuned)
-    return {base: tuned for base, tuned in tuned_of_base.items() if len(tuned) > 1}
-
-
-def overlap_view(pair: Pair) -> View:
-    """The overlap of this pair's update with those of up to two other models tuned from its base."""
-    others = families(handles.store().pairs()).get(pair.base, ())
-    return view_of("overlap", pair.base, pair.tuned, *[model for model in others if model != pair.tuned][:2])
 
 
 def alignment(key: str) -> Alignment:
@@ -90,6 +71,11 @@ def headline(key: str) -> Headline:
 def n_holes(key: str) -> int:
     """Measurements that the whole plan wants and the store has not."""
     return _n_holes(key, generation(key))
+
+
+def tensor_rows(key: str) -> list[Row]:
+    """One row a measured tensor, to take away."""
+    return _tensor_rows(key, generation(key))
 
 
 def metric_at(metric: str, tolerance: str) -> Metric:
@@ -150,6 +136,13 @@ def same_place(key: str, known: TensorPair) -> dict[str, str]:
     }
 
 
+def names_to_choose(key: str, measured: Collection[str]) -> list[str]:
+    """Names of measured tensors for a list to choose from; of thousands of experts only the first of each layer."""
+    pairs = [pair for pair in alignment(key).pairs if pair.name in measured]
+    few = len(pairs) <= _MOST_CHOICES
+    return [pair.name for pair in pairs if few or pair.place.expert in (None, 0)]
+
+
 def middle_layer(key: str, names: Collection[str]) -> list[str]:
     """Up to four of `names` from the middle of the model, to begin with."""
     pairs = [pair for pair in alignment(key).pairs if pair.name in names]
@@ -158,29 +151,13 @@ def middle_layer(key: str, names: Collection[str]) -> list[str]:
     return [pair.name for pair in pairs if pair.place.layer == middle][:4]
 
 
-def n_counted(pairs: tuple[Pair, ...], rule: MaskRule) -> int:
-    """Tensors whose overlap is counted."""
-    base, tuned = _keys(pairs)
-    return len(_regions(base, tuned, rule, handles.store().generation(base)))
-
-
-def n_common(pairs: tuple[Pair, ...]) -> int:
-    """Tensors that all the pairs compare, in one size: those an overlap can be counted of."""
-    shapes = [{pair.name: pair.shape for pair in alignment(one.key).pairs} for one in pairs]
-    return sum(all(other.get(name) == shape for other in shapes) for name, shape in shapes[0].items())
-
-
-def venn(pairs: tuple[Pair, ...], labels: tuple[str, ...], rule: MaskRule) -> Venn:
-    """The overlap of the pairs' updates over all tensors, with both chance levels."""
-    return _venn(pairs, labels, rule, _moment(pairs))
-
-
-def overlap_by_place(pairs: tuple[Pair, ...], measure: str, rule: MaskRule, of: int, other: int) -> Grid:
-    return _overlap_by_place(pairs, measure, rule, of, other, _moment(pairs))
-
-
 def _layer_words(pair: TensorPair) -> str:
     return "outside the layers" if pair.place.layer is None else f"layer {pair.place.layer}"
+
+
+def light_tallies(key: str, current: int) -> dict[str, Tally]:
+    """Tallies of a pair at this generation, without their rows, columns and maps."""
+    return _measured(key, current)[0]
 
 
 @lru_cache(maxsize=12)
@@ -203,6 +180,12 @@ def _n_holes(key: str, _: int) -> int:
     return len(handles.store().holes(key, Plan()))
 
 
+@lru_cache(maxsize=12)
+def _tensor_rows(key: str, current: int) -> list[Row]:
+    found, values, _ = _measured(key, current)
+    return tables.tensor_rows(alignment(key), found, values)
+
+
 @lru_cache(maxsize=64)
 def _grid(key: str, current: int, metric: str, tolerance: str) -> Grid:
     chosen = metric_at(metric, tolerance)
@@ -221,58 +204,3 @@ def _profile(key: str, current: int, metric: str) -> list[Curve]:
 @lru_cache(maxsize=64)
 def _tolerance_curve(key: str, current: int) -> Curve:
     return rollup.tolerance_curve(_measured(key, current)[0].values(), "all compared parameters")
-
-
-@lru_cache(maxsize=16)
-def _regions(base_key: str, tuned_keys: tuple[str, ...], rule: MaskRule, _: int) -> dict[str, Regions]:
-    return handles.store().regions(base_key, tuned_keys, rule)
-
-
-@lru_cache(maxsize=32)
-def _venn(pairs: tuple[Pair, ...], labels: tuple[str, ...], rule: MaskRule, moment: tuple[int, ...]) -> Venn:
-    base, tuned = _keys(pairs)
-    return rollup.venn(rule, labels, _regions(base, tuned, rule, moment[0]), _by_magnitude(pairs, rule, moment))
-
-
-@lru_cache(maxsize=32)
-def _overlap_by_place(
-    pairs: tuple[Pair, ...], measure: str, rule: MaskRule, of: int, other: int, moment: tuple[int, ...]
-) -> Grid:
-    base, tuned = _keys(pairs)
-    found = _regions(base, tuned, rule, moment[0])
-    by_magnitude = _by_magnitude(pairs, rule, moment)
-    return overlap_grid(alignment(pairs[0].key), measure, found, of, other, rule=rule, tallies=by_magnitude)
-
-
-def _moment(pairs: tuple[Pair, ...]) -> tuple[int, ...]:
-    """Generations of the base's regions and of each pair: what an overlap is remembered by."""
-    store = handles.store()
-    return (store.generation(pairs[0].base.key), *(store.generation(pair.key) for pair in pairs))
-
-
-def _keys(pairs: tuple[Pair, ...]) -> tuple[str, tuple[str, ...]]:
-    return pairs[0].base.key, tuple(pair.tuned.key for pair in pairs)
-
-
-def _by_magnitude(pairs: tuple[Pair, ...], rule: MaskRule, moment: tuple[int, ...]) -> list[Mapping[str, Tally]]:
-    """Each model's tallies with their counts by base magnitude, or none where reading them would take too much."""
-    return [_binned(pair.key, rule, current) for pair, current in zip(pairs, moment[1:], strict=True)]
-
-
-@lru_cache(maxsize=12)
-def _binned(key: str, rule: MaskRule, current: int) -> dict[str, Tally]:
-    if rule == "mukherjee":
-        return _measured(key, current)[0]
-    if len(alignment(key).pairs) > _MOST_FOR_MAGNITUDE:
-        return {}
-    nothing, no_map = np.zeros(0, np.int64), np.zeros((0, 0), np.int64)
-    return {
-        name: replace(
-            tally,
-            joint=tally.joint.sum(axis=1, keepdims=True),  # (binades, 1): what `changed_by_binade` asks for
-            row_changes=nothing,
-            column_changes=nothing,
-            density=no_map,
-        )
-        for name, tally in handles.store().tallies(key).items()
-    }

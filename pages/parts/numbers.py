@@ -11,7 +11,7 @@ from analysis.labels import count, size
 from analysis.links import View
 from analysis.tables import Row, as_csv, not_compared_rows
 from analysis.tensors import Alignment
-from pages.parts import pickers
+from pages.parts import address
 
 _NUMBER_WIDTH = 195
 _MOST_LISTED = 1000
@@ -57,7 +57,7 @@ def failures(reasons: Mapping[tuple[str, str], str]) -> None:
 def take_away(view: View, rows: Sequence[Row], name: str) -> None:
     """The link to this view, and its numbers as CSV."""
     with st.expander("Copy link, take the numbers away"):
-        st.code(pickers.address(view), language=None, wrap_lines=True)
+        st.code(address.whole(view), language=None, wrap_lines=True)
         text = as_csv(rows)
         if len(text.encode()) > _MOST_DOWNLOAD:
             st.caption(f"The numbers behind this view are {size(len(text.encode()))}; the terminal writes them: --json")

@@ -6,28 +6,28 @@ import streamlit as st
 
 from analysis.errors import BadReference, SubnetscopeError
 from analysis.labels import count
-from analysis.links import MOST_TUNED, View, view_of
+from analysis.links import View, to_query, view_of
 from analysis.measurements import MaskRule
 from analysis.models import Pair
 from analysis.rollup import Venn
 from analysis.summary import summarize_overlap
 from analysis.tables import overlap_rows
-from pages.parts import flow, handles, lookups, panels, pickers
+from pages.parts import address, flow, handles, lookups, panels, pickers, runs
 from pages.parts.text import safe_label
 
 
 def open_overlap() -> View:
     """The view, with pickers for the base and for two to six models tuned from it. Stops the page where something is
     missing, saying what."""
-    families = lookups.families(handles.store().pairs())
+    families = runs.families(handles.store().pairs())
     view = _named() or _first(families)
     _stop_at_strangers(view)
     base, rule = st.columns(2)
     with base:
-        pickers.base_model("Base", list(families), view.base)
+        pickers.base_model("Base", view, list(families))
     with rule:
         pickers.rule(view)
-    pickers.tuned_models("Models tuned from it", families.get(view.base, view.tuned), view.tuned, MOST_TUNED)
+    pickers.tuned_models("Models tuned from it", view, families.get(view.base, ()))
     if len(view.tuned) < 2:
         st.info("Choose at least two tuned models.")
         flow.stop()
@@ -35,23 +35,24 @@ def open_overlap() -> View:
 
 
 def _named() -> View | None:
-    if not pickers.named_models():
+    if not address.names_models():
         return None
     try:
-        return pickers.open_view("overlap")
+        return address.open_view("overlap")
     except BadReference as error:
         panels.failure(error)
         flow.stop()
 
 
-def _first(families: lookups.Families) -> View:
+def _first(families: runs.Families) -> View:
     """Without models in the address: those of the base that was chosen, or of the one with the last activity."""
     if not families:
         st.info("An overlap needs two models tuned from one base, each compared with that base here.")
-        st.page_link(pickers.SCRIPT_OF_PAGE["compare"], label="Compare two models")
+        address.page_link("Compare two models", "compare")
         flow.stop()
-    base = pickers.named_base(list(families))
-    pickers.put_view(view := view_of("overlap", base, *families[base][:3]))
+    base = address.named_base(list(families))
+    view = view_of("overlap", base, *runs.to_begin_with(base, families[base]))
+    address.complete(to_query(view))
     return view
 
 
@@ -67,9 +68,9 @@ def _stop_at_strangers(view: View) -> None:
 def count_or_wait(view: View, pairs: tuple[Pair, ...], rule: MaskRule) -> None:
     """The progress of the counting, or what is needed to start it."""
     panels.progress(*[pair.key for pair in pairs])
-    if any(lookups.working(pair.key) for pair in pairs):
+    if any(job and job.kind == "overlap" for job in map(lookups.working, [pair.key for pair in pairs])):
         return
-    n_counted, n_tensors = lookups.n_counted(pairs, rule), lookups.n_common(pairs)
+    n_counted, n_tensors = runs.n_counted(pairs, rule), runs.n_common(pairs)
     if n_counted >= n_tensors:
         return
     words, button = st.columns([4, 1], vertical_alignment="center")

@@ -14,14 +14,13 @@ from analysis.models import Pair, PinnedModel
 from analysis.plan import Plan
 from cache.progress import Progress
 from cache.records import ModelCard
-from pages.parts import flow, handles, lookups, pickers, stored_pairs
+from pages.parts import address, flow, handles, lookups, stored_pairs
 from pages.parts.text import safe_label
 
 _POLL = "2s"
 _REDRAW = 4.0  # seconds between redraws of a page that is filling
 
 _STAGES = {
-    "": "waiting",
     "starting": "starting",
     "fetching": "fetching weights",
     "tallies": "reading and comparing",
@@ -34,11 +33,11 @@ def open_pair(page: str, title: str) -> tuple[View, Pair]:
     """The page's view and its pair, under the page's heading, with the progress of what is still measured. Stops the
     page where there is no pair to show: none named, a link that can't be read, one never compared here."""
     st.header(title, anchor=False)
-    if not pickers.named_models():
+    if not address.names_models():
         stored_pairs.pick_pair(page)
         flow.stop()
     try:
-        view = pickers.open_view(page)
+        view = address.open_view(page)
     except BadReference as error:
         failure(error)
         flow.stop()
@@ -67,7 +66,7 @@ def missing(pair: Pair) -> None:
     """The state 'missing': a link to a pair that was never compared here, and how to get it."""
     st.info("This pair has not been compared on this server yet.")
     if st.button("Look it up and compare", type="primary"):
-        pickers.go_compare(str(pair.base), str(pair.tuned))
+        address.go_compare(str(pair.base), str(pair.tuned))
 
 
 def holes(pair: Pair) -> None:
@@ -108,17 +107,21 @@ def _moment(pair_keys: Sequence[str]) -> tuple[int, ...]:
     return tuple(lookups.generation(key) for key in pair_keys)
 
 
-def bar(job: Progress) -> None:
+def bar(job: Progress, *, titled: bool = False) -> None:
     """One job's progress in one line, and the button that cancels it."""
     state, button = st.columns([6, 1], vertical_alignment="center")
-    state.progress(min(job.share, 1.0), text=_progress_words(job))
+    title = f"**{safe_label(job.title, 160)}**: " if titled else ""
+    if job.state == "running":
+        state.progress(min(job.share, 1.0), text=title + _progress_words(job))
+    else:
+        state.markdown(f"{title}queued behind another job")
     if button.button("Cancel", key=f"cancel-{job.job_id}", width="stretch"):
         handles.jobs().cancel(job.job_id)
         flow.again()
 
 
 def _progress_words(job: Progress) -> str:
-    words = [_STAGES.get(job.stage, "") if job.state == "running" else "queued behind another job"]
+    words = [_STAGES.get(job.stage, "working")]
     if job.stage == "fetching" and job.bytes_planned:
         words.append(f"{size(job.bytes_done)} of {size(job.bytes_planned)}")
     elif job.planned:

@@ -7,7 +7,6 @@ back before the page runs again. So the address bar is at all times the link to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
 
 import streamlit as st
 
@@ -17,72 +16,17 @@ from analysis.links import CHOICES_OF_PAGE, EDGE_OF_TOLERANCE, View
 from analysis.metrics import CATALOG
 from analysis.models import PinnedModel
 from analysis.overlaps import MEASURES
+from pages.parts import address
 from pages.parts.text import plain
 
-SCRIPT_OF_PAGE = {
-    "compare": "compare.py",
-    "pair": "pair.py",
-    "layers": "layers.py",
-    "matrix": "matrix.py",
-    "spectra": "spectra.py",
-    "overlap": "overlap.py",
-    "jobs": "jobs.py",
-}
 _RULE_TITLES = {"exact": "Exact: any change of value", "mukherjee": "Mukherjee's rule: beyond 1e-5 in bfloat16"}
 _COLOUR_TITLES = {"full": "0 to 100 %", "fitted": "range of the data"}
 
 
-def named_models() -> bool:
-    """Whether the address names any model at all; a page without one starts with a choice of stored comparisons."""
-    return "tuned" in st.query_params
-
-
-def open_view(page: str) -> View:
-    """The view that the address names, every choice written out in it from now on. Raises BadReference."""
-    query = {name: st.query_params.get_all(name) for name in st.query_params}
-    view = links.from_query(page, query)
-    complete = links.to_query(view)
-    if complete != query:
-        st.query_params.from_dict(complete)
-    return view
-
-
-def put_view(view: View) -> None:
-    """Writes the view into the address without opening it again."""
-    st.query_params.from_dict(links.to_query(view))
-
-
-def named_base(options: Sequence[PinnedModel]) -> PinnedModel:
-    """The base in the address if it is one of these, else the first."""
-    named = st.query_params.get("base", "")
-    return next((model for model in options if str(model) == named), options[0])
-
-
-def go(view: View) -> None:
-    """Opens another view. Does not return."""
-    st.switch_page(SCRIPT_OF_PAGE[view.page], query_params=links.to_query(view))
-
-
-def go_compare(base: str = "", tuned: str = "") -> None:
-    st.switch_page(SCRIPT_OF_PAGE["compare"], query_params={"base": base, "tuned": tuned})
-
-
-def link(label: str, view: View, *, help: str | None = None) -> None:
-    """A link to another view, `label` in our own words."""
-    st.page_link(SCRIPT_OF_PAGE[view.page], label=label, query_params=links.to_query(view), help=help)
-
-
-def address(view: View) -> str:
-    """The whole link to this view, as somebody else would open it."""
-    here = urlsplit(st.context.url or "http://localhost:8501/")
-    path = here.path.rstrip("/")
-    root = path.removesuffix("/" + view.page) if path.endswith("/" + view.page) else path
-    return f"{here.scheme}://{here.netloc}{root}/{links.to_link(view)}"
-
-
 def two_texts() -> tuple[str, str]:
     """The two models as typed, or as the address names them; empty until somebody asks."""
-    base, tuned = st.query_params.get("base", ""), st.query_params.get("tuned", "")
+    named = address.query()
+    base, tuned = "".join(named.get("base", ())), "".join(named.get("tuned", ()))
     for key, text in (("compare.base", base), ("compare.tuned", tuned)):
         if st.session_state.get(key) != text:
             st.session_state[key] = text
@@ -95,8 +39,8 @@ def two_texts() -> tuple[str, str]:
 
 
 def put_texts(base: str, tuned: str) -> None:
-    """Names the two models in the address, for `two_texts` to show."""
-    st.query_params.from_dict({"base": base, "tuned": tuned})
+    """Names the two models in the address, for `two_texts` to show; for callbacks."""
+    address.put({"base": [base], "tuned": [tuned]})
 
 
 def _typed() -> None:
@@ -118,7 +62,7 @@ def tolerance(view: View) -> str:
         key=key,
         format_func=lambda text: tolerance_text(float(text)),
         on_change=_chose,
-        args=("tolerance", key),
+        args=(view, "tolerance", key),
         help="Counts are exact at each position: positions are the edges of the stored histogram.",
     )
 
@@ -155,16 +99,19 @@ def two_models(view: View, labels: Sequence[str]) -> tuple[int, int]:
         format_func=lambda at: " in ".join(plain(labels[int(i)], 60) for i in at.split()),
         key=key,
         on_change=_chose_two,
-        args=(key,),
+        args=(view, key),
     )
     first, second = chosen.split()
     return int(first), int(second)
 
 
 def several(view: View, name: str, title: str, options: Sequence[str], shown: Sequence[str]) -> list[str]:
-    """Some of `options`, at most as many as the link holds; `shown` where the link names none."""
+    """Some of `options`, at most as many as the link holds; where it names none, `shown`, from now on named."""
     at_most = CHOICES_OF_PAGE[view.page][name].at_most
-    chosen = [value for value in view.many(name) if value in options] or list(shown)
+    chosen = list(view.many(name)) or list(shown)
+    if not view.many(name):
+        address.complete(links.to_query(view.choosing(name, *chosen)))
+    options = [*options, *(value for value in chosen if value not in options)]
     key = _bound(view, name, chosen)
     return st.multiselect(
         title,
@@ -173,7 +120,7 @@ def several(view: View, name: str, title: str, options: Sequence[str], shown: Se
         max_selections=at_most,
         format_func=lambda text: plain(text, 80),
         on_change=_chose_several,
-        args=(name, key),
+        args=(view, name, key),
     )
 
 
@@ -188,32 +135,30 @@ def neighbour(view: View, title: str, options: dict[str, str], chosen: str, *, p
         key=key,
         format_func=lambda text: plain(text, 60),
         on_change=_chose_neighbour,
-        args=(key, options),
+        args=(view, key, options),
         disabled=len(by_text) < 2,
     )
 
 
-def tuned_models(title: str, options: Sequence[PinnedModel], chosen: Sequence[PinnedModel], at_most: int) -> None:
-    """Some of the models tuned from one base, in the order chosen."""
-    texts = [str(model) for model in options]
-    key = "overlap.tuned"
-    st.session_state[key] = [str(model) for model in chosen if str(model) in texts]
+def tuned_models(title: str, view: View, options: Sequence[PinnedModel]) -> None:
+    """The models tuned from the view's base, those of the view chosen, in the order chosen."""
+    texts = list(dict.fromkeys(str(model) for model in (*view.tuned, *options)))
+    key = _bound(view, "tuned", [str(model) for model in view.tuned])
     st.multiselect(
         title,
         texts,
         key=key,
-        max_selections=at_most,
+        max_selections=links.MOST_TUNED,
         format_func=_pinned_label,
-        on_change=_chose_several,
-        args=("tuned", key),
+        on_change=_chose_tuned,
+        args=(view, key),
     )
 
 
-def base_model(title: str, options: Sequence[PinnedModel], chosen: PinnedModel) -> None:
-    """One of the stored base models; another choice starts the page afresh."""
-    texts = list(dict.fromkeys(str(model) for model in (*options, chosen)))
-    key = "overlap.base"
-    st.session_state[key] = str(chosen)
+def base_model(title: str, view: View, options: Sequence[PinnedModel]) -> None:
+    """The stored base models, the view's own chosen; another choice starts the page afresh."""
+    texts = list(dict.fromkeys(str(model) for model in (view.base, *options)))
+    key = _bound(view, "base", str(view.base))
     st.selectbox(title, texts, key=key, format_func=_pinned_label, on_change=_chose_base, args=(key,))
 
 
@@ -226,13 +171,13 @@ def _select(
     view: View, name: str, title: str, options: Sequence[str], words: Callable[[str], str], *, help: str | None
 ) -> str:
     key = _bound(view, name, view.one(name))
-    return st.selectbox(title, options, key=key, format_func=words, on_change=_chose, args=(name, key), help=help)
+    return st.selectbox(title, options, key=key, format_func=words, on_change=_chose, args=(view, name, key), help=help)
 
 
 def _segments(view: View, name: str, title: str, options: Sequence[str], words: Callable[[str], str]) -> str:
     key = _bound(view, name, view.one(name))
     chosen = st.segmented_control(
-        title, options, key=key, format_func=words, required=True, on_change=_chose, args=(name, key)
+        title, options, key=key, format_func=words, required=True, on_change=_chose, args=(view, name, key)
     )
     return chosen or view.one(name)
 
@@ -245,21 +190,26 @@ def _bound(view: View, name: str, value: object) -> str:
     return key
 
 
-def _chose(name: str, key: str) -> None:
-    st.query_params[name] = st.session_state[key]
+def _chose(view: View, name: str, key: str) -> None:
+    address.choose(view, name, st.session_state[key])
 
 
-def _chose_several(name: str, key: str) -> None:
-    st.query_params[name] = list(st.session_state[key])
+def _chose_several(view: View, name: str, key: str) -> None:
+    address.choose(view, name, *st.session_state[key])
 
 
-def _chose_two(key: str) -> None:
-    st.query_params["of"], st.query_params["in"] = st.session_state[key].split()
+def _chose_two(view: View, key: str) -> None:
+    of, other = st.session_state[key].split()
+    address.choose(view.choosing("of", of), "in", other)
 
 
-def _chose_neighbour(key: str, options: dict[str, str]) -> None:
-    st.query_params["name"] = options[st.session_state[key]]
+def _chose_neighbour(view: View, key: str, options: dict[str, str]) -> None:
+    address.choose(view, "name", options[st.session_state[key]])
+
+
+def _chose_tuned(view: View, key: str) -> None:
+    address.put(links.to_query(view) | {"tuned": st.session_state[key]})
 
 
 def _chose_base(key: str) -> None:
-    st.query_params.from_dict({"base": st.session_state[key]})
+    address.put({"base": [st.session_state[key]]})

@@ -10,7 +10,7 @@ from analysis.models import Pair
 from analysis.plan import Plan
 from analysis.tensors import Alignment
 from cache.jobs import Preparation
-from pages.parts import flow, handles, numbers, panels, pickers
+from pages.parts import address, flow, handles, numbers, panels, pickers
 from pages.parts.text import safe_label
 
 _KEY = "compare.prepared"
@@ -19,14 +19,15 @@ _SPARE_DISK = 5_000_000_000
 
 def prepared(base: str, tuned: str) -> Preparation:
     """What is known of the two models that were typed; looked up once, not at every rerun. Raises model errors."""
-    kept = st.session_state.get(_KEY)
-    if kept and kept[0] == (base, tuned):
-        return kept[1]
+    known = st.session_state.setdefault(_KEY, {})
+    if (base, tuned) in known:
+        return known[base, tuned]
     with st.spinner("Looking up both models"):
         found = handles.jobs().prepare(base, tuned)
     if found.pair is not None:
-        st.session_state[_KEY] = (str(found.pair.base), str(found.pair.tuned)), found
-        pickers.put_texts(str(found.pair.base), str(found.pair.tuned))
+        pinned = str(found.pair.base), str(found.pair.tuned)
+        known[base, tuned] = known[pinned] = found
+        address.complete({"base": [pinned[0]], "tuned": [pinned[1]]})
         flow.again()
     return found
 
@@ -46,7 +47,7 @@ def show(found: Preparation, tuned: str) -> None:
     _coverage(found.alignment)
     if _is_complete(found.pair, found.alignment):
         st.success("This pair is compared already, at exactly these commits.")
-        pickers.link("Open it", view_of("pair", found.pair.base, found.pair.tuned))
+        address.link("Open it", view_of("pair", found.pair.base, found.pair.tuned))
         return
     if found.alignment.pairs:
         _start(found.pair, found)
@@ -81,7 +82,7 @@ def _start(pair: Pair, found: Preparation) -> None:
     spectra = box.checkbox("Singular values too (rank, spectra); they take most of the time", value=True)
     if button.button("Start", type="primary", width="stretch"):
         handles.jobs().submit(pair, Plan(spectra=spectra))
-        pickers.go(view_of("pair", pair.base, pair.tuned))
+        address.go(view_of("pair", pair.base, pair.tuned))
 
 
 def _cost(found: Preparation) -> str:

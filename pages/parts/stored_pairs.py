@@ -10,7 +10,7 @@ from analysis.labels import rough_count
 from analysis.links import view_of
 from analysis.models import PinnedModel
 from cache.records import StoredPair
-from pages.parts import handles, lookups, pickers
+from pages.parts import address, handles, lookups, runs
 from pages.parts.text import safe_label
 
 
@@ -19,12 +19,12 @@ def pick_pair(page: str) -> None:
     pairs = handles.store().pairs()
     if not pairs:
         st.info("Nothing is compared on this server yet.")
-        st.page_link(pickers.SCRIPT_OF_PAGE["compare"], label="Compare two models")
+        address.page_link("Compare two models", "compare")
         return
     st.write("Which comparison?")
     chosen = pair_table(pairs, key=f"{page}.pairs")
     if chosen:
-        pickers.go(view_of(page, chosen.pair.base, chosen.pair.tuned))
+        address.go(view_of(page, chosen.pair.base, chosen.pair.tuned))
 
 
 def pair_table(pairs: Sequence[StoredPair], *, key: str) -> StoredPair | None:
@@ -51,7 +51,7 @@ def pair_table(pairs: Sequence[StoredPair], *, key: str) -> StoredPair | None:
         column_config={
             "unchanged (exact)": st.column_config.NumberColumn(format="%.4f %%"),
             "measured": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1),
-            "last measured": st.column_config.DatetimeColumn(format="YYYY-MM-DD HH:mm"),
+            "last measured": st.column_config.DatetimeColumn("last measured (UTC)", format="YYYY-MM-DD HH:mm"),
         },
     )
     cells = event["selection"]["cells"]
@@ -61,9 +61,8 @@ def pair_table(pairs: Sequence[StoredPair], *, key: str) -> StoredPair | None:
 def families(of_base: Mapping[PinnedModel, Sequence[PinnedModel]]) -> None:
     """Links to the overlap of what was tuned from one base, where there are at least two."""
     for base, tuned in of_base.items():
-        view = view_of("overlap", base, *tuned[:3])
-        n = "all" if len(tuned) <= 3 else "3 of"
-        pickers.link(f"Overlap of {n} {len(tuned)} models tuned from {safe_label(base.title, 60)}", view)
+        label = f"Overlap of the {len(tuned)} models tuned from {safe_label(base.title, 60)}"
+        address.link(label, view_of("overlap", base, *runs.to_begin_with(base, tuned)))
 
 
 def _unchanged(pair: StoredPair) -> float | None:

@@ -6,6 +6,10 @@ import re
 
 from analysis.labels import shorten, visible
 
+# Streamlit makes links of 'www.', 'https://' and 'name@host' after Markdown was read, whatever was escaped: an
+# invisible joiner behind them keeps that from happening.
+_WOULD_LINK = re.compile(r"(?i)(www(?=\.)|https?:(?=//)|@(?=[-\w]+\.))")
+_JOINER = "\u2060"
 _PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
 
 
@@ -16,4 +20,5 @@ def plain(text: str, limit: int = 200) -> str:
 
 def safe_label(text: str, limit: int = 200) -> str:
     """`text` as Markdown that shows it letter by letter: no link, image, emphasis, directive or hidden character."""
-    return _PUNCTUATION.sub(r"\\\1", shorten(visible(text), limit))
+    kept = _WOULD_LINK.sub(rf"\1{_JOINER}", shorten(visible(text), limit))
+    return _PUNCTUATION.sub(r"\\\1", kept)

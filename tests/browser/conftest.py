@@ -27,7 +27,13 @@ from tests.hub.builders import BFloat16, llama, model_files, tuned_from, write_m
 from tests.hub.loopback import LoopbackHub
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HOSTILE = ("<img src=x onerror=alert(1)>", "__proto__", "![x](http://elsewhere.example/p.png)", "www.elsewhere.example")
+HOSTILE = (
+    "<img src=x onerror=alert(1)>",
+    "__proto__",
+    "![x](http://far.example/p.png)",
+    "www.far.example",
+    "me@far.example",
+)
 PATIENCE = 40_000  # milliseconds: the machine may be busy, and the first page brings 5 MB of scripts
 expect.set_options(timeout=PATIENCE)
 _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")

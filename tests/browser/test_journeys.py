@@ -36,6 +36,32 @@ def test_from_two_pasted_models_to_a_link_that_a_colleague_opens(server: Server,
     assert steps.numbers(colleague) == seen
 
 
+def test_back_from_a_matrix_leads_to_the_heatmap_and_stays_there(server: Server, visitor: Visitor):
+    page = visitor()
+    steps.compare(page, server, "./runs/base", "./runs/seed-1")
+    steps.go(page, "Layers")
+    for module in ("mlp.down_proj", "self_attn.q_proj"):
+        steps.click_cell(page, layer="1", module=module)
+        page.wait_for_url("**/matrix?*")
+        expect(page.get_by_role("heading", name=f"model.layers.1.{module}.weight")).to_be_visible()
+        page.go_back()
+        expect(page.get_by_role("heading", name="Layers and matrices")).to_be_visible()
+        page.wait_for_timeout(1500)
+        assert "/layers?" in page.url
+
+
+def test_a_click_on_a_stored_comparison_opens_it(server: Server, visitor: Visitor):
+    page = visitor()
+    steps.compare(page, server, "./runs/base", "./runs/seed-1")
+    steps.go(page, "Compare")
+    table = page.get_by_test_id("stDataFrame")
+    expect(table).to_be_visible()
+    page.wait_for_timeout(1000)
+    table.click(position={"x": 60, "y": 50})
+    page.wait_for_url("**/pair?*")
+    expect(page.get_by_role("heading", name="Overview")).to_be_visible()
+
+
 def test_the_tuned_models_card_offers_its_base(server: Server, visitor: Visitor):
     page = visitor()
     steps.look_up(page, server, "", "team/tuned")
@@ -102,10 +128,12 @@ def test_hostile_names_are_only_text(server: Server, visitor: Visitor):
     steps.go(page, "Layers")
     ticks = steps.chart(page).locator(".ytick").all_text_contents()
     assert set(ticks) == set(HOSTILE)
-    steps.click_cell(page, layer="outside", module="www.elsewhere.example")
-    page.wait_for_url("**/matrix?*")
-    expect(page.get_by_role("heading", name="www.elsewhere.example")).to_be_visible()
-    assert page.locator("a[href*=elsewhere], img[src*=elsewhere], img[src=x]").count() == 0
+    for name in ("www.far.example", "me@far.example"):
+        steps.click_cell(page, layer="outside", module=name)
+        page.wait_for_url("**/matrix?*")
+        expect(page.get_by_role("heading").filter(has_text="far.example")).to_be_visible()
+        assert page.locator("a[href*='//'], a[href^=mailto], img[src*='far.example'], img[src=x]").count() == 0
+        page.go_back()
     steps.go(page, "Spectra")
     steps.chart(page)
 

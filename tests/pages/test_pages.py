@@ -12,7 +12,7 @@ from streamlit.testing.v1 import AppTest
 from analysis import rollup
 from analysis.labels import count, percent
 from analysis.links import View, to_query, view_of
-from analysis.models import Pair
+from analysis.models import Pair, PinnedModel
 from tests.analysis.by_hand import measured, small_model
 from tests.pages.conftest import BASE, HOSTILE_NAME, SEEDS, put_pair
 
@@ -71,6 +71,14 @@ def test_a_choice_is_written_into_the_address(pair: Pair):
 def test_the_address_decides_what_a_widget_shows(pair: Pair):
     app = opened(view_of("layers", pair.base, pair.tuned, metric="rank"))
     assert app.selectbox(key="layers.metric").value == "rank"
+
+
+def test_the_link_to_copy_names_what_is_shown_also_where_the_page_chose_it(pair: Pair):
+    app = opened(view_of("spectra", pair.base, pair.tuned))
+    shown = app.multiselect(key="spectra.matrix").value
+    assert shown
+    assert query(app)["matrix"] == shown
+    assert all(f"matrix={name}" in app.code[0].value for name in shown)
 
 
 def test_matrix_page_shows_the_tensor_of_the_link_and_leads_to_its_neighbours(pair: Pair):
@@ -134,6 +142,12 @@ def test_overlap_without_models_starts_with_a_stored_family(two_runs: tuple[Pair
     app = opened(page="overlap")
     assert query(app)["base"] == [str(BASE)]
     assert sorted(query(app)["tuned"]) == sorted(str(model) for model in SEEDS)
+
+
+def test_overlap_starts_with_the_models_whose_overlap_is_counted(current, two_runs: tuple[Pair, Pair]):
+    third = PinnedModel("hub", "org/tuned-3", "3" * 40)
+    put_pair(current, Pair(BASE, third), small_model(), seed=9)
+    assert set(query(opened(page="overlap"))["tuned"]) == {str(model) for model in SEEDS}
 
 
 def test_overlap_of_one_model_asks_for_another(two_runs: tuple[Pair, Pair]):
