@@ -7,6 +7,7 @@ import threading
 
 from analysis.errors import SubnetscopeError
 from analysis.models import Pair
+from analysis.plan import Plan
 from cache.instance import Instance
 from cache.jobs import Preparation
 from cache.settings import DEMO_FOLDER
@@ -35,8 +36,9 @@ def _seed(instance: Instance) -> None:
     prepared: dict[str, Preparation] = {}
     try:
         for text in members():
-            prepared[text] = instance.jobs.prepare(f"./demo/{BASE}", text)
-            instance.jobs.submit(prepared[text])
+            found = prepared[text] = instance.jobs.prepare(f"./demo/{BASE}", text)
+            if found.pair is not None and instance.store.holes(found.pair.key, Plan()):
+                instance.jobs.submit(found)
         pairs = [prepared[f"./demo/{name}"].pair for name in SEEDS if f"./demo/{name}" in prepared]
         _count_overlap(instance, [pair for pair in pairs if pair is not None])
     except SubnetscopeError:
@@ -44,5 +46,6 @@ def _seed(instance: Instance) -> None:
 
 
 def _count_overlap(instance: Instance, pairs: list[Pair]) -> None:
-    if len(pairs) >= 2:
+    tuned = tuple(pair.tuned.key for pair in pairs)
+    if len(pairs) >= 2 and not instance.store.regions(pairs[0].base.key, tuned, "exact"):
         instance.jobs.submit_overlap(pairs[0].base, [pair.tuned for pair in pairs])

@@ -21,7 +21,7 @@ ROOM_OF_LIBRARY = {
     "torch": ("analysis/elementwise/", "analysis/spectral.py", "analysis/measure.py", "cache/backends/measure.py"),
     "numba": ("analysis/elementwise/",),
     "plotly": ("analysis/figures/",),
-    "duckdb": ("cache/database.py", "cache/migrations.py", "cache/store.py", "cache/database_errors.py"),
+    "duckdb": ("cache/database.py", "cache/batch.py", "cache/migrations.py", "cache/database_errors.py"),
     "huggingface_hub": ("cache/hub/", "cache/hub.py"),
     "streamlit": ("app.py", "pages/"),
     "safetensors": (),
