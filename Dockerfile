@@ -1,6 +1,7 @@
 # The app as an image. torch's CUDA libraries come with its wheel, so one image serves CPU and GPU hosts:
 #   docker build -t subnetscope .
-#   docker run --gpus all -p 8501:8501 -v subnetscope:/data -v "$HOME/.cache/huggingface:/hub" subnetscope
+#   docker run --gpus all -p 127.0.0.1:8501:8501 -v subnetscope-data:/data -v subnetscope-hub:/hub subnetscope
+# A folder of the host in place of a volume must be writable for uid 10001.
 FROM python:3.11-slim
 
 ENV PYTHONUNBUFFERED=1 \

@@ -3,8 +3,9 @@
     python cli.py compare BASE TUNED [--json FILE]
     python cli.py overlap BASE TUNED TUNED [TUNED ...] [--json FILE]
 
-Exit codes: 0 done; 1 done with gaps, or something unforeseen; 2 the command line; 3 a model; 4 the Hub did not answer;
-5 the weight files; 6 the pair cannot be compared; 7 the store; 8 the machine; 130 interrupted.
+Exit codes: 0 done; 1 something unforeseen; 2 the command line; 3 a model; 4 the Hub did not answer; 5 the weight files;
+6 the pair cannot be compared; 7 the store; 8 the machine; 10 done, but some tensors could not be measured; 130
+interrupted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 from tqdm import tqdm
 
 from analysis import report
-from analysis.errors import BadReference, SubnetscopeError
+from analysis.errors import BadReference, ResourceError, SubnetscopeError
 from analysis.measurements import MASK_RULES, RULES
 from analysis.models import Pair
 from analysis.plan import Plan
@@ -32,6 +33,8 @@ from cache.settings import Settings
 from cache.store import Store
 
 _POLL_SECONDS = 0.1
+_MOST_TUNED = 8
+DONE_WITH_GAPS = 10
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except SubnetscopeError as error:
-        print(f"{options.program}: {error}", file=sys.stderr)
+        print(f"{options.program}: {_shown(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"{options.program}: interrupted; what was measured is kept", file=sys.stderr)
@@ -76,20 +79,25 @@ def _compare(options: argparse.Namespace) -> int:
         plan = Plan(spectra=not options.no_spectra)
         _watch(jobs, jobs.submit(pair, plan))
         alignment, tallies = store.alignment(pair.key), store.tallies(pair.key, arrays=False)
-        spectra, gaps = (store.spectra(pair.key) if plan.spectra else {}), store.gaps(pair.key)
+        spectra = store.spectra(pair.key) if plan.spectra else {}
+        kinds = ("tally", "spectrum") if plan.spectra else ("tally",)
+        gaps = {place: reason for place, reason in store.gaps(pair.key).items() if place[0] in kinds}
         if options.json:
             _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps))
         if str(options.json) != "-":
             _print_headline(pair, headline(alignment, tallies, spectra, spectra_planned=plan.spectra))
             print(f"  compared               {_covered(report.coverage(alignment, tallies))}")
         for (kind, name), reason in gaps.items():
-            print(f"  no {kind} of {name}: {reason}", file=sys.stderr)
-        return 1 if gaps else 0
+            print(f"  no {kind} of {_shown(name)}: {reason}", file=sys.stderr)
+        return DONE_WITH_GAPS if gaps else 0
 
 
 def _overlap(options: argparse.Namespace) -> int:
     if len(options.tuned) < 2:
         raise BadReference("Only one tuned model was named", expected="Two or more tuned models of one base")
+    if len(options.tuned) > _MOST_TUNED:
+        expected = f"At most {_MOST_TUNED}: the regions double with each"
+        raise BadReference(f"{len(options.tuned)} tuned models were named", expected=expected)
     with _working(options) as (store, jobs):
         pairs = [_prepare(jobs, options.base, tuned) for tuned in options.tuned]
         for pair in pairs:
@@ -106,7 +114,9 @@ def _overlap(options: argparse.Namespace) -> int:
         if str(options.json) != "-":
             for rule in MASK_RULES:
                 _print_overlap(venn(rule, [model.title for model in tuned], regions[rule], tallies))
-        return 1 if not_counted else 0
+        for name in not_counted:
+            print(f"  not counted, since not all models have it in one shape: {_shown(name)}", file=sys.stderr)
+        return 0
 
 
 @contextmanager
@@ -116,9 +126,10 @@ def _working(options: argparse.Namespace) -> Iterator[tuple[Store, Jobs]]:
     if options.device:
         settings = dataclasses.replace(settings, device=options.device)
     file = options.store or settings.data_dir / "terminal.duckdb"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if options.store:
-        settings = dataclasses.replace(settings, data_dir=file.parent)
+    _make_folder(file)
+    settings = dataclasses.replace(settings, store_file=file.absolute())
+    if options.json and str(options.json) != "-":
+        _make_folder(options.json)  # before the work, not after it
     with Store.open(file) as store:
         jobs = Jobs(store, settings, any_folder=True)
         jobs.start(resume=False)
@@ -126,6 +137,18 @@ def _working(options: argparse.Namespace) -> Iterator[tuple[Store, Jobs]]:
             yield store, jobs
         finally:
             jobs.stop()
+
+
+def _make_folder(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError(f"'{file.parent}' cannot be made ({error.strerror})", do="Name another place") from error
+
+
+def _shown(text: str) -> str:
+    """Text of strangers for a terminal: what steers it, and line breaks, written out."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _prepare(jobs: Jobs, base: str, tuned: str) -> Pair:
@@ -216,8 +239,11 @@ def _write(file: Path, document: dict[str, Any]) -> None:
     text = json.dumps(document, allow_nan=False)
     if str(file) == "-":
         print(text)
-    else:
+        return
+    try:
         file.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ResourceError(f"'{file}' cannot be written ({error.strerror})", do="Name another file") from error
 
 
 if __name__ == "__main__":

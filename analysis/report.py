@@ -37,8 +37,8 @@ def comparison(
             "entries": sum(tally.entries for tally in known),
             "nonfinite": sum(tally.nonfinite for tally in known),
             "unchanged": {rule: sum(tally.unchanged(rule) for tally in known) for rule in RULES},
-            "frobenius_update": math.sqrt(sum(tally.update_square_sum for tally in known)),
-            "frobenius_base": math.sqrt(sum(tally.base_square_sum for tally in known)),
+            "frobenius_update": _number(math.sqrt(sum(tally.update_square_sum for tally in known))),
+            "frobenius_base": _number(math.sqrt(sum(tally.base_square_sum for tally in known))),
         },
         "tensors": [
             tensor(entry, tallies.get(entry.name), spectra.get(entry.name), _reasons(entry.name, gaps))
@@ -91,7 +91,7 @@ def tensor(
     return fields | {
         "rank": spectrum.rank if spectrum is not None else None,
         "rank_interval": [spectrum.rank_low, spectrum.rank_high] if spectrum is not None else None,
-        "rank_tolerance": spectrum.tolerance if spectrum is not None else None,
+        "rank_tolerance": _number(spectrum.tolerance) if spectrum is not None else None,
         "stable_rank": _number(summary.get("stable_rank", math.nan)),
         "effective_rank": _number(summary.get("effective_rank", math.nan)),
         "singular_values": [float(v) for v in spectrum.singular_values] if spectrum is not None else None,

@@ -26,6 +26,7 @@ Of = Literal["update", "base", "tuned"]
 DIRECT_UP_TO = 640  # short side; below this the direct SVD costs well under a second
 DECIDED_DIRECTLY_UP_TO = 2048  # short side; below this a doubtful rank is settled by the direct SVD
 MAX_SHORT_SIDE = 20_480  # its Gram matrix in float64 takes 3.4 GB
+_NOT_FINITE = "it has entries that are not finite, or too large for a float32 update"
 _SVD_ERROR = 1e-5  # of the largest value: what float32 SVDs were seen to be off by, docs/methods.md
 
 
@@ -45,7 +46,7 @@ def spectrum(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of = "update"
         return _direct(_whole(blocks(), of), of, shape)
     gram = _gram(blocks(), of, shape)
     if not bool(torch.isfinite(gram).all()):
-        return _refused(of, shape, "it has entries that are not finite")
+        return _refused(of, shape, _NOT_FINITE)
     values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
     result = _ranked(values, of, shape, "gram float64")
     doubtful = result.rank_low != result.rank_high
@@ -56,7 +57,7 @@ def spectrum(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of = "update"
 
 def _direct(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
     if not bool(torch.isfinite(matrix).all()):
-        return _refused(of, shape, "it has entries that are not finite")
+        return _refused(of, shape, _NOT_FINITE)
     return _ranked(torch.linalg.svdvals(matrix).cpu().numpy(), of, shape, "svd float32")
 
 
@@ -86,7 +87,8 @@ def _refused(of: Of, shape: Geometry, reason: str) -> Spectrum:
 def _value(before: Tensor, after: Tensor, of: Of) -> Tensor:
     """The block whose spectrum is asked for, in float32 after an exact upcast; a copy, since blocks may be reused."""
     if of == "update":
-        return after.float() - before.float()
+        wide = torch.float64 if torch.float64 in (before.dtype, after.dtype) else torch.float32
+        return (after.to(wide) - before.to(wide)).float()
     return (before if of == "base" else after).to(torch.float32, copy=True)
 
 

@@ -124,13 +124,13 @@ def _why_not(before: TensorInfo, after: TensorInfo) -> str:
     return "no entries" if before.parameters == 0 else ""
 
 
-_LAYER = re.compile(r"(?:^|\.)(?:\w*layers?|h|\w*blocks?)\.(\d+)(?=\.)")
+_LAYER = re.compile(r"(?:^|\.)(?:\w*layers?|h|\w*blocks?)\.(\d{1,6})(?=\.)")
 # Stacks whose layers are *the* layers; any other stack (a vision tower, a decoder beside an encoder) keeps its name.
 _MAIN_STACKS = {
     "layers", "h", "model.layers", "transformer.h", "gpt_neox.layers", "model.decoder.layers", "bert.encoder.layer",
     "encoder.layer", "roberta.encoder.layer", "model.language_model.layers", "language_model.model.layers",
 }  # fmt: skip
-_EXPERT = re.compile(r"(?<=experts\.)(\d+)(?=\.)")
+_EXPERT = re.compile(r"(?<=experts\.)(\d{1,6})(?=\.)")
 
 # The first pattern found in the module's name names its block; written from the field's common names.
 _BLOCK_OF_PATTERN = {

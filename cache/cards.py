@@ -40,7 +40,7 @@ def read_card(text: bytes) -> dict[str, object]:
         return {}
     try:
         found = yaml.safe_load(block[1])
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 

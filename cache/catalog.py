@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
 from analysis.errors import WeightsError
-from analysis.models import ModelRef
+from analysis.models import ModelRef, parse_model
 from analysis.tensors import TensorInfo
 from cache import folders, hub, weights
 from cache.found import FileEntry, FoundModel
 from cache.settings import Settings
 
-__all__ = ["FileEntry", "FoundModel", "bytes_to_fetch", "fetch", "find", "list_tensors", "suggest_base"]
+__all__ = ["FileEntry", "FoundModel", "bytes_to_fetch", "fetch", "find", "list_tensors", "reference", "suggest_base"]
+
+
+def reference(text: str, *, any_folder: bool = False) -> ModelRef:
+    """What `text` names. In the terminal (`any_folder`) whatever is a folder there is one, however it is written."""
+    plain = text.strip()
+    if any_folder and plain and os.path.isdir(plain):  # noqa: PTH112 (false, not an error, for a name that is too long)
+        path = plain if plain.startswith(("/", "./", "../")) else f"./{plain}"
+        return ModelRef("folder", path.rstrip("/") or "/")
+    return parse_model(text)
 
 
 def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> FoundModel:
     """The model that `ref` names, pinned. With `any_folder` (the terminal) every folder of this machine may be named,
     and 'org/name' is a folder where one is there. Raises ModelError."""
-    ref = _as_folder(ref) if any_folder else ref
     if ref.where == "folder":
         return folders.find(ref, settings, any_folder=any_folder)
     return hub.find(ref, settings)
@@ -51,14 +60,6 @@ def fetch(found: FoundModel, files: Collection[str], settings: Settings, on_byte
 
 def suggest_base(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> str | None:
     """What the model says it was tuned from, as text for the other field; None if it says nothing usable."""
-    ref = _as_folder(ref) if any_folder else ref
     if ref.where == "folder":
         return folders.suggest_base(ref, settings, any_folder=any_folder)
     return hub.suggest_base(ref, settings)
-
-
-def _as_folder(ref: ModelRef) -> ModelRef:
-    """In the terminal 'runs/step-100' is a folder if there is one, as for other programs."""
-    if ref.where == "hub" and not ref.revision and Path(str(ref)).is_dir():
-        return ModelRef("folder", f"./{ref}")
-    return ref

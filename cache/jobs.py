@@ -14,9 +14,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from analysis.cost import seconds
-from analysis.errors import BadReference, SubnetscopeError
+from analysis.errors import BadReference, HubUnreachable, SubnetscopeError, WorkerDied
 from analysis.models import Pair, PinnedModel, parse_model
 from analysis.plan import Plan
 from analysis.tensors import Alignment
@@ -30,6 +31,8 @@ from cache.work import Cancelled, Job, compare, overlap, titled
 log = logging.getLogger(__name__)
 
 _WORK_OF_KIND = {"compare": compare, "overlap": overlap}
+_PREPARED_AT_ONCE = 4
+_PREPARE_SECONDS = 180
 _KEPT_ENDED = 200  # jobs whose last progress is still answered from memory
 
 
@@ -59,6 +62,7 @@ class Jobs:
         self._record_of_id: dict[str, JobRecord] = {}
         self._queue_of_kind: dict[str, queue.SimpleQueue[Job | None]] = {k: queue.SimpleQueue() for k in _WORK_OF_KIND}
         self._lanes: list[threading.Thread] = []
+        self._preparing = threading.BoundedSemaphore(_PREPARED_AT_ONCE)
         self._stopping = False
 
     def start(self, *, resume: bool = True) -> None:
@@ -88,14 +92,15 @@ class Jobs:
         if not tuned.strip():
             raise BadReference("No fine-tuned model was named", do="Paste its id, and that of its base")
         for text in (base, tuned):
-            if text.strip():
+            if text.strip() and not self._any_folder:
                 parse_model(text)  # a slip of the pen is answered without a child
         request = {"base": base, "tuned": tuned, "any_folder": self._any_folder}
-        [message] = Child("cache.backends.prepare", request, network=True).messages()
+        message = self._looked_up(request)
         if "alignment" not in message:
             return Preparation(None, None, None, None, message["suggested_base"])
-        pair = Pair(message["base"].pinned, message["tuned"].pinned)
-        base_card, tuned_card, alignment = message["base_card"], message["tuned_card"], message["alignment"]
+        pair = Pair(message["base"], message["tuned"])
+        base_card, tuned_card = (_as_stored(message[f"{side}_card"]) for side in ("base", "tuned"))
+        alignment = message["alignment"]
         self._store.register(pair, base_card, tuned_card, alignment).result()
         tallies, whole = self._estimate(pair, alignment)
         return Preparation(
@@ -108,14 +113,33 @@ class Jobs:
             disk_free=message["disk_free"],
             seconds_estimated=whole,
             seconds_for_tallies=tallies,
-            notes=_notes(pair, message["tuned"].base_model),
+            notes=_notes(pair, message["declared_base"]),
         )
+
+    def _looked_up(self, request: dict[str, Any]) -> dict[str, Any]:
+        """The answer of a prepare child. A few run at a time, and none for ever: anybody may ask."""
+        with self._preparing:
+            child = Child("cache.backends.prepare", request, network=True)
+            deadline = threading.Timer(_PREPARE_SECONDS, child.kill)
+            deadline.start()
+            try:
+                [message] = child.messages()
+            except WorkerDied as death:
+                if deadline.is_alive():
+                    raise
+                saw = f"Looking up both models took longer than {_PREPARE_SECONDS} seconds"
+                raise HubUnreachable(saw, do="Try again; if it stays so, the Hub or a disk is slow") from death
+            finally:
+                deadline.cancel()
+        return message
 
     def submit(self, wanted: Preparation | Pair, plan: Plan | None = None) -> str:
         """The id of the job that measures this pair: a new one, or the one that is at it already."""
         pair = wanted.pair if isinstance(wanted, Preparation) else wanted
         if pair is None:
             raise BadReference("No base was named", do="Name the model that the tuned one was trained from")
+        if self._store.gaps(pair.key) and not self._is_working(pair.key):
+            self._store.forget_gaps(pair.key).result()  # asked for anew: what failed is tried again
         return self._submit("compare", (pair,), plan or Plan())
 
     def submit_overlap(self, base: PinnedModel, tuned: Sequence[PinnedModel]) -> str:
@@ -145,7 +169,7 @@ class Jobs:
         if job is None or job.meter.state in ENDED:
             return
         job.cancel()
-        if job.meter.state == "queued":
+        if job.meter.drop():
             self._ended(job, "cancelled")
 
     def wait(self, job_id: str, timeout: float | None = None) -> Progress:
@@ -157,6 +181,9 @@ class Jobs:
     def _known(self) -> list[Job]:
         with self._lock:
             return list(self._job_of_id.values())
+
+    def _is_working(self, pair_key: str) -> bool:
+        return pair_key in self._keys_in_use()
 
     def _keys_in_use(self) -> set[str]:
         return {key for progress in self.active() for key in progress.pair_keys}
@@ -170,7 +197,12 @@ class Jobs:
             request = json.dumps({"pairs": [_pair_text(pair) for pair in pairs], "plan": asdict(plan)})
             record = JobRecord(job_id, kind, request, "queued", _now())
             job = self._remember(record, pairs, plan)
-        self._store.put_job(record).result()  # before the lane sees it, whose own entries must come later
+        try:
+            self._store.put_job(record).result()  # before the lane sees it, whose own entries must come later
+        except SubnetscopeError:
+            with self._lock:
+                del self._job_of_id[job_id], self._record_of_id[job_id]
+            raise
         self._queue_of_kind[kind].put(job)
         return job_id
 
@@ -185,19 +217,23 @@ class Jobs:
         return job
 
     def _resume(self, record: JobRecord) -> None:
-        request = json.loads(record.request)
-        pairs = tuple(_pair_of_text(texts) for texts in request["pairs"])
+        try:
+            request = json.loads(record.request)
+            pairs, plan = tuple(_pair_of_text(texts) for texts in request["pairs"]), Plan(**request["plan"])
+        except (ValueError, TypeError, KeyError, SubnetscopeError):
+            log.warning("job %s was written by another version and is given up", record.id)
+            self._store.put_job(replace(record, state="failed", ended_at=_now())).result()
+            return
         with self._lock:
-            job = self._remember(replace(record, state="queued"), pairs, Plan(**request["plan"]))
+            job = self._remember(replace(record, state="queued"), pairs, plan)
         self._queue_of_kind[record.kind].put(job)
 
     def _run_lane(self, kind: str) -> None:
         while (job := self._queue_of_kind[kind].get()) is not None and not self._stopping:
-            if job.meter.state == "queued":
+            if job.meter.start():
                 self._run(job)
 
     def _run(self, job: Job) -> None:
-        job.meter.start()
         self._record(job, state="running", started_at=_now())
         try:
             _WORK_OF_KIND[job.kind](job, self._store, self._settings)
@@ -250,6 +286,11 @@ def _notes(pair: Pair, declared_base: str | None) -> tuple[str, ...]:
     if declared_base and pair.base.title not in declared_base and declared_base not in pair.base.title:
         notes.append(f"The tuned model's card names '{declared_base}' as its base, not '{pair.base.title}'.")
     return tuple(notes)
+
+
+def _as_stored(card: ModelCard) -> ModelCard:
+    """The card as it comes back from the store, so that the same again is recognised."""
+    return replace(card, config=json.loads(json.dumps(card.config)))
 
 
 def _pair_text(pair: Pair) -> list[str]:

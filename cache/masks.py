@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,6 +32,7 @@ Bits = NDArray[np.uint8]
 CHUNK_BYTES = 4 * 1024**2  # bits of one frame, before compression
 _BLOCK_BYTES = 32 * 1024  # of each mask, while counting: all 2**k intersections stay in the cache
 _LEFTOVER_SECONDS = 3600
+_PAIR_KEY = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def enforce_quota(masks_dir: Path, quota: int, in_use: Iterable[str] = ()) -> li
     if not masks_dir.is_dir():
         return []
     _sweep_leftovers(masks_dir)
-    folders = [entry for entry in masks_dir.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    folders = [folder for folder in masks_dir.iterdir() if _is_ours(folder)]
     bytes_of_folder = {folder: sum(_size_and_age(file)[0] for file in folder.iterdir()) for folder in folders}
     total, removed = sum(bytes_of_folder.values()), []
     for folder in sorted(
@@ -123,6 +125,15 @@ def enforce_quota(masks_dir: Path, quota: int, in_use: Iterable[str] = ()) -> li
         total -= bytes_of_folder[folder]
         removed.append(folder.name)
     return removed
+
+
+def _is_ours(folder: Path) -> bool:
+    """A pair's folder that holds masks and nothing else: whatever somebody else put here is never removed."""
+    return bool(_PAIR_KEY.fullmatch(folder.name)) and folder.is_dir() and all(map(_is_mask, folder.iterdir()))
+
+
+def _is_mask(file: Path) -> bool:
+    return file.is_file() and (file.suffix == ".mask" or file.name.endswith(".tmp"))
 
 
 def n_bytes(entries: int) -> int:
@@ -210,7 +221,7 @@ def _sweep_leftovers(masks_dir: Path) -> None:
     """Removes what killed processes left: folders on their way out, and unfinished files nobody writes any more."""
     for leaving in masks_dir.glob(".*.leaving"):
         shutil.rmtree(leaving, ignore_errors=True)
-    for unfinished in masks_dir.glob("*/.*.tmp"):
+    for unfinished in masks_dir.glob(f"{'[0-9a-f]' * 16}/.*.mask.*.tmp"):
         if _size_and_age(unfinished)[1] > _LEFTOVER_SECONDS:
             unfinished.unlink(missing_ok=True)
 

@@ -61,9 +61,21 @@ class Meter:
         self._device = self._tensor = ""
         self._error: SubnetscopeError | None = None
 
-    def start(self) -> None:
+    def start(self) -> bool:
+        """Whether the job may run: it was queued until now."""
         with self._lock:
+            if self._state != "queued":
+                return False
             self._state, self._stage, self._started = "running", "starting", time.monotonic()
+            return True
+
+    def drop(self) -> bool:
+        """Whether the job was still queued: now it will not start."""
+        with self._lock:
+            if self._state != "queued":
+                return False
+            self._state = "cancelled"
+            return True
 
     def enter(self, stage: Stage, *, bytes_planned: int = 0) -> None:
         with self._lock:

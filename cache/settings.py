@@ -35,14 +35,16 @@ class Settings:
     memory_budget: int  # bytes a worker may use for blocks of tensors
     endpoint: str  # without a trailing '/'
     threads: int
+    store_file: Path | None = None  # where the store is not the data folder's own
 
     @property
     def store_path(self) -> Path:
-        return self.data_dir / "store.duckdb"
+        return self.store_file or self.data_dir / "store.duckdb"
 
     @property
     def masks_dir(self) -> Path:
-        return self.data_dir / "masks"
+        """Beside the store, under its name: two stores never share masks, and nothing else is in it."""
+        return self.store_path.with_suffix(".masks")
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ, *, data_dir: Path | None = None) -> Settings:

@@ -196,6 +196,10 @@ class Store:
         )
         return {(kind, name): reason for kind, name, reason in found}
 
+    def forget_gaps(self, key: str) -> Future[None]:
+        """A future that is done when every gap of this pair is a hole again: a new try, maybe with more memory."""
+        return self._database.write({}, deletes=[Delete("gaps", {"pair_key": key})], touches=(key, PAIRS))
+
     # Overlap: regions by base and tuned models, masks by pair
 
     def put_regions(self, base_key: str, tuned_keys: Sequence[str], name: str, regions: Regions) -> Future[None]:

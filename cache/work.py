@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,13 +51,13 @@ class Job:
     ) -> None:
         """Feeds every message of a new child to `on_message`. Raises Cancelled, the child's error, or WorkerDied."""
         with self._lock:
-            self._raise_if_cancelled()
+            self.raise_if_cancelled()
             self._child = Child(module, request, network=network)
         try:
             for message in self._child.messages():
                 on_message(message)
         except WorkerDied:
-            self._raise_if_cancelled()
+            self.raise_if_cancelled()
             raise
         finally:
             with self._lock:
@@ -73,7 +74,7 @@ class Job:
     def cancelled(self) -> bool:
         return self._cancelled
 
-    def _raise_if_cancelled(self) -> None:
+    def raise_if_cancelled(self) -> None:
         if self._cancelled:
             raise Cancelled
 
@@ -119,6 +120,11 @@ def overlap(job: Job, store: Store, settings: Settings) -> None:
 
 def fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *, masks_too: bool = False) -> None:
     """Fetches and measures until no hole of `pair` is left; a tensor that keeps killing its worker becomes a gap."""
+    with _alone(job, pair.key):
+        _fill(job, pair, plan, store, settings, masks_too=masks_too)
+
+
+def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *, masks_too: bool) -> None:
     alignment = store.alignment(pair.key)
     if not alignment.pairs:
         raise NothingToCompare(
@@ -145,6 +151,21 @@ def fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *, 
                 _give_up(feed.current, pair, store, death, masks_too=masks_too)
         finally:
             _wait_for(feed.written)
+
+
+_lock_of_key: dict[str, threading.Lock] = {}
+
+
+@contextmanager
+def _alone(job: Job, key: str) -> Iterator[None]:
+    """No other job measures this pair meanwhile; the second one then finds what the first has left."""
+    lock = _lock_of_key.setdefault(key, threading.Lock())
+    while not lock.acquire(timeout=0.2):
+        job.raise_if_cancelled()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _give_up(hole: Hole | None, pair: Pair, store: Store, death: WorkerDied, *, masks_too: bool) -> None:
@@ -199,11 +220,10 @@ class _Feed:
             self.current = message["hole"]
             self.job.meter.begin(message["hole"].name, "tallies" if message["hole"].kind == "tally" else "spectra")
         elif message["event"] == "measured":
-            hole = message["hole"]
-            self.written.append(
-                self.store.put(self.pair.key, hole.name, message["measurement"], masks=message["masks"])
-            )
-            self.job.meter.measured(self.cost_of_hole[hole])
+            hole, cost = message["hole"], self.cost_of_hole[message["hole"]]
+            written = self.store.put(self.pair.key, hole.name, message["measurement"], masks=message["masks"])
+            written.add_done_callback(lambda done: None if done.exception() else self.job.meter.measured(cost))
+            self.written = [*_not_yet(self.written), written]
             self.current = None
 
 
@@ -249,6 +269,12 @@ def _keep_quota(job: Job, store: Store, settings: Settings) -> None:
     gone = enforce_quota(settings.masks_dir, settings.mask_quota, job.keys_in_use())
     if gone:
         store.forget_masks(gone).result()
+
+
+def _not_yet(written: list[Future[Any]]) -> list[Future[Any]]:
+    """Those still on their way to the disk. Raises what one of the others met, so that no work goes on in vain."""
+    _wait_for([future for future in written if future.done()])
+    return [future for future in written if not future.done()]
 
 
 def _wait_for(written: list[Future[Any]]) -> None:

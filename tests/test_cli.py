@@ -121,16 +121,18 @@ def test_what_cannot_be_compared_is_listed_with_its_reason(tmp_path: Path):
     assert coverage["base_parameters"] - coverage["compared_parameters"] == 64 * 32
 
 
-def test_a_matrix_without_a_spectrum_is_a_gap_with_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_matrix_without_a_spectrum_is_a_gap_with_its_own_exit_code(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     name = "model.layers.0.mlp.up_proj.weight"
     poisoned = tuned_from(llama())[0][name]
     poisoned.bits[0, 0] = np.uint16(0x7FC0)
     base, tuned = write_pair(tmp_path / "models", **{name: poisoned})
     out = tmp_path / "report.json"
-    assert cli.main(["compare", base, tuned, "--json", str(out)]) == 1
+    assert cli.main(["compare", base, tuned, "--json", str(out)]) == cli.DONE_WITH_GAPS
     report = json.loads(out.read_text())
     [entry] = [entry for entry in report["tensors"] if entry["name"] == name]
-    assert entry["gaps"] == {"spectrum": "it has entries that are not finite"}
+    assert entry["gaps"] == {"spectrum": "it has entries that are not finite, or too large for a float32 update"}
     assert (report["totals"]["nonfinite"], entry["nonfinite"]) == (1, 1)
     assert "not finite" in capsys.readouterr().err
 
@@ -230,6 +232,44 @@ def test_each_failure_says_what_was_seen_and_what_to_do(
     with Store.open(used_store) as store:
         [kept] = [pair for pair in store.pairs() if pair.pair.base.where == "folder"]
         assert store.holes(kept.pair.key, Plan(spectra=False)) == [], "nothing stored was lost"
+
+
+def test_what_lies_beside_the_store_is_never_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Masks over their quota go, other people's folders stay, also where they are called 'masks'."""
+    monkeypatch.setenv("SUBNETSCOPE_MASK_QUOTA", "1")
+    ours = [tmp_path / "masks" / "segmentation" / "a.mask", tmp_path / "own.masks" / "0123456789abcdef" / "notes.txt"]
+    for file in ours:
+        file.parent.mkdir(parents=True)
+        file.write_text("mine")
+    for seed in ("one", "two"):
+        base, tuned = write_pair(tmp_path / seed, extra=BFloat16.of(np.full(3, len(seed) + ord(seed[0]))))
+        assert cli.main(["compare", base, tuned, "--store", str(tmp_path / "own.duckdb"), "--no-spectra"]) == 0
+    assert [file.read_text() for file in ours] == ["mine", "mine"]
+
+
+def test_names_that_steer_a_terminal_are_written_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    name = "\x1b]0;owned\x07w"
+    broken = BFloat16(np.full((4, 4), 0x7FC0, np.uint16))
+    base = write_model(tmp_path / "base", {name: broken})
+    tuned = write_model(tmp_path / "tuned", {name: BFloat16.of(np.ones((4, 4)))})
+    assert cli.main(["compare", str(base), str(tuned)]) == cli.DONE_WITH_GAPS
+    said = capsys.readouterr()
+    assert "\x1b" not in said.err + said.out
+    assert r"\x1b]0;owned\x07w" in said.err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    base, tuned = write_pair(tmp_path / "models")
+    for option in ("--json", "--store"):
+        assert cli.main(["compare", base, tuned, option, "/proc/nowhere/x"]) == 8
+        assert "/proc/nowhere" in capsys.readouterr().err
+
+
+def test_a_folder_is_a_folder_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_pair(tmp_path)
+    (tmp_path / "tuned").rename(tmp_path / "_run step 1")
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["compare", "base", "_run step 1", "--no-spectra"]) == 0
 
 
 def test_a_store_in_use_names_the_process_that_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

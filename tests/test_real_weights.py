@@ -39,6 +39,7 @@ KNOWN_PERCENT = {"run2-grpo200": (3.55, 3.90), "run1-grpo200": (3.37, 3.64), "ea
 def compared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
     """(report, base tensors, tuned tensors, name of the tuned model)."""
     base, tuned = request.param
+    assert len(PAIRS) >= 8 + 4, "the demo family is part of the project"
     if not base.is_dir():
         pytest.skip(f"{base.name} is not on this machine")
     folder = tmp_path_factory.mktemp("compare")

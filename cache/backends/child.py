@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from analysis.errors import SubnetscopeError, WorkerDied, error_from_dict
 from cache.backends.wire import from_line, to_line
@@ -25,19 +28,23 @@ ROOT = Path(__file__).resolve().parents[2]
 Send = Callable[[Mapping[str, Any]], None]
 Work = Callable[[dict[str, Any], Send], None]
 
+log = logging.getLogger(__name__)
+
 _PR_SET_PDEATHSIG = 1
+_KEPT_OF_ERRORS = 8_000  # bytes
 _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 
 class Child:
     """A running child. Iterate over `messages()`; `kill()` ends it at once, from any thread."""
 
-    def __init__(self, module: str, request: Mapping[str, Any], *, network: bool, log: IO[bytes] | None = None) -> None:
+    def __init__(self, module: str, request: Mapping[str, Any], *, network: bool) -> None:
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=log if log is not None else subprocess.DEVNULL,
+            stderr=self._errors,
             env=_environment(network),
             start_new_session=True,
         )
@@ -84,6 +91,18 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._log_errors()
+
+    def _log_errors(self) -> None:
+        """What the child wrote to its standard error, at its end, if there was a fault."""
+        if self._errors.closed:
+            return
+        self._errors.seek(0, os.SEEK_END)
+        self._errors.seek(max(0, self._errors.tell() - _KEPT_OF_ERRORS))
+        said = self._errors.read().decode(errors="replace").strip()
+        self._errors.close()
+        if said and ("Traceback" in said or self._process.returncode not in (0, -signal.SIGKILL)):
+            log.error("%s (exit code %s) said:\n%s", self._module, self._process.returncode, said)
 
     @property
     def pid(self) -> int:
@@ -108,13 +127,21 @@ def serve(work: Work) -> None:
         work(request, send)
     except SubnetscopeError as error:
         send({"event": "failed", "error": error.as_dict()})
+    except Exception as error:
+        # Our own fault: the log gets all of it, the reader its kind. Not its text, which may hold an address.
+        traceback.print_exc()
+        saw = f"Something unforeseen went wrong ({type(error).__name__})"
+        send({"event": "failed", "error": SubnetscopeError(saw, do="The log has the details").as_dict()})
     else:
         send({"event": "done"})
+    sys.stderr.flush()
+    os._exit(0)  # nothing is left to say, and the thread above still waits
 
 
 def _exit_at_end_of_input() -> None:
-    sys.stdin.buffer.read()
-    os._exit(0)
+    while os.read(0, 1 << 16):
+        pass
+    os._exit(1)
 
 
 def _die_with_parent() -> None:

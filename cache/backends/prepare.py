@@ -6,9 +6,9 @@ Has the network and the token; reads no weights. Run as `python -m cache.backend
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
-from analysis.models import parse_model
 from analysis.tensors import BYTES_OF_DTYPE, Alignment, TensorInfo, align
 from cache import catalog
 from cache.backends.child import Send, serve
@@ -21,12 +21,12 @@ def prepare(request: dict[str, Any], send: Send) -> None:
     """Sends one message 'prepared'. Without a base, it holds only the tuned model and which base its card names."""
     settings = Settings.from_environment()
     any_folder = bool(request["any_folder"])
-    tuned_ref = parse_model(request["tuned"])
+    tuned_ref = catalog.reference(request["tuned"], any_folder=any_folder)
     if not request["base"].strip():
         suggestion = catalog.suggest_base(tuned_ref, settings, any_folder=any_folder)
         send({"event": "prepared", "suggested_base": suggestion})
         return
-    base_ref = parse_model(request["base"])
+    base_ref = catalog.reference(request["base"], any_folder=any_folder)
     tuned = catalog.find(tuned_ref, settings, any_folder=any_folder)
     base = catalog.find(base_ref, settings, any_folder=any_folder)
     base_tensors = catalog.list_tensors(base, settings)
@@ -36,8 +36,9 @@ def prepare(request: dict[str, Any], send: Send) -> None:
         {
             "event": "prepared",
             "suggested_base": None,
-            "base": base,
-            "tuned": tuned,
+            "base": base.pinned,
+            "tuned": tuned.pinned,
+            "declared_base": tuned.base_model,
             "base_card": card(base, base_tensors),
             "tuned_card": card(tuned, tuned_tensors),
             "alignment": alignment,
@@ -55,6 +56,25 @@ def needed_files(alignment: Alignment, side: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(getattr(pair, side).file for pair in alignment.pairs))
 
 
+_SHOWN = (
+    *("architectures", "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
+    *("head_dim", "num_experts", "vocab_size", "tie_word_embeddings", "torch_dtype", "dtype"),
+)
+_MAX_TEXT = 200
+
+
+def _shown(config: Mapping[str, object]) -> dict[str, object]:
+    """The few plain values of config.json that pages use. The rest is a stranger's and stays in this process."""
+    plain: dict[str, object] = {}
+    for name in _SHOWN:
+        value = config.get(name)
+        if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
+            plain[name] = [entry[:_MAX_TEXT] for entry in value[:4]]
+        elif isinstance(value, bool | int | float | str):
+            plain[name] = value[:_MAX_TEXT] if isinstance(value, str) else value
+    return plain
+
+
 def card(found: FoundModel, tensors: list[TensorInfo]) -> ModelCard:
     """What the store remembers of a model beside its measurements."""
     entries_of_dtype: dict[str, int] = {}
@@ -65,7 +85,7 @@ def card(found: FoundModel, tensors: list[TensorInfo]) -> ModelCard:
     return ModelCard(
         title=found.pinned.title,
         commit=found.pinned.commit,
-        config=found.config,
+        config=_shown(found.config),
         dtype=" + ".join(compared),
         parameters=sum(tensor.parameters for tensor in tensors),
         bytes=sum(tensor.end - tensor.begin for tensor in tensors),

@@ -10,8 +10,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import types
-import typing
+import math
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,13 +22,12 @@ from analysis.measurements import Gap, Regions, Spectrum, Tally
 from analysis.models import ModelRef, Pair, PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.tensors import Alignment, NotCompared, Place, TensorInfo, TensorPair
-from cache.found import FileEntry, FoundModel
 from cache.masks import MaskFile
 from cache.records import ModelCard
 
 _TYPES = (
     Tally, Spectrum, Regions, Gap, ModelRef, PinnedModel, Pair, Hole, Plan, Alignment, NotCompared, Place, TensorInfo,
-    TensorPair, FileEntry, FoundModel, MaskFile, ModelCard,
+    TensorPair, MaskFile, ModelCard,
 )  # fmt: skip
 _TYPE_OF_NAME = {kind.__name__: kind for kind in _TYPES}
 _ARRAY_KINDS = "iuf"
@@ -60,7 +58,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(entry) for entry in value]
     if isinstance(value, Path):
-        return str(value)
+        return str(value)  # comes back as text
     if value is None or isinstance(value, (str, int, float, bool)):
         return value
     raise TypeError(f"{type(value).__name__} does not cross a pipe")
@@ -74,8 +72,7 @@ def _value(value: Any) -> Any:
     if set(value) == {"array", "shape", "b85"}:
         return _array(value)
     if set(value) == {"type", "fields"}:
-        kind = _TYPE_OF_NAME[value["type"]]
-        return kind(**{name: _field(kind, name, entry) for name, entry in value["fields"].items()})
+        return _TYPE_OF_NAME[value["type"]](**{name: _value(entry) for name, entry in value["fields"].items()})
     return {key: _value(entry) for key, entry in value.items()}
 
 
@@ -83,12 +80,6 @@ def _array(value: dict[str, Any]) -> np.ndarray:
     dtype = np.dtype(value["array"])
     if dtype.kind not in _ARRAY_KINDS:
         raise ValueError(f"arrays of {dtype} do not cross a pipe")
-    raw = zlib.decompress(base64.b85decode(value["b85"]))
+    n_bytes = math.prod(value["shape"]) * dtype.itemsize
+    raw = zlib.decompressobj().decompress(base64.b85decode(value["b85"]), n_bytes + 1)  # never more than it claims
     return np.frombuffer(raw, dtype).reshape(value["shape"])
-
-
-def _field(kind: type, name: str, entry: Any) -> Any:
-    """A field's value; a path travels as text and becomes a Path again."""
-    hint = typing.get_type_hints(kind)[name]
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    return Path(entry) if Path in options and isinstance(entry, str) else _value(entry)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis.errors import BadWeights, FileChanged, NoWeights, PathNotAllowed, RevisionNotFound
@@ -25,7 +26,8 @@ def settings(roots: Path, tmp_path: Path) -> Settings:
 
 
 def find(text: str | Path, settings: Settings, **how: bool):
-    return catalog.find(parse_model(str(text)), settings, **how)
+    ref = catalog.reference(str(text), any_folder=how.get("any_folder", False))
+    return catalog.find(ref, settings, **how)
 
 
 @pytest.mark.parametrize("text", ["./models/run/step-1", "{roots}/run/step-1", "{roots}/run/../run/step-1/"])
@@ -215,6 +217,7 @@ def test_checkpoints_below_a_folder_are_pointed_out(roots, settings):
         pytest.param("runs/step-1", "./runs/step-1", id="as other programs take it"),
         pytest.param("./runs/step-1", "./runs/step-1", id="from here"),
         pytest.param("{here}/runs/step-1", "{here}/runs/step-1", id="absolute"),
+        pytest.param("../work/runs/step-1", "../work/runs/step-1", id="from above"),
     ],
 )
 def test_any_folder_may_be_named_in_the_terminal(tmp_path, settings, monkeypatch, typed, name):
@@ -289,3 +292,14 @@ def test_a_real_pair_lists_its_tensors(settings, tmp_path):
         assert 100_000 < sum(t.parameters for t in catalog.list_tensors(found, settings)) < 110_000
     with pytest.raises(NoWeights, match="adapter"):
         catalog.list_tensors(find(f"./{data.name}/gpt2-lora/step1500", settings), settings)
+
+
+def test_large_files_are_told_apart_though_size_and_date_are_equal(roots, settings):
+    """Mounts and archives exist that give every file one date. Over 64 MB the content is hashed in many stretches."""
+    commits = set()
+    for seed in (1, 2):
+        weights = np.random.default_rng(seed).integers(0, 255, 70_000_000, np.uint8)
+        folder = write_model(roots / f"run{seed}", {"w": weights})
+        os.utime(folder / "model.safetensors", ns=(0, 0))
+        commits.add(find(f"./models/run{seed}", settings).pinned.commit)
+    assert len(commits) == 2

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
+from concurrent.futures import Future
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from analysis.errors import BadReference, NothingToCompare, PathNotAllowed, error_from_dict
+from analysis.errors import (
+    BadReference,
+    NothingToCompare,
+    PathNotAllowed,
+    StoreError,
+    SubnetscopeError,
+    error_from_dict,
+)
+from analysis.measurements import Gap
 from analysis.plan import Plan
+from cache.backends.child import Child
+from cache.backends.wire import from_line
 from cache.jobs import Jobs
+from cache.records import JobRecord
 from cache.settings import Settings
 from cache.store import Store
 from tests.hub.builders import BFloat16, llama, tuned_from, write_model
@@ -215,8 +231,8 @@ def server(models: Path, tmp_path: Path):
 def test_a_killed_server_takes_its_children_along_and_its_successor_finishes_the_job(server, big: Path, tmp_path: Path):
     first = server("./models/big-base", "./models/big-tuned")
     job_id = first.stdout.readline().strip()
-    mask_folder = tmp_path / "data" / "masks"
-    wait_until(lambda: len(list(mask_folder.rglob("*.mask"))) >= 4)
+    mask_folder = tmp_path / "data" / "store.masks"
+    wait_until(lambda: len(list(mask_folder.rglob("*.mask"))) >= 10)
     children = [int(pid) for pid in children_of(first.pid)]
     assert children
     first.kill()
@@ -278,6 +294,73 @@ def watch(frame, event, argument):
 if "POISONED" in os.environ and "cache.backends.measure" in sys.orig_argv:
     sys.setprofile(watch)
 """
+
+
+def test_children_end_cleanly_and_a_fault_of_ours_is_logged(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    ended = []
+    close = Child.close
+    monkeypatch.setattr(Child, "close", lambda self: (close(self), ended.append(self._process.returncode)))
+    assert jobs.wait(jobs.submit(jobs.prepare("./models/base", "./models/tuned1")), timeout=60).state == "done"
+    assert set(ended) == {0}
+    with pytest.raises(SubnetscopeError, match="KeyError"):
+        list(Child("cache.backends.overlap", {"masks_dir": "x"}, network=False).messages())
+    assert "Traceback" in caplog.text
+
+
+def test_a_gap_is_tried_again_when_the_pair_is_asked_for_again(jobs: Jobs):
+    preparation = jobs.prepare("./models/base", "./models/tuned1")
+    assert preparation.pair is not None
+    key, name = preparation.pair.key, "model.norm.weight"
+    jobs._store.put(key, name, Gap("tally", "the worker ran out of memory")).result()
+    assert jobs.wait(jobs.submit(preparation), timeout=60).state == "done"
+    assert jobs._store.gaps(key) == {}
+    assert name in jobs._store.tallies(key)
+
+
+def test_a_comparison_and_an_overlap_of_the_same_pairs_measure_each_tensor_once(jobs: Jobs, monkeypatch):
+    pairs = [jobs.prepare("./models/base", f"./models/tuned{seed}").pair for seed in (1, 2)]
+    assert pairs[0] is not None
+    assert pairs[1] is not None
+    put, written = jobs._store.put, []
+    monkeypatch.setattr(
+        jobs._store, "put", lambda key, name, m, **k: (written.append((key, name, type(m))), put(key, name, m, **k))[1]
+    )
+    submitted = [jobs.submit(pair) for pair in pairs] + [jobs.submit_overlap(pairs[0].base, [p.tuned for p in pairs])]
+    assert {jobs.wait(job, timeout=120).state for job in submitted} == {"done"}
+    assert len(written) == len(set(written))
+
+
+def test_a_store_that_takes_nothing_ends_the_job_early_and_lets_it_be_asked_for_again(jobs: Jobs, monkeypatch):
+    preparation = jobs.prepare("./models/base", "./models/tuned1")
+    full = StoreError("The disk is full", do="Make room")
+    refused: Future[None] = Future()
+    refused.set_exception(full)
+    with monkeypatch.context() as broken:
+        broken.setattr(jobs._store, "put", lambda *_, **__: refused)
+        failed = jobs.wait(jobs.submit(preparation), timeout=60)
+        assert (failed.state, str(failed.error), failed.done) == ("failed", str(full), 0)
+        broken.setattr(jobs._store, "put_job", lambda *_: refused)
+        with pytest.raises(StoreError):
+            jobs.submit(preparation)
+    assert jobs.wait(jobs.submit(preparation), timeout=60).state == "done"
+
+
+def test_an_odd_entry_of_the_ledger_does_not_keep_the_server_from_starting(jobs: Jobs):
+    for request in ("{", '{"pairs": [["./a\\tb", "x"]], "plan": {}}', '{"pairs": [], "plan": {"novel": 1}}'):
+        record = JobRecord(str(hash(request)), "compare", request, "running", datetime(2026, 1, 1))
+        jobs._store.put_job(record).result()
+    again = Jobs(jobs._store, jobs._settings)
+    again.start()
+    again.stop()
+    assert jobs._store.unfinished_jobs() == []
+
+
+def test_an_array_is_never_more_than_it_claims():
+    bomb = {"array": "|u1", "shape": [4], "b85": base64.b85encode(zlib.compress(bytes(50_000_000))).decode()}
+    with pytest.raises(ValueError):
+        from_line(json.dumps({"x": bomb}).encode())
 
 
 def test_an_error_crosses_a_pipe_with_all_its_words():

@@ -169,6 +169,8 @@ def test_masks_of_other_lengths_are_refused():
 
 # Quota
 
+OLDER, OLD, NEW = (digit * 16 for digit in "cba")
+
 
 def pair_of_age(masks_dir: Path, key: str, age: int) -> int:
     """Writes one incompressible mask for the pair, last used `age` seconds ago; returns its size."""
@@ -179,25 +181,25 @@ def pair_of_age(masks_dir: Path, key: str, age: int) -> int:
 
 
 def test_whole_pairs_go_least_recently_used_first(tmp_path: Path):
-    size = pair_of_age(tmp_path, "old", 300)
-    pair_of_age(tmp_path, "older", 400)
-    pair_of_age(tmp_path, "new", 100)
-    assert enforce_quota(tmp_path, quota=2 * size) == ["older"]
+    size = pair_of_age(tmp_path, OLD, 300)
+    pair_of_age(tmp_path, OLDER, 400)
+    pair_of_age(tmp_path, NEW, 100)
+    assert enforce_quota(tmp_path, quota=2 * size) == [OLDER]
     assert enforce_quota(tmp_path, quota=2 * size) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["new", "old"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [NEW, OLD]
 
 
 def test_reading_counts_as_use(tmp_path: Path):
-    size = pair_of_age(tmp_path, "first", 300)
-    pair_of_age(tmp_path, "second", 200)
-    read(tmp_path, write(tmp_path, random_bits(80_000, 0.5), key="first"))
-    assert enforce_quota(tmp_path, quota=size) == ["second"]
+    size = pair_of_age(tmp_path, OLD, 300)
+    pair_of_age(tmp_path, NEW, 200)
+    read(tmp_path, write(tmp_path, random_bits(80_000, 0.5), key=OLD))
+    assert enforce_quota(tmp_path, quota=size) == [NEW]
 
 
 def test_pairs_in_use_stay(tmp_path: Path):
-    pair_of_age(tmp_path, "old", 300)
-    pair_of_age(tmp_path, "new", 100)
-    assert enforce_quota(tmp_path, quota=0, in_use={"old"}) == ["new"]
+    pair_of_age(tmp_path, OLD, 300)
+    pair_of_age(tmp_path, NEW, 100)
+    assert enforce_quota(tmp_path, quota=0, in_use={OLD}) == [NEW]
 
 
 def test_no_folder_yet_is_nothing_to_remove(tmp_path: Path):
@@ -205,14 +207,14 @@ def test_no_folder_yet_is_nothing_to_remove(tmp_path: Path):
 
 
 def test_what_killed_processes_left_is_swept(tmp_path: Path):
-    pair_of_age(tmp_path, "pair", 100)
+    pair_of_age(tmp_path, KEY, 100)
     (tmp_path / ".gone.17.leaving").mkdir()
-    old, young = tmp_path / "pair" / ".x.17.tmp", tmp_path / "pair" / ".y.18.tmp"
+    old, young = tmp_path / KEY / ".x.exact.mask.17.tmp", tmp_path / KEY / ".y.exact.mask.18.tmp"
     for unfinished in (old, young):
         unfinished.write_bytes(b"half a mask")
     os.utime(old, (0, 0))
     enforce_quota(tmp_path, quota=10**9)
-    assert [path.name for path in tmp_path.iterdir()] == ["pair"]
+    assert [path.name for path in tmp_path.iterdir()] == [KEY]
     assert not old.exists()
     assert young.exists()
 

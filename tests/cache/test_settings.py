@@ -19,7 +19,7 @@ def test_an_empty_environment_means_the_defaults():
     found = settings()
     assert found.data_dir == Path("~/.cache/subnetscope").expanduser()
     assert found.store_path == found.data_dir / "store.duckdb"
-    assert found.masks_dir == found.data_dir / "masks"
+    assert found.masks_dir == found.data_dir / "store.masks"
     assert (found.mask_quota, found.memory_budget) == (50 * 10**9, 10**9)
     assert (found.device, found.demo, found.endpoint) == ("auto", True, "https://huggingface.co")
     assert 1 <= found.threads <= (os.cpu_count() or 1)
