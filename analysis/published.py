@@ -27,7 +27,7 @@ Measure = Literal["unchanged", "rank"]
 MIN_COVERAGE = 0.9  # of the base's parameters; below, our number is not that of the whole model
 NOT_YET = "not yet computed"
 _AGREES = Fraction(5, 100)  # percentage points
-_RULE_WORDS = {"mukherjee": "Mukherjee: within 1e-5 in bfloat16", "bf16": "Zhu: within 1/1000 of the weight"}
+_DEFINITION_OF_RULE = {"mukherjee": "Mukherjee's rule", "bf16": "bf16 rule"}
 _TOLERANCES = ("1e-8", "1e-7", "1e-6", "1e-5")
 
 
@@ -188,7 +188,7 @@ def _told_apart(claims: Sequence[Claim]) -> tuple[Claim, ...]:
     rounded = {coarse: fine for fine in claims for coarse in claims if coarse.rounds(fine)}
     also_at = {fine: coarse.at for coarse, fine in rounded.items()}
     return tuple(
-        replace(claim, at=f"{claim.at}, {also_at[claim]}") if claim in also_at else claim
+        replace(claim, at=f"{claim.at}, rounded in {also_at[claim]}") if claim in also_at else claim
         for claim in claims
         if claim not in rounded
     )
@@ -222,21 +222,6 @@ def _verdict(claim: Claim, measured: Ours | None) -> Verdict:
     return Verdict(claim, value)
 
 
-def verdict_words(found: Sequence[Verdict]) -> str:
-    """One verdict in words, or several, where a source contradicts itself: each with the number it is about."""
-    if not found:
-        return "nothing published"
-    words = dict.fromkeys(verdict.words for verdict in found)
-    return next(iter(words)) if len(words) == 1 else "; ".join(_verdict_about(verdict) for verdict in found)
-
-
-def _verdict_about(found: Verdict) -> str:
-    number = f"{found.claim.percent} %"
-    if found.difference is None:
-        return f"{number}: {found.why_not}"
-    return f"reproduces {number}" if found.reproduces else f"differs from {number} by {_points(found.difference)}"
-
-
 def sentence(found: Verdict) -> str:
     """A published number beside ours, for the overview of its pair."""
     claim = found.claim
@@ -247,31 +232,32 @@ def sentence(found: Verdict) -> str:
     return f"{claim.percent} % {what} ({where}); ours: {share(float(found.ours) / 100, 4)}, {found.words}."
 
 
-def row(pair: PublishedPair, measured: Ours | None, measure: Measure = "unchanged") -> Row:
-    """One line of the gallery. Numbers are percent."""
-    found = verdicts(pair, measured, measure)
-    claims = [verdict.claim for verdict in found]
-    known = next((verdict.ours for verdict in found if verdict.ours is not None), None)
+def rows(pair: PublishedPair, measured: Ours | None, measure: Measure = "unchanged") -> list[Row]:
+    """The pair's lines in the gallery: one for each published number, or one that says there is none."""
+    models: Row = {"tuned": pair.tuned, "base": pair.base, "algorithm": pair.algorithm}
+    about: Row = {"setting": pair.setting, "note": pair.note}
+    return [models | _claim_cells(verdict, measured) | about for verdict in verdicts(pair, measured, measure)] or [
+        models | {"published": "–", "ours": None, "verdict": "nothing published"} | about
+    ]
+
+
+def _claim_cells(found: Verdict, measured: Ours | None) -> Row:
+    claim, value = found.claim, found.ours
     return {
-        "tuned": pair.tuned,
-        "base": pair.base,
-        "algorithm": pair.algorithm,
-        "published": " or ".join(claim.words for claim in claims) or "–",
-        "ours": None if known is None else float(known),
-        "verdict": verdict_words(found),
-        "definition": definition(claims[0]) if claims else "",
-        "source": f"{pair.source.authors}, arXiv {pair.source.arxiv}" if pair.source else "",
-        "compared": None if known is None or measured is None else measured.compared,
-        "setting": pair.setting,
-        "note": pair.note,
+        "published": f"{claim.percent} %",
+        "ours": None if value is None else float(value),
+        "verdict": found.words,
+        "definition": definition(claim),
+        "source": f"{claim.source.authors}, {claim.at}",
+        "compared": None if value is None or measured is None else measured.compared,
     }
 
 
 def definition(claim: Claim) -> str:
     """What the claim counts."""
     if claim.measure == "rank":
-        return "mean numerical rank over the largest possible"
-    return _RULE_WORDS[claim.source.rule]
+        return "mean rank"
+    return _DEFINITION_OF_RULE[claim.source.rule]
 
 
 def tolerance_row(pair: PublishedPair) -> Row:
@@ -287,12 +273,12 @@ def _overlap_row(entry: Mapping[str, Any]) -> Row:
         "varied": entry["varied"],
         "first run": first,
         "second run": second,
-        "of the first in the second": float(entry["o1"]),
-        "by chance": float(entry["chance_o1"]),
-        "of the second in the first": float(entry["o2"]),
-        "by chance, too": float(entry["chance_o2"]),
-        "unchanged by the first": float(entry["unchanged"][0]),
-        "unchanged by the second": float(entry["unchanged"][1]),
+        "o1": float(entry["o1"]),
+        "o1 by chance": float(entry["chance_o1"]),
+        "o2": float(entry["o2"]),
+        "o2 by chance": float(entry["chance_o2"]),
+        "first unchanged": float(entry["unchanged"][0]),
+        "second unchanged": float(entry["unchanged"][1]),
     }
 
 
@@ -301,8 +287,8 @@ def _subnetwork_row(entry: Mapping[str, Any]) -> Row:
         "algorithm": entry["algorithm"],
         "equal within 1e-5": float(entry["equal_within_1e-5"]),
         "equal within 1e-4": float(entry["equal_within_1e-4"]),
-        "mean score, full run": float(entry["score_full"]),
-        "mean score, subnetwork": float(entry["score_subnetwork"]),
+        "score, full": float(entry["score_full"]),
+        "score, subnetwork": float(entry["score_subnetwork"]),
     }
 
 

@@ -9,7 +9,7 @@ import pytest
 from analysis import published as module
 from analysis.measurements import RULES
 from analysis.models import PinnedModel
-from analysis.published import Claim, Ours, ours, published, row, sentence, verdict_words, verdicts
+from analysis.published import Claim, Ours, ours, published, rows, sentence, verdicts
 from analysis.rollup import headline
 from analysis.tensors import NotCompared
 from tests.analysis.by_hand import measured, small_model
@@ -33,7 +33,7 @@ def test_the_data_that_comes_with_the_project_can_be_read():
     assert len(data.pairs) == 24
     assert len({(pair.base, pair.tuned) for pair in data.pairs}) == 24
     assert {claim.source.rule for pair in data.pairs for claim in pair.claims} == {"mukherjee", "bf16"}
-    assert all(rule in RULES for rule in module._RULE_WORDS)
+    assert all(rule in RULES for rule in module._DEFINITION_OF_RULE)
     assert all(0 <= claim.percent <= 100 for pair in data.pairs for claim in pair.claims)
     assert [entry["varied"] for entry in data.overlaps] == ["seed", "data", "seed, data and algorithm"]
     assert (len(data.subnetwork_runs), len(data.dynamics)) == (2, 4)
@@ -54,17 +54,15 @@ def test_a_pair_is_found_by_its_ids_at_any_commit():
 
 def test_a_rounded_number_and_its_finer_twin_are_one_claim():
     [claim] = known("allenai/Llama-3.1-Tulu-3-8B-SFT", "allenai/Llama-3.1-Tulu-3-8B-DPO").claims_of("unchanged")
-    assert claim.words == "81.38 % (table 6, table 1)"
+    assert claim.words == "81.38 % (table 6, rounded in table 1)"
 
 
 def test_two_numbers_that_contradict_each_other_are_both_shown():
     pair = known(*SIMPO)
     assert [claim.words for claim in pair.claims] == ["86.5 % (table 1)", "76.42 % (table 6)"]
-    assert row(pair, None)["published"] == "86.5 % (table 1) or 76.42 % (table 6)"
-    assert row(pair, None)["verdict"] == "not yet computed"
-    found = row(pair, measuring("76.41"))
-    assert found["verdict"] == "differs from 86.5 % by −10.09 points; reproduces 76.42 %"
-    assert found["ours"] == 76.41
+    assert [row["verdict"] for row in rows(pair, None)] == ["not yet computed", "not yet computed"]
+    found = [(row["published"], row["verdict"], row["ours"]) for row in rows(pair, measuring("76.41"))]
+    assert found == [("86.5 %", "differs by −10.09 points", 76.41), ("76.42 %", "reproduces", 76.41)]
 
 
 @pytest.mark.parametrize(
@@ -83,26 +81,29 @@ def test_two_numbers_that_contradict_each_other_are_both_shown():
 def test_what_reproduces_what(printed: str, measured_here: str, words: str):
     source = known(*SIMPO).source
     pair = dataclasses.replace(known(*SIMPO), claims=(Claim("unchanged", Decimal(printed), source, "table 1"),))
-    assert verdict_words(verdicts(pair, measuring(measured_here))) == words
+    assert [verdict.words for verdict in verdicts(pair, measuring(measured_here))] == [words]
 
 
 def test_the_number_beside_is_that_of_the_published_definition():
     pair = known("Qwen/Qwen3-4B", "POLARIS-Project/Polaris-4B-Preview")
     here = Ours({"exact": Fraction(1), "bf16": Fraction("79.31"), "mukherjee": Fraction(2)}, None, 1.0)
-    assert row(pair, here)["ours"] == pytest.approx(79.31)
-    assert row(pair, here)["verdict"] == "reproduces"
-    assert "1/1000" in row(pair, here)["definition"]
+    [row] = rows(pair, here)
+    assert (row["ours"], row["verdict"]) == (pytest.approx(79.31), "reproduces")
+    assert (row["definition"], row["source"]) == ("bf16 rule", "Zhu et al. 2025, table 1")
 
 
 def test_ranks_are_compared_too():
     pair = known("PRIME-RL/Eurus-2-7B-SFT", "PRIME-RL/Eurus-2-7B-PRIME")
-    assert verdict_words(verdicts(pair, measuring("77", "99.52"), "rank")) == "reproduces"
-    assert verdict_words(verdicts(pair, measuring("77"), "rank")) == "not yet computed"
+    [found] = verdicts(pair, measuring("77", "99.52"), "rank")
+    assert found.words == "reproduces"
+    [not_yet] = verdicts(pair, measuring("77"), "rank")
+    assert not_yet.words == "not yet computed"
 
 
 def test_a_pair_without_a_published_number_says_so():
     pair = known("meta-llama/Meta-Llama-3-8B-Instruct", "Cornell-AGI/REBEL-Llama-3")
-    assert (row(pair, None)["published"], row(pair, None)["verdict"]) == ("–", "nothing published")
+    [row] = rows(pair, None)
+    assert (row["published"], row["verdict"]) == ("–", "nothing published")
 
 
 def test_ours_is_there_once_everything_is_measured():
