@@ -23,6 +23,7 @@ from analysis.tables import Row
 from analysis.tensors import Alignment
 
 Measure = Literal["unchanged", "rank"]
+MEASURES: tuple[Measure, ...] = ("unchanged", "rank")
 
 MIN_COVERAGE = 0.9  # of the base's parameters; below, our number is not that of the whole model
 NOT_YET = "not yet computed"
@@ -225,8 +226,8 @@ def _verdict(claim: Claim, measured: Ours | None) -> Verdict:
 def sentence(found: Verdict) -> str:
     """A published number beside ours, for the overview of its pair."""
     claim = found.claim
-    what = "unchanged" if claim.measure == "unchanged" else "of full rank on average"
-    where = f"{claim.source.authors}, {claim.at}"
+    what = "unchanged" if claim.measure == "unchanged" else "of full rank"
+    where = f"{definition(claim)}; {claim.source.authors}, {claim.at}"
     if found.ours is None:
         return f"{claim.percent} % {what} ({where}); ours: {found.why_not}."
     return f"{claim.percent} % {what} ({where}); ours: {share(float(found.ours) / 100, 4)}, {found.words}."

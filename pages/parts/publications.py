@@ -15,7 +15,7 @@ from pages.parts import address, handles, lookups
 from pages.parts.text import safe_label
 
 Measured = Mapping[PublishedPair, StoredPair]
-_WIDTHS = {"tuned": 270, "base": 265, "algorithm": 80, "published": 80, "ours": 85, "verdict": 170, "definition": 115}
+_WIDTHS = {"tuned": 270, "base": 265, "algorithm": 100, "published": 80, "ours": 85, "verdict": 155, "definition": 115}
 
 
 def measured(pairs: Sequence[PublishedPair]) -> Measured:

@@ -141,7 +141,9 @@ def test_below_nine_tenths_of_the_model_no_verdict_is_given():
 def test_the_overview_has_it_in_a_sentence():
     pair = known("Qwen/Qwen3-4B", "POLARIS-Project/Polaris-4B-Preview")
     [found] = verdicts(pair, measuring("79.4"))
-    assert sentence(found) == ("79.3 % unchanged (Zhu et al. 2025, table 1); ours: 79.4000 %, differs by +0.10 points.")
+    assert sentence(found) == (
+        "79.3 % unchanged (bf16 rule; Zhu et al. 2025, table 1); ours: 79.4000 %, differs by +0.10 points."
+    )
     [none_yet] = verdicts(pair, None)
     assert sentence(none_yet).endswith("ours: not yet computed.")
 

@@ -1,9 +1,10 @@
-"""The gallery of published pairs: the papers' numbers, ours beside them, a click that compares."""
+"""The gallery of published pairs, and a published pair's own overview."""
 
 from __future__ import annotations
 
 import pytest
 
+from analysis.links import view_of
 from analysis.models import Pair, PinnedModel
 from analysis.published import published
 from tests.analysis.by_hand import small_model
@@ -83,3 +84,13 @@ def test_the_papers_other_experiments_are_there_to_look_at(current):
     tables = [table.value for table in opened(page="gallery").dataframe]
     assert any("o1 by chance" in table for table in tables)
     assert any("never changed" in set(table.get("parameters", ())) for table in tables)
+
+
+def test_overview_of_a_published_pair_has_the_published_value_beside(tulu: Pair):
+    said = texts(opened(view_of("pair", tulu.base, tulu.tuned))).replace("\\", "").replace("\u00a0", " ")
+    assert "81.38 % unchanged (Mukherjee's rule; Mukherjee et al. 2025, table 6, rounded in table 1); ours: " in said
+    assert "differs by " in said
+
+
+def test_overview_of_any_other_pair_says_nothing_of_it(pair: Pair):
+    assert "Published" not in texts(opened(view_of("pair", pair.base, pair.tuned)))
