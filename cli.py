@@ -1,11 +1,12 @@
-"""Subnetscope from a terminal: compare two models, or count how the updates of several overlap.
+"""Subnetscope from a terminal: compare two models, count how the updates of several overlap, or check an update.
 
     python cli.py compare BASE TUNED [--json FILE]
     python cli.py overlap BASE TUNED TUNED [TUNED ...] [--json FILE]
+    python cli.py check BASE TUNED --assert "nonfinite() == 0" [--assert ...] [--json FILE]
 
 Exit codes: 0 done; 1 something unforeseen; 2 the command line; 3 a model; 4 the Hub did not answer; 5 the weight files;
-6 the pair cannot be compared; 7 the store; 8 the machine; 10 done, but some tensors could not be measured; 130
-interrupted.
+6 the pair cannot be compared; 7 the store; 8 the machine; 9 an assertion of a check does not hold; 10 done, but
+some tensors could not be measured; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from analysis import report
+from analysis import checks, report
+from analysis.checks import Verdict
 from analysis.errors import BadReference, ResourceError, SubnetscopeError
 from analysis.measurements import MASK_RULES, RULES
 from analysis.models import Pair
@@ -34,6 +36,7 @@ from cache.store import Store
 
 _POLL_SECONDS = 0.1
 _MOST_TUNED = 8
+DOES_NOT_HOLD = 9
 DONE_WITH_GAPS = 10
 
 
@@ -66,7 +69,19 @@ def _parser() -> argparse.ArgumentParser:
     overlap.add_argument("base", metavar="BASE")
     overlap.add_argument("tuned", metavar="TUNED", nargs="+")
     overlap.set_defaults(run=_overlap, program="overlap")
-    for command in (compare, overlap):
+    check = commands.add_parser("check", help="say whether assertions about an update hold, by the exit code too")
+    check.add_argument("base", metavar="BASE")
+    check.add_argument("tuned", metavar="TUNED")
+    check.add_argument(
+        "--assert",
+        dest="assertions",
+        metavar="ASSERTION",
+        action="append",
+        required=True,
+        help="such as \"unchanged(exact, 'vision_tower.*') == 1\"; may be given again; see docs/checks.md",
+    )
+    check.set_defaults(run=_check, program="check")
+    for command in (compare, overlap, check):
         command.add_argument("--device", choices=("cpu", "cuda", "auto"), help="where to compute (default: auto)")
         command.add_argument("--store", type=Path, metavar="FILE", help="the DuckDB file that keeps results")
         command.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here ('-' for the terminal)")
@@ -117,6 +132,26 @@ def _overlap(options: argparse.Namespace) -> int:
         for name in not_counted:
             print(f"  not counted, since not all models have it in one shape: {_shown(name)}", file=sys.stderr)
         return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    assertions = [checks.read_assertion(text) for text in options.assertions]
+    with _working(options) as (store, jobs):
+        pair = _prepare(jobs, options.base, options.tuned)
+        alignment = store.alignment(pair.key)
+        for assertion in assertions:
+            checks.refuse_aimless(assertion, alignment)
+        plan = Plan(spectra=any(assertion.needs_spectra for assertion in assertions), masks=False)
+        _watch(jobs, jobs.submit(pair, plan))
+        tallies, gaps = store.tallies(pair.key, arrays=False), store.gaps(pair.key)
+        spectra = store.spectra(pair.key, arrays=False) if plan.spectra else {}
+        verdicts = [checks.judge(assertion, alignment, tallies, spectra, gaps) for assertion in assertions]
+        if options.json:
+            _write(options.json, report.check(pair, alignment, tallies, verdicts))
+        if str(options.json) != "-":
+            _print_verdicts(pair, verdicts)
+            print(f"{_covered(report.coverage(alignment, tallies))}")
+        return 0 if all(verdict.holds for verdict in verdicts) else DOES_NOT_HOLD
 
 
 @contextmanager
@@ -210,6 +245,14 @@ def _print_headline(pair: Pair, found: Headline) -> None:
     print(f"  tensors touched        {found.tensors_touched} of {found.tensors_measured}")
     if found.nonfinite:
         print(f"  not finite             {found.nonfinite:,} entries")
+
+
+def _print_verdicts(pair: Pair, verdicts: Sequence[Verdict]) -> None:
+    print(f"\n{pair.base.title} -> {pair.tuned.title}")
+    width = max(len(verdict.assertion.text) for verdict in verdicts)
+    for verdict in verdicts:
+        print(f"  {'holds' if verdict.holds else 'FAILS'}  {verdict.assertion.text:<{width}}  {verdict.words}")
+    print(f"{sum(verdict.holds for verdict in verdicts)} of {len(verdicts)} assertions hold; ", end="")
 
 
 def _covered(coverage: dict[str, Any]) -> str:

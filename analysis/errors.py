@@ -15,6 +15,7 @@
     ├── ComparisonError        the pair
     │   ├── NothingToCompare   no tensor of one side has a partner of its shape on the other
     │   └── MasksMissing       an overlap needs masks that are not (or no longer) stored
+    ├── BadAssertion           an assertion of a check that cannot be read, or would check nothing
     ├── BadSetting             an environment variable that cannot be meant
     ├── StoreError             the DuckDB file
     │   ├── StoreBusy          another process has it open
@@ -107,6 +108,12 @@ class NothingToCompare(ComparisonError):
 
 class MasksMissing(ComparisonError):
     """An overlap needs update masks that are not stored (any more)."""
+
+
+class BadAssertion(SubnetscopeError):
+    """An assertion of a check that cannot be read, or that would hold or fail whatever the weights are."""
+
+    exit_code = 2
 
 
 class BadSetting(SubnetscopeError):

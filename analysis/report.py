@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from analysis.checks import Verdict
 from analysis.measurements import RULES, MaskRule, Regions, Spectrum, Tally
 from analysis.models import Pair, PinnedModel
 from analysis.rollup import Venn, spectrum_summary, venn
@@ -97,6 +98,36 @@ def tensor(
         "singular_values": [float(v) for v in spectrum.singular_values] if spectrum is not None else None,
         "spectrum_method": spectrum.method if spectrum is not None else None,
         "gaps": dict(reasons),
+    }
+
+
+def check(
+    pair: Pair, alignment: Alignment, tallies: Mapping[str, Tally], verdicts: Sequence[Verdict]
+) -> dict[str, Any]:
+    """One pair's assertions. `value` is a share or a count, null where it cannot be told; `part` and `whole` are the
+    entries of a share that pools entries."""
+    return {
+        "schema": SCHEMA,
+        "base": model(pair.base),
+        "tuned": model(pair.tuned),
+        "coverage": coverage(alignment, tallies),
+        "holds": all(verdict.holds for verdict in verdicts),
+        "assertions": [_verdict(verdict) for verdict in verdicts],
+    }
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    found = verdict.found
+    pooled = found if found is not None and found.kind == "pooled" else None
+    return {
+        "assertion": verdict.assertion.text,
+        "holds": verdict.holds,
+        "value": None if found is None else found.value,
+        "part": None if pooled is None else int(pooled.part),
+        "whole": None if pooled is None else pooled.whole,
+        "entries": verdict.entries,
+        "tensors": verdict.tensors,
+        "why_not": verdict.why_not or None,
     }
 
 

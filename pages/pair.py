@@ -4,6 +4,7 @@ import streamlit as st
 
 from analysis.figures import curves
 from analysis.links import EDGE_OF_TOLERANCE, view_of
+from analysis.published import published
 from analysis.summary import summarize
 from pages.parts import address, charts, flow, lookups, numbers, overview, panels, pickers, runs
 
@@ -12,6 +13,8 @@ alignment, found = lookups.alignment(pair.key), lookups.headline(pair.key)
 overview.headline(found, alignment)
 if not found.entries:
     flow.stop()
+if known := published().find(*view.models):
+    overview.published(known, lookups.ours(pair.key))
 
 words, drawing = st.columns([5, 7], gap="large")
 with words:

@@ -17,7 +17,8 @@ from analysis.links import View
 from analysis.models import PinnedModel
 
 Query = Mapping[str, Sequence[str]]
-SCRIPT_OF_PAGE = {page: f"{page}.py" for page in ("compare", "pair", "layers", "matrix", "spectra", "overlap", "jobs")}
+_PAGES = ("compare", "pair", "layers", "matrix", "spectra", "overlap", "gallery", "jobs")
+SCRIPT_OF_PAGE = {page: f"{page}.py" for page in _PAGES}
 _PAGE, _LEFT, _COMPLETED = "address.page", "address.left", "address.completed"
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
-from analysis import rollup, tables
+from analysis import published, rollup, tables
 from analysis.links import EDGE_OF_TOLERANCE
 from analysis.measurements import Spectrum, Tally
 from analysis.metrics import CATALOG, Metric, at_tolerance
@@ -66,6 +66,11 @@ def gaps(key: str) -> Mapping[tuple[str, str], str]:
 
 def headline(key: str) -> Headline:
     return _headline(key, generation(key))
+
+
+def ours(key: str) -> published.Ours:
+    """What stands beside a published number of this pair."""
+    return published.ours(headline(key), alignment(key), gaps(key))
 
 
 def n_holes(key: str) -> int:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from analysis.labels import count, percent, rough_count, scientific, share, tolerance_text
+from analysis.published import MEASURES, Ours, PublishedPair, sentence, verdicts
 from analysis.rollup import Headline, Share
 from analysis.tables import rule_rows
 from analysis.tensors import Alignment
 from pages.parts import numbers
+from pages.parts.text import safe_label
 
 
 def headline(found: Headline, alignment: Alignment) -> None:
@@ -55,6 +57,15 @@ def _coverage(found: Headline, alignment: Alignment) -> None:
         f"of {rough_count(alignment.base_parameters)} in the base; {measured} measured",
         help="Parameters of the base that have a partner of the same name and shape. What has none is listed below.",
     )
+
+
+def published(known: PublishedPair, measured: Ours) -> None:
+    """What papers report of this pair, beside ours and whether they agree."""
+    found = [verdict for measure in MEASURES for verdict in verdicts(known, measured, measure)]
+    if found:
+        st.markdown("**Published** for this pair: " + " ".join(safe_label(sentence(one), 400) for one in found))
+    if known.note:
+        st.caption(safe_label(f"{known.note[0].upper()}{known.note[1:]}.", 400))
 
 
 def at_tolerance(tolerance: str, unchanged: float) -> None:

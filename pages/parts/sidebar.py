@@ -18,6 +18,7 @@ def draw() -> None:
     with st.sidebar:
         st.markdown("### Subnetscope")
         address.page_link("Compare", "compare")
+        address.page_link("Published pairs", "gallery")
         _views()
         n = len(handles.jobs().active())
         address.page_link(f"Jobs ({n} active)" if n else "Jobs", "jobs")
