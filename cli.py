@@ -191,8 +191,9 @@ def _print_headline(pair: Pair, found: Headline) -> None:
 
 def _covered(coverage: dict[str, Any]) -> str:
     compared, base, tuned = (coverage[f"{what}_parameters"] for what in ("compared", "base", "tuned"))
+    of_base, of_tuned = (sum(coverage["by_match"][side].values()) for side in ("base", "tuned"))
     left_out = len(coverage["not_compared"])
-    shares = f"{100 * compared / base:.2f} % of base, {100 * compared / tuned:.2f} % of tuned"
+    shares = f"{100 * of_base / base:.2f} % of base, {100 * of_tuned / tuned:.2f} % of tuned"
     return f"{compared:,} parameters: {shares}" + (f"; {left_out} tensors not compared" if left_out else "")
 
 

@@ -57,6 +57,7 @@ def coverage(alignment: Alignment, tallies: Mapping[str, Tally]) -> dict[str, An
         "compared_parameters": sum(pair.entries for pair in alignment.pairs if pair.name in tallies),
         "base_parameters": alignment.base_parameters,
         "tuned_parameters": alignment.tuned_parameters,
+        "by_match": {side: alignment.covered(side, tallies) for side in ("base", "tuned")},
         "not_compared": [
             {"name": entry.name, "side": entry.side, "reason": entry.reason, "parameters": entry.parameters}
             for entry in alignment.not_compared
@@ -71,6 +72,9 @@ def tensor(
     place = pair.place
     fields: dict[str, Any] = {
         "name": pair.name,
+        "match": pair.match,
+        "base_name": pair.base.name,
+        "tuned_name": pair.tuned.name,
         "layer": place.layer,
         "block": place.block,
         "module": place.module,

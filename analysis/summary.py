@@ -138,12 +138,12 @@ def _rank(headline: Headline) -> Iterator[str]:
 def _coverage(alignment: Alignment) -> Iterator[str]:
     if not alignment.not_compared:
         return
-    compared, base = alignment.compared_parameters, alignment.base_parameters
+    of_base, of_tuned = alignment.compared_of("base"), alignment.compared_of("tuned")
     n = len(alignment.not_compared)
     yield (
         f"{count(n)} {'tensor was' if n == 1 else 'tensors were'} not compared; what was compared is "
-        f"{percent(compared, base, 2)} of the base's parameters and "
-        f"{percent(compared, alignment.tuned_parameters, 2)} of the tuned model's."
+        f"{percent(of_base, alignment.base_parameters, 2)} of the base's parameters and "
+        f"{percent(of_tuned, alignment.tuned_parameters, 2)} of the tuned model's."
     )
 
 

@@ -6,10 +6,12 @@ Has the network and the token; reads no weights. Run as `python -m cache.backend
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
+from analysis.alignment import align
 from analysis.models import parse_model
-from analysis.tensors import BYTES_OF_DTYPE, Alignment, TensorInfo, align
+from analysis.tensors import BYTES_OF_DTYPE, Alignment, TensorInfo
 from cache import catalog
 from cache.backends.child import Send, serve
 from cache.found import FoundModel
@@ -31,7 +33,7 @@ def prepare(request: dict[str, Any], send: Send) -> None:
     base = catalog.find(base_ref, settings, any_folder=any_folder)
     base_tensors = catalog.list_tensors(base, settings)
     tuned_tensors = catalog.list_tensors(tuned, settings)
-    alignment = align(base_tensors, tuned_tensors)
+    alignment = align(base_tensors, tuned_tensors, base_tied=is_tied(base), tuned_tied=is_tied(tuned))
     send(
         {
             "event": "prepared",
@@ -53,6 +55,15 @@ def prepare(request: dict[str, Any], send: Send) -> None:
 def needed_files(alignment: Alignment, side: str) -> tuple[str, ...]:
     """The weight files of one side that hold a compared tensor; no other file is fetched."""
     return tuple(dict.fromkeys(getattr(pair, side).file for pair in alignment.pairs))
+
+
+def is_tied(found: FoundModel) -> bool | None:
+    """Whether the config says that the output head is the embedding; None where it says nothing."""
+    said = found.config.get("tie_word_embeddings")
+    nested = found.config.get("text_config")
+    if said is None and isinstance(nested, Mapping):
+        said = nested.get("tie_word_embeddings")
+    return said if isinstance(said, bool) else None
 
 
 def card(found: FoundModel, tensors: list[TensorInfo]) -> ModelCard:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -41,7 +41,8 @@ class FileIdentity(NamedTuple):
 class WeightFiles:
     """The files of one model, open for reading. Safe to read from several threads at once.
 
-    Opening reads each header again: raises FileChanged where it no longer describes `tensors`.
+    Opening reads each header again: raises FileChanged where it no longer describes `tensors`, of which some may be
+    views of what it describes.
     """
 
     def __init__(self, folder: Path, tensors: Iterable[TensorInfo]) -> None:
@@ -118,7 +119,8 @@ class WeightFiles:
             found = read_header(file, identity.size, self._read_range)
         except BadWeights as error:
             raise FileChanged(f"'{file}' was changed before it was read", do=_DO) from error
-        if not set(expected) <= set(found):
+        stored = {tensor.name: tensor for tensor in found}
+        if not all(tensor == stored.get(tensor.name) or _is_view(tensor, stored) for tensor in expected):
             raise FileChanged(f"'{file}' was changed before it was read: it holds other tensors now", do=_DO)
 
     def _read_range(self, file: str, begin: int, end: int) -> bytes:
@@ -138,6 +140,20 @@ class WeightFiles:
         while self._descriptor_of_file:
             os.close(self._descriptor_of_file.popitem()[1])
         self._identity_of_file.clear()
+
+
+def _is_view(view: TensorInfo, stored: Mapping[str, TensorInfo]) -> bool:
+    """Whether `view` is whole slices of the leading axis of a tensor that the header holds, of its type and shape."""
+    whole = stored.get(view.name)
+    if whole is None or view.stored is None or not whole.parameters:
+        return False
+    if (view.stored, view.dtype, view.file) != (whole.shape, whole.dtype, whole.file):
+        return False
+    step = (whole.end - whole.begin) // whole.shape[0]
+    first, n_slices = (view.begin - whole.begin) // step, (view.end - view.begin) // step
+    inside = first >= 0 and n_slices > 0 and first + n_slices <= whole.shape[0]
+    shapes = [(n_slices, *whole.shape[1:]), *([whole.shape[1:]] if n_slices == 1 else [])]
+    return inside and view.shape in shapes and view == whole.rows(first, first + n_slices, view.shape)
 
 
 def rows(tensor: TensorInfo) -> int:

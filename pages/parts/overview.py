@@ -51,9 +51,9 @@ def _coverage(found: Headline, alignment: Alignment) -> None:
     measured = f"{count(found.tensors_measured)} of {count(found.tensors_planned)} tensors"
     numbers.number(
         "Compared",
-        percent(alignment.compared_parameters, alignment.base_parameters, 2),
+        percent(alignment.compared_of("base"), alignment.base_parameters, 2),
         f"of {rough_count(alignment.base_parameters)} in the base; {measured} measured",
-        help="Parameters of the base that have a partner of the same name and shape. What has none is listed below.",
+        help="Parameters of the base that have a partner, by name or by a rule. What has none is listed.",
     )
 
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from analysis.alignment import align
 from analysis.measurements import (
     CHANGE_EDGES,
     FIRST_BINADE,
@@ -14,7 +15,7 @@ from analysis.measurements import (
     Spectrum,
     Tally,
 )
-from analysis.tensors import TensorInfo, align
+from analysis.tensors import TensorInfo
 
 
 def tally_of(before: np.ndarray, after: np.ndarray) -> Tally:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from analysis.tensors import Place, TensorInfo, align, place_of
+from analysis.alignment import align
+from analysis.places import place_of
+from analysis.tensors import Place, TensorInfo
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import struct
 
 import numpy as np
 
+from analysis.alignment import align
 from analysis.measurements import N_BINADES, N_CHANGE_BINS, N_RELATIVE_BINS, Spectrum, Tally
 from analysis.models import Pair, PinnedModel
-from analysis.tensors import Alignment, TensorInfo, align
+from analysis.tensors import Alignment, TensorInfo
 from cache.records import ModelCard
 from cache.store import Store
 
