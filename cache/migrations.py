@@ -84,7 +84,13 @@ ALTER TABLE tensors ADD COLUMN base_stored BIGINT[] DEFAULT [];
 ALTER TABLE tensors ADD COLUMN tuned_stored BIGINT[] DEFAULT [];
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _VIEWS)
+# Plain sums, for correlations. Rows from before are of an older version and no longer asked for.
+_SUMS = """
+ALTER TABLE tallies ADD COLUMN base_sum DOUBLE DEFAULT 0;
+ALTER TABLE tallies ADD COLUMN tuned_sum DOUBLE DEFAULT 0;
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:

@@ -43,7 +43,7 @@ def tally(seed: int, rows: int = 6, columns: int = 4) -> Tally:
     joint[20:30, 100:120] = random.integers(0, 3, (10, 20))
     return Tally(
         *(int(n) for n in random.integers(0, 2**40, 7)),
-        *(float(x) for x in random.normal(size=6)),
+        *(float(x) for x in random.normal(size=8)),
         joint=joint,
         base_binades=random.integers(0, 2**40, N_BINADES),
         mukherjee_binades=random.integers(0, 2**40, N_BINADES),
