@@ -21,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from analysis import report
+from analysis.alerts import alerts
 from analysis.errors import BadReference, SubnetscopeError
 from analysis.measurements import MASK_RULES, RULES
 from analysis.models import Pair
@@ -80,7 +81,10 @@ def _compare(options: argparse.Namespace) -> int:
         if options.json:
             _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps))
         if str(options.json) != "-":
-            _print_headline(pair, headline(alignment, tallies, spectra, spectra_planned=plan.spectra))
+            found = headline(alignment, tallies, spectra, spectra_planned=plan.spectra)
+            _print_headline(pair, found)
+            for alert in alerts(found, alignment, tallies):
+                print(f"  note                   {alert.sentence}")
             print(f"  compared               {_covered(report.coverage(alignment, tallies))}")
         for (kind, name), reason in gaps.items():
             print(f"  no {kind} of {name}: {reason}", file=sys.stderr)
@@ -178,10 +182,12 @@ class _Bars:
 
 def _print_headline(pair: Pair, found: Headline) -> None:
     print(f"\n{pair.base.title} -> {pair.tuned.title}")
-    for rule in RULES:
+    for reason in found.reasons_withheld:
+        print(f"  no headline            {reason}")
+    for rule in RULES if not found.withheld else ():
         share = found.unchanged[rule]
         print(f"  unchanged {rule:<12} {100 * share.value:9.4f} %   {share.part:,} of {share.whole:,}")
-    if found.spectra_measured:
+    if found.spectra_measured and not found.withheld:
         rank, matrices = 100 * found.mean_rank_share, found.spectra_measured
         print(f"  mean rank of updates   {rank:9.4f} %   of full, over {matrices} matrices")
     print(f"  tensors touched        {found.tensors_touched} of {found.tensors_measured}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from analysis.alerts import not_related
 from analysis.labels import count, percent, scientific, share
 from analysis.rollup import Headline, Venn
 from analysis.tensors import Alignment
@@ -16,9 +17,13 @@ _LOW_RANK, _NEARLY_FULL = 0.1, 0.95
 
 
 def summarize(headline: Headline, alignment: Alignment) -> list[str]:
-    """The overview in sentences, the most important first. Says so where numbers are of a part only."""
+    """The overview in sentences, the most important first. Says so where numbers are of a part only. Of two models
+    that do not come from one another it says that, and does not speak of an update."""
     if not headline.entries:
         return ["Nothing of this pair is measured yet."]
+    if unrelated := not_related(headline):
+        sentences = [unrelated, *_coverage(alignment), *_nonfinite(headline)]
+        return [_held_together(sentence) for sentence in sentences]
     sentences = [
         _unchanged(headline),
         *_published_rules(headline),

@@ -11,6 +11,7 @@ from pages.parts import charts, flow, lookups, numbers, overview, panels, picker
 view, pair = panels.open_pair("pair", "Overview")
 alignment, found = lookups.alignment(pair.key), lookups.headline(pair.key)
 overview.headline(found, alignment)
+overview.alerts(lookups.alerts(pair.key))
 if not found.entries:
     flow.stop()
 
@@ -19,6 +20,7 @@ with words:
     st.subheader("In words", anchor=False)
     for sentence in summarize(found, alignment):
         st.markdown(sentence)
+    overview.matches(alignment)
     numbers.not_compared(alignment)
     numbers.failures(lookups.gaps(pair.key))
     pickers.link("Where it changed: layers and matrices", view_of("layers", *view.models))

@@ -58,6 +58,7 @@ def test_compare_two_models_of_the_hub(family: LoopbackHub, tmp_path: Path, caps
         "tuned_parameters": totals["entries"],
         "by_match": {"base": {"exact": totals["entries"]}, "tuned": {"exact": totals["entries"]}},
         "not_compared": [],
+        "reasons_withheld": [],
     }
     [up] = [entry for entry in report["tensors"] if entry["name"] == "model.layers.1.mlp.up_proj.weight"]
     assert (up["layer"], up["module"], up["shape"], up["max_rank"]) == (1, "mlp.up_proj", [64, 32], 32)

@@ -13,6 +13,8 @@ from functools import lru_cache
 import numpy as np
 
 from analysis import rollup
+from analysis.alerts import Alert
+from analysis.alerts import alerts as alerts_of
 from analysis.links import EDGE_OF_TOLERANCE, View, view_of
 from analysis.measurements import MaskRule, Regions, Spectrum, Tally
 from analysis.metrics import CATALOG, Metric, at_tolerance
@@ -85,6 +87,11 @@ def gaps(key: str) -> Mapping[tuple[str, str], str]:
 
 def headline(key: str) -> Headline:
     return _headline(key, generation(key))
+
+
+def alerts(key: str) -> list[Alert]:
+    """What to know before believing the pair's numbers."""
+    return _alerts(key, generation(key))
 
 
 def n_holes(key: str) -> int:
@@ -196,6 +203,11 @@ def _measured(key: str, _: int) -> tuple[dict[str, Tally], dict[str, Spectrum], 
 def _headline(key: str, current: int) -> Headline:
     found, values, _ = _measured(key, current)
     return rollup.headline(alignment(key), found, values, spectra_planned=True)
+
+
+@lru_cache(maxsize=200)
+def _alerts(key: str, current: int) -> list[Alert]:
+    return alerts_of(_headline(key, current), alignment(key), _measured(key, current)[0])
 
 
 @lru_cache(maxsize=200)
