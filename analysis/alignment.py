@@ -59,6 +59,7 @@ class _Part:
     key: str
     label: str  # what it is called in a list
     of_stack: bool = False
+    is_paired: bool = False  # has a partner already: an embedding that a head is compared with too
 
     @property
     def is_square_of_stack(self) -> bool:
@@ -84,9 +85,10 @@ class _Side:
         self.ambiguous = [part for part in parts if count[part.key] > 1]
 
     def remember_tables(self, tensors: Iterable[TensorInfo]) -> None:
-        tables = [(canonical(t.name), t) for t in tensors if len(t.shape) == 2]
+        """Embeddings and heads, as far as their canonical names tell them apart."""
+        tables = [(key, t) for t in tensors if (key := canonical(t.name)) in (*HEADS, *EMBEDDINGS)]
         count = Counter(key for key, _ in tables)
-        self.table_of_key = {key: t for key, t in tables if count[key] == 1 and key in (*HEADS, *EMBEDDINGS)}
+        self.table_of_key = {key: t for key, t in tables if count[key] == 1 and len(t.shape) == 2}
 
     def table(self, keys: Sequence[str]) -> tuple[str, TensorInfo] | None:
         return next(((key, self.table_of_key[key]) for key in keys if key in self.table_of_key), None)
@@ -100,6 +102,7 @@ class _Work:
     tuned: _Side
     pairs: list[TensorPair] = field(default_factory=list)
     listed: list[NotCompared] = field(default_factory=list)
+    taken: set[str] = field(default_factory=set)  # names of pairs
     upright: set[str] = field(default_factory=set)  # expert blocks whose stacks hold (out, in) as single tensors do
 
     def take_buffers_and_names(self, base: dict[str, TensorInfo], tuned: dict[str, TensorInfo]) -> None:
@@ -159,7 +162,9 @@ class _Work:
                 if part is None or counterpart is None or other.table(wanted) or other.is_tied is False:
                     continue
                 key, table = counterpart
-                found = _Part(table, key, table.name)
+                if any(table.name == entry.name for entry in self.listed):
+                    continue
+                found = _Part(table, key, table.name, is_paired=key not in other.left)
                 before, after = (part, found) if side is self.base else (found, part)
                 if self._pair(before, after, "tied", named=part.info.name):
                     del side.left[part.key]
@@ -210,12 +215,21 @@ class _Work:
             base, tuned = base.rows(0, common), tuned.rows(0, common)
         if _why_not(base, tuned):
             return False
-        self.pairs.append(TensorPair(base, tuned, place_of(named), match, "" if named == base.name else named))
+        self._add(base, tuned, match, named)
         return True
+
+    def _add(self, base: TensorInfo, tuned: TensorInfo, match: Match, named: str) -> None:
+        """Adds the pair under a name of its own: it is the key of its measurements. Only names made to clash do."""
+        while named in self.taken:
+            named += "'"
+        self.taken.add(named)
+        self.pairs.append(TensorPair(base, tuned, place_of(named), match, "" if named == base.name else named))
 
     def _list_new_rows(self, before: _Part, after: _Part, common: int) -> None:
         grown = after.info.shape[0] > common
         longer = after if grown else before
+        if longer.is_paired:
+            return
         rows = longer.info.shape[0]
         reason = f"new rows: the base has {common:,}" if grown else f"rows that only the base has, beyond {common:,}"
         parameters = longer.info.parameters // rows * (rows - common)
@@ -228,10 +242,7 @@ class _Work:
             last = first + part.info.shape[0]
             piece = whole.info.rows(first, last)
             before, after = (piece, part.info) if whole_side is self.base else (part.info, piece)
-            named = part.label
-            self.pairs.append(
-                TensorPair(before, after, place_of(named), "fused", "" if named == before.name else named)
-            )
+            self._add(before, after, "fused", part.label)
             first = last
 
 

@@ -143,17 +143,20 @@ class WeightFiles:
 
 
 def _is_view(view: TensorInfo, stored: Mapping[str, TensorInfo]) -> bool:
-    """Whether `view` is whole slices of the leading axis of a tensor that the header holds, of its type and shape."""
+    """Whether `view` is a stretch of rows of a tensor that the header holds, of its type and shape, and of one slice
+    only where it has fewer sides: no matrix reaches from one expert of a stack into the next."""
     whole = stored.get(view.name)
-    if whole is None or view.stored is None or not whole.parameters:
+    if whole is None or (view.stored, view.dtype, view.file) != (whole.shape, whole.dtype, whole.file):
         return False
-    if (view.stored, view.dtype, view.file) != (whole.shape, whole.dtype, whole.file):
+    n_outer = len(whole.shape) - len(view.shape)
+    if n_outer < 0 or not view.parameters or view.shape[1:] != whole.shape[n_outer + 1 :]:
         return False
-    step = (whole.end - whole.begin) // whole.shape[0]
-    first, n_slices = (view.begin - whole.begin) // step, (view.end - view.begin) // step
-    inside = first >= 0 and n_slices > 0 and first + n_slices <= whole.shape[0]
-    shapes = [(n_slices, *whole.shape[1:]), *([whole.shape[1:]] if n_slices == 1 else [])]
-    return inside and view.shape in shapes and view == whole.rows(first, first + n_slices, view.shape)
+    rows_of_slice = whole.shape[n_outer]
+    n_rows = math.prod(whole.shape[: n_outer + 1])
+    step = (whole.end - whole.begin) // n_rows
+    first, rest = divmod(view.begin - whole.begin, step)
+    inside = 0 <= first < n_rows and first % rows_of_slice + view.shape[0] <= rows_of_slice
+    return inside and rest == 0 and view.end == view.begin + view.shape[0] * step
 
 
 def rows(tensor: TensorInfo) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from analysis.alignment import align
 from analysis.tensors import Alignment, TensorInfo
@@ -299,3 +301,53 @@ def test_buffers_are_listed_and_are_no_parameters(buffer: TensorInfo):
 def test_an_attention_bias_that_is_a_vector_is_a_parameter():
     bias = info("h.0.attn.bias", 8)
     assert [pair.name for pair in align([bias], [bias]).pairs] == ["h.0.attn.bias"]
+
+
+# Whatever the names
+
+
+def test_a_name_made_to_clash_with_an_expert_s_gets_another():
+    tensors = [info("mlp.experts.down_proj", 2, 4, 2), info("mlp.experts.down_proj[1]", 3)]
+    assert {pair.name: pair.shape for pair in align(tensors, tensors).pairs} == {
+        "mlp.experts.down_proj[0]": (4, 2),
+        "mlp.experts.down_proj[1]": (4, 2),
+        "mlp.experts.down_proj[1]'": (3,),
+    }
+
+
+NAMES = [
+    "embed_tokens.weight", "wte.weight", "lm_head.weight", "output.weight", "layers.0.self_attn.q_proj.weight",
+    "layers.0.self_attn.k_proj.weight", "layers.0.self_attn.v_proj.weight", "layers.0.self_attn.qkv_proj.weight",
+    "layers.0.mlp.gate_proj.weight", "layers.0.mlp.up_proj.weight", "layers.0.mlp.gate_up_proj.weight",
+    "layers.0.mlp.experts.0.gate_proj.weight", "layers.0.mlp.experts.0.up_proj.weight",
+    "layers.0.mlp.experts.1.gate_proj.weight", "layers.0.mlp.experts.1.up_proj.weight",
+    "layers.0.mlp.experts.gate_proj", "layers.0.mlp.experts.gate_up_proj",
+    "layers.0.mlp.experts.0.down_proj.weight", "layers.0.mlp.experts.down_proj",
+    "layers.0.mlp.experts.down_proj[0]", "layers.0.block_sparse_moe.experts.0.w1.weight", "position_ids", "",
+]  # fmt: skip
+models = st.dictionaries(
+    st.builds(str.__add__, st.sampled_from(["", "model.", "module.", "language_model.model."]), st.sampled_from(NAMES)),
+    st.tuples(
+        st.lists(st.integers(0, 4), max_size=3).map(tuple) | st.sampled_from([(2, 2), (4, 2), (2, 4, 2), (6, 2)]),
+        st.sampled_from(["BF16", "BF16", "BF16", "F32", "I8", "I64"]),
+    ),
+    max_size=20,
+).map(lambda shapes: [info(name, *shape, dtype=dtype) for name, (shape, dtype) in shapes.items()])
+
+
+@settings(max_examples=400, deadline=None)
+@given(models, models, st.sampled_from([None, True, False]))
+def test_nothing_is_lost_or_counted_twice(base: list[TensorInfo], tuned: list[TensorInfo], tied: bool | None):
+    found = align(base, tuned, base_tied=tied)
+
+    names = [pair.name for pair in found.pairs]
+    assert len(set(names)) == len(names), "a pair's name is its key in the store"
+    assert all(pair.base.shape == pair.tuned.shape and pair.entries for pair in found.pairs)
+    left_out = [one for one in found.not_compared if one.reason != "a buffer, not a parameter"]
+    listed = sum(one.parameters for one in left_out if one.side in ("base", "both"))
+    assert sum(found.covered("base").values()) + listed == found.base_parameters
+    for side, tensors in (("base", base), ("tuned", tuned)):
+        mentioned = [getattr(pair, side).name for pair in found.pairs] + [one.name for one in found.not_compared]
+        mentioned += [one.reason for one in found.not_compared]
+        for tensor in tensors:
+            assert any(tensor.name in text for text in mentioned), tensor.name

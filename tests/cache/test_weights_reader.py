@@ -55,10 +55,12 @@ def test_rows_are_the_bytes_of_the_file(folder, name, first, last, expected):
 
 def test_a_view_is_read_like_a_tensor(folder):
     cube, matrix = tensors_in(folder)["cube"], tensors_in(folder)["matrix"]
-    views = [cube.rows(1, 2, (3, 4)), matrix.rows(1, 3)]
+    views = [cube.rows(1, 2, (3, 4)), matrix.rows(1, 3), cube.rows(1, 2, (3, 4)).rows(1, 2), cube.rows(1, 2)]
     with WeightFiles(folder, [cube, *views]) as files:
         assert files.read_rows(views[0], 1, 3).tobytes() == VALUES["cube"][1, 1:3].tobytes()
         assert files.read_rows(views[1], 0, 2).tobytes() == VALUES["matrix"].bits[1:3].tobytes()
+        assert files.read_rows(views[2], 0, 1).tobytes() == VALUES["cube"][1, 1].tobytes()
+        assert files.read_rows(views[3], 0, 3).tobytes() == VALUES["cube"][1].tobytes()
         with pytest.raises(IndexError):
             files.read_rows(views[1], 0, 3)
 
@@ -74,6 +76,7 @@ def test_a_view_is_read_like_a_tensor(folder):
         pytest.param({"shape": (4, 3)}, id="another matrix of as many entries"),
         pytest.param({"shape": (6, 4)}, id="more rows than its bytes"),
         pytest.param({"begin": 12, "end": 60}, id="not at the start of a slice"),
+        pytest.param({"begin": 32, "end": 64, "shape": (2, 4)}, id="from one slice into the next"),
         pytest.param({"begin": -96}, id="before the tensor"),
         pytest.param({"end": 100_000}, id="beyond the tensor"),
         pytest.param({"begin": 0, "end": 0, "shape": (0, 3, 4)}, id="nothing, elsewhere"),
