@@ -106,3 +106,38 @@ def test_totals_pool_and_the_shares_are_those_others_measured(compared):
 
 def _sides(entry, base, tuned):
     return base[entry["base_name"]], tuned[entry["tuned_name"]]
+
+
+def test_two_pretrained_runs_do_not_come_from_one_another(tmp_path: Path):
+    """Others measured a correlation of 0.004 over all entries of the two."""
+    models = [OTHERS / "trees-grpo" / f"{run}-pretrained" for run in ("run1", "run2")]
+    if not all(model.is_dir() for model in models):
+        pytest.skip("trees-grpo is not on this machine")
+    out = tmp_path / "report.json"
+    store = str(tmp_path / "store.duckdb")
+    assert cli.main(["compare", *map(str, models), "--no-spectra", "--store", store, "--json", str(out)]) == 0
+    report = json.loads(out.read_text())
+    base, tuned = (load_file(model / "model.safetensors") for model in models)
+    common = {name: min(len(base[name]), len(tuned[name])) for name in base if base[name].ndim == 2}
+    expected = [
+        np.corrcoef([side[name][:rows].double().numpy().ravel() for side in (base, tuned)])[0, 1]
+        for name, rows in common.items()
+    ]
+    assert report["totals"]["median_correlation"] == pytest.approx(float(np.median(expected)), abs=1e-9)
+    assert abs(report["totals"]["median_correlation"]) < 0.05
+    assert report["alerts"][0]["kind"] == "not_related"
+    assert not report["withheld"]
+
+
+@pytest.mark.parametrize("run", ["run1", "run2"])
+def test_a_tuned_model_is_related_to_its_base(tmp_path: Path, run: str):
+    models = [OTHERS / "trees-grpo" / f"{run}-{what}" for what in ("pretrained", "grpo200")]
+    if not all(model.is_dir() for model in models):
+        pytest.skip("trees-grpo is not on this machine")
+    out = tmp_path / "report.json"
+    store = str(tmp_path / "store.duckdb")
+    assert cli.main(["compare", *map(str, models), "--no-spectra", "--store", store, "--json", str(out)]) == 0
+    report = json.loads(out.read_text())
+    assert report["totals"]["median_correlation"] > 0.9
+    assert "not_related" not in {alert["kind"] for alert in report["alerts"]}
+    assert report["coverage"]["by_match"]["base"].keys() == {"exact", "tied"}

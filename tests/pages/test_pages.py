@@ -113,6 +113,16 @@ def test_matrix_page_shows_the_tensor_of_the_link_and_leads_to_its_neighbours(pa
     assert query(app)["name"] == ["model.layers.2.mlp.down_proj.weight"]
 
 
+def test_matrix_page_says_how_a_tensor_was_matched(current):
+    alignment = small_model(1)
+    pairs = tuple(dataclasses.replace(entry, match="renamed") for entry in alignment.pairs)
+    pair = put_pair(current, Pair(BASE, SEEDS[0]), dataclasses.replace(alignment, pairs=pairs))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    shown = texts(opened(view_of("matrix", pair.base, pair.tuned, name=name)))
+    assert "same name but for a wrapper's prefix" in shown
+    assert "How tensors were matched" in [box.label for box in opened(view_of("pair", pair.base, pair.tuned)).expander]
+
+
 def test_a_vector_has_a_page_too(pair: Pair):
     app = opened(view_of("matrix", pair.base, pair.tuned, name="model.layers.0.input_layernorm.weight"))
     assert not app.exception
