@@ -18,11 +18,15 @@ _LOW_RANK, _NEARLY_FULL = 0.1, 0.95
 
 def summarize(headline: Headline, alignment: Alignment) -> list[str]:
     """The overview in sentences, the most important first. Says so where numbers are of a part only. Of two models
-    that do not come from one another it says that, and does not speak of an update."""
+    that do not come from one another it says that, and does not speak of an update; where too little was compared it
+    gives the reasons alone."""
     if not headline.entries:
         return ["Nothing of this pair is measured yet."]
     if unrelated := not_related(headline):
         sentences = [unrelated, *_coverage(alignment), *_nonfinite(headline)]
+        return [_held_together(sentence) for sentence in sentences]
+    if headline.withheld:
+        sentences = [*headline.reasons_withheld, *_nonfinite(headline)]
         return [_held_together(sentence) for sentence in sentences]
     sentences = [
         _unchanged(headline),

@@ -50,7 +50,9 @@ def test_a_headline_stands_on_nine_tenths_of_both_sides():
         "2 tensors, 1,000 parameters: only the tuned model has it.",
     )
     assert reasons_to_withhold(short, least_percent=50) == ()
-    assert headline(short, {}, {}, spectra_planned=False).withheld
+    found = headline(short, tallied(short, nudged), {}, spectra_planned=False)
+    assert found.withheld
+    assert [sentence.replace("\u00a0", " ") for sentence in summarize(found, short)] == [*found.reasons_withheld]
 
 
 def test_an_ordinary_pair_has_no_alerts():
