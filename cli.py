@@ -23,6 +23,7 @@ from typing import Any
 from tqdm import tqdm
 
 from analysis import checks, report
+from analysis.alerts import alerts
 from analysis.checks import Verdict
 from analysis.errors import BadReference, ResourceError, SubnetscopeError
 from analysis.measurements import MASK_RULES, RULES
@@ -100,7 +101,10 @@ def _compare(options: argparse.Namespace) -> int:
         if options.json:
             _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps))
         if str(options.json) != "-":
-            _print_headline(pair, headline(alignment, tallies, spectra, spectra_planned=plan.spectra))
+            found = headline(alignment, tallies, spectra, spectra_planned=plan.spectra)
+            _print_headline(pair, found)
+            for alert in alerts(found, alignment, tallies):
+                print(f"  note                   {alert.sentence}")
             print(f"  compared               {_covered(report.coverage(alignment, tallies))}")
         for (kind, name), reason in gaps.items():
             print(f"  no {kind} of {_shown(name)}: {reason}", file=sys.stderr)
@@ -236,10 +240,12 @@ class _Bars:
 
 def _print_headline(pair: Pair, found: Headline) -> None:
     print(f"\n{pair.base.title} -> {pair.tuned.title}")
-    for rule in RULES:
+    for reason in found.reasons_withheld:
+        print(f"  no headline            {reason}")
+    for rule in RULES if not found.withheld else ():
         share = found.unchanged[rule]
         print(f"  unchanged {rule:<12} {100 * share.value:9.4f} %   {share.part:,} of {share.whole:,}")
-    if found.spectra_measured:
+    if found.spectra_measured and not found.withheld:
         rank, matrices = 100 * found.mean_rank_share, found.spectra_measured
         print(f"  mean rank of updates   {rank:9.4f} %   of full, over {matrices} matrices")
     print(f"  tensors touched        {found.tensors_touched} of {found.tensors_measured}")
@@ -257,8 +263,9 @@ def _print_verdicts(pair: Pair, verdicts: Sequence[Verdict]) -> None:
 
 def _covered(coverage: dict[str, Any]) -> str:
     compared, base, tuned = (coverage[f"{what}_parameters"] for what in ("compared", "base", "tuned"))
+    of_base, of_tuned = (sum(coverage["by_match"][side].values()) for side in ("base", "tuned"))
     left_out = len(coverage["not_compared"])
-    shares = f"{100 * compared / base:.2f} % of base, {100 * compared / tuned:.2f} % of tuned"
+    shares = f"{100 * of_base / base:.2f} % of base, {100 * of_tuned / tuned:.2f} % of tuned"
     return f"{compared:,} parameters: {shares}" + (f"; {left_out} tensors not compared" if left_out else "")
 
 

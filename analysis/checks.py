@@ -21,7 +21,8 @@ from typing import Literal
 from analysis.errors import BadAssertion
 from analysis.labels import count, percent, shorten, visible
 from analysis.measurements import RULES, Spectrum, Tally
-from analysis.tensors import Alignment, TensorPair, place_of
+from analysis.places import place_of
+from analysis.tensors import Alignment, TensorPair
 
 _OPERATORS: dict[str, Callable[[Fraction, Fraction], bool]] = {
     "==": operator.eq,

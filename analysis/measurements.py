@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-TALLY_VERSION = 1
+TALLY_VERSION = 2  # 2: base_sum and tuned_sum
 SPECTRUM_VERSION = 1
 OVERLAP_VERSION = 1
 
@@ -70,6 +70,8 @@ class Tally:
     update_square_sum: float
     update_abs_sum: float
     base_dot_tuned: float
+    base_sum: float
+    tuned_sum: float
     max_abs_update: float
     joint: NDArray[np.int64]  # (N_BINADES, N_CHANGE_BINS): changed finite entries by |before| and |after - before|
     base_binades: NDArray[np.int64]  # (N_BINADES,): all finite entries by |before|

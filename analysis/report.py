@@ -1,20 +1,25 @@
 """The numbers of a comparison or an overlap as one JSON document: the interface other tools are built on.
 
 Counts are integers, pooled over entries; null stands for a number that does not exist (a rank of a vector, an effective
-rank of a zero update), and for one that is not measured. `schema` is 1; fields are only ever added to it.
+rank of a zero update), and for one that is not measured. `withheld` is true where too little was compared for the
+totals to speak for the models; `coverage.reasons_withheld` says why. `schema` is 1; fields are only ever added to it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from analysis.alerts import alerts
 from analysis.checks import Verdict
+from analysis.coverage import reasons_to_withhold
 from analysis.measurements import RULES, MaskRule, Regions, Spectrum, Tally
+from analysis.metrics import correlation
 from analysis.models import Pair, PinnedModel
-from analysis.rollup import Venn, spectrum_summary, venn
+from analysis.rollup import Venn, headline, spectrum_summary, venn
 from analysis.tensors import Alignment, TensorPair
 
 SCHEMA = 1
@@ -29,17 +34,23 @@ def comparison(
 ) -> dict[str, Any]:
     """One pair: coverage, totals over everything tallied, and every compared tensor in reading order."""
     known = [tallies[entry.name] for entry in alignment.pairs if entry.name in tallies]
+    found = headline(alignment, tallies, spectra, spectra_planned=bool(spectra))
     return {
         "schema": SCHEMA,
         "base": model(pair.base),
         "tuned": model(pair.tuned),
         "coverage": coverage(alignment, tallies),
+        "alerts": [
+            dataclasses.asdict(alert) | {"tensors": list(alert.tensors)} for alert in alerts(found, alignment, tallies)
+        ],
+        "withheld": found.withheld,
         "totals": {
             "entries": sum(tally.entries for tally in known),
             "nonfinite": sum(tally.nonfinite for tally in known),
             "unchanged": {rule: sum(tally.unchanged(rule) for tally in known) for rule in RULES},
             "frobenius_update": _number(math.sqrt(sum(tally.update_square_sum for tally in known))),
             "frobenius_base": _number(math.sqrt(sum(tally.base_square_sum for tally in known))),
+            "median_correlation": _number(found.median_correlation),
         },
         "tensors": [
             tensor(entry, tallies.get(entry.name), spectra.get(entry.name), _reasons(entry.name, gaps))
@@ -58,6 +69,8 @@ def coverage(alignment: Alignment, tallies: Mapping[str, Tally]) -> dict[str, An
         "compared_parameters": sum(pair.entries for pair in alignment.pairs if pair.name in tallies),
         "base_parameters": alignment.base_parameters,
         "tuned_parameters": alignment.tuned_parameters,
+        "reasons_withheld": list(reasons_to_withhold(alignment)),
+        "by_match": {side: alignment.covered(side, tallies) for side in ("base", "tuned")},
         "not_compared": [
             {"name": entry.name, "side": entry.side, "reason": entry.reason, "parameters": entry.parameters}
             for entry in alignment.not_compared
@@ -72,6 +85,9 @@ def tensor(
     place = pair.place
     fields: dict[str, Any] = {
         "name": pair.name,
+        "match": pair.match,
+        "base_name": pair.base.name,
+        "tuned_name": pair.tuned.name,
         "layer": place.layer,
         "block": place.block,
         "module": place.module,
@@ -86,6 +102,7 @@ def tensor(
         "frobenius_update": None if tally is None else _number(math.sqrt(tally.update_square_sum)),
         "frobenius_base": None if tally is None else _number(math.sqrt(tally.base_square_sum)),
         "frobenius_tuned": None if tally is None else _number(math.sqrt(tally.tuned_square_sum)),
+        "correlation": None if tally is None else _over(*correlation(tally)),
         "max_rank": min(pair.shape) if pair.is_matrix else None,
     }
     summary = spectrum_summary(spectrum) if spectrum is not None else {}
@@ -184,6 +201,10 @@ def overlap_numbers(found: Venn) -> dict[str, Any]:
             for one, other in combinations(range(k), 2)
         ],
     }
+
+
+def _over(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
 
 
 def _reasons(name: str, gaps: Mapping[tuple[str, str], str]) -> dict[str, str]:

@@ -6,17 +6,20 @@ Works on what is there: a tensor without its measurement is a cell that says so.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from analysis.coverage import reasons_to_withhold
 from analysis.measurements import CHANGE_EDGES, RELATIVE_EDGES, RULES, Regions, Spectrum, Tally
-from analysis.metrics import Metric, effective_rank, stable_rank
+from analysis.metrics import Metric, correlation, effective_rank, stable_rank
 from analysis.tensors import Alignment, TensorPair
 
+RELATED = 0.5  # a median correlation below it: the models do not come from one another
 OUTSIDE_LAYERS = -1  # the grid's column for tensors that belong to no layer
 
 
@@ -81,6 +84,19 @@ class Headline:
     mean_effective_rank_share: float
     spectra_measured: int
     spectra_planned: int
+    median_correlation: float = math.nan  # over matrices, of base and tuned entries; not pooled, see docs/methods.md
+    matrices_correlated: int = 0
+    same_of_block: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # (tensors, entries) without a change
+    reasons_withheld: tuple[str, ...] = ()  # why too little was compared for a headline
+
+    @property
+    def withheld(self) -> bool:
+        return bool(self.reasons_withheld)
+
+    @property
+    def is_unrelated(self) -> bool:
+        """Whether at least half is measured, and most matrices of the two do not resemble each other."""
+        return 2 * self.tensors_measured >= self.tensors_planned and self.median_correlation < RELATED
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +156,7 @@ def headline(
     entries = sum(tally.entries for _, tally in measured)
     usable = [spectrum for spectrum in spectra.values() if not spectrum.reason]
     touched = [tally for _, tally in measured if tally.unchanged("exact") < tally.entries]
+    correlations = [value for value in (_ratio(*correlation(t)) for t in matrices) if not math.isnan(value)]
     return Headline(
         entries=entries,
         nonfinite=sum(tally.nonfinite for _, tally in measured),
@@ -158,7 +175,21 @@ def headline(
         mean_effective_rank_share=_mean(effective_rank(s.singular_values) / s.max_rank for s in usable),
         spectra_measured=len(spectra),
         spectra_planned=sum(pair.is_matrix for pair in alignment.pairs) if spectra_planned else 0,
+        median_correlation=statistics.median(correlations) if correlations else math.nan,
+        matrices_correlated=len(correlations),
+        same_of_block=_same_of_block(measured),
+        reasons_withheld=reasons_to_withhold(alignment),
     )
+
+
+def _same_of_block(measured: Iterable[tuple[TensorPair, Tally]]) -> dict[str, tuple[int, int]]:
+    """(tensors, entries) that have the same values in both models, by block."""
+    found: dict[str, tuple[int, int]] = {}
+    for pair, tally in measured:
+        if tally.unchanged("exact") == tally.entries:
+            tensors, entries = found.get(pair.place.block, (0, 0))
+            found[pair.place.block] = tensors + 1, entries + tally.entries
+    return found
 
 
 def grid(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from analysis.alerts import not_related
 from analysis.labels import count, percent, scientific, share
 from analysis.rollup import Headline, Venn
 from analysis.tensors import Alignment
@@ -16,9 +17,17 @@ _LOW_RANK, _NEARLY_FULL = 0.1, 0.95
 
 
 def summarize(headline: Headline, alignment: Alignment) -> list[str]:
-    """The overview in sentences, the most important first. Says so where numbers are of a part only."""
+    """The overview in sentences, the most important first. Says so where numbers are of a part only. Of two models
+    that do not come from one another it says that, and does not speak of an update; where too little was compared it
+    gives the reasons alone."""
     if not headline.entries:
         return ["Nothing of this pair is measured yet."]
+    if unrelated := not_related(headline):
+        sentences = [unrelated, *_coverage(alignment), *_nonfinite(headline)]
+        return [_held_together(sentence) for sentence in sentences]
+    if headline.withheld:
+        sentences = [*headline.reasons_withheld, *_nonfinite(headline)]
+        return [_held_together(sentence) for sentence in sentences]
     sentences = [
         _unchanged(headline),
         *_published_rules(headline),
@@ -138,12 +147,12 @@ def _rank(headline: Headline) -> Iterator[str]:
 def _coverage(alignment: Alignment) -> Iterator[str]:
     if not alignment.not_compared:
         return
-    compared, base = alignment.compared_parameters, alignment.base_parameters
+    of_base, of_tuned = alignment.compared_of("base"), alignment.compared_of("tuned")
     n = len(alignment.not_compared)
     yield (
         f"{count(n)} {'tensor was' if n == 1 else 'tensors were'} not compared; what was compared is "
-        f"{percent(compared, base, 2)} of the base's parameters and "
-        f"{percent(compared, alignment.tuned_parameters, 2)} of the tuned model's."
+        f"{percent(of_base, alignment.base_parameters, 2)} of the base's parameters and "
+        f"{percent(of_tuned, alignment.tuned_parameters, 2)} of the tuned model's."
     )
 
 

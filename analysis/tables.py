@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from analysis.labels import count, percent, scientific, visible
 from analysis.measurements import RULES, TOLERANCES, Spectrum, Tally
 from analysis.metrics import cosine, effective_rank, energy_rank, mean_change, relative_update, stable_rank
 from analysis.rollup import OUTSIDE_LAYERS, Cell, Curve, Grid, Headline, Venn
-from analysis.tensors import Alignment, NotCompared, TensorPair
+from analysis.tensors import TITLE_OF_MATCH, Alignment, NotCompared, TensorPair
 
 Row = dict[str, object]
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -49,6 +50,9 @@ def tensor_rows(alignment: Alignment, tallies: Mapping[str, Tally], spectra: Map
                 "layer": pair.place.layer,
                 "module": pair.place.module,
                 "expert": pair.place.expert,
+                "match": pair.match,
+                "base_name": pair.base.name,
+                "tuned_name": pair.tuned.name,
                 "shape": " x ".join(map(str, pair.shape)),
                 "entries": tally.entries,
                 "nonfinite": tally.nonfinite,
@@ -127,6 +131,22 @@ def _share(tally: Tally, rule: str) -> str:
 
 def _over(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
+
+
+def match_rows(alignment: Alignment) -> list[Row]:
+    """One row a way in which pairs were found."""
+    of_base, of_tuned = alignment.covered("base"), alignment.covered("tuned")
+    n_pairs = Counter(pair.match for pair in alignment.pairs)
+    return [
+        {
+            "matched by": title,
+            "pairs": n_pairs[match],
+            "parameters of base": of_base.get(match, 0),
+            "parameters of tuned": of_tuned.get(match, 0),
+        }
+        for match, title in TITLE_OF_MATCH.items()
+        if n_pairs[match]
+    ]
 
 
 def not_compared_rows(entries: Sequence[NotCompared]) -> list[Row]:

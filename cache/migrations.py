@@ -75,7 +75,22 @@ CREATE TABLE jobs (
     measured BIGINT NOT NULL, planned BIGINT NOT NULL);
 """
 
-STEPS: tuple[str, ...] = (_FIRST,)
+# Pairs of views: what a pair's tensors are called on each side, how it was found, and the shapes that the views are of
+# (empty for a whole tensor). In rows from before, both sides have the pair's name.
+_VIEWS = """
+ALTER TABLE tensors ADD COLUMN base_name VARCHAR;
+ALTER TABLE tensors ADD COLUMN "match" VARCHAR DEFAULT 'exact';
+ALTER TABLE tensors ADD COLUMN base_stored BIGINT[] DEFAULT [];
+ALTER TABLE tensors ADD COLUMN tuned_stored BIGINT[] DEFAULT [];
+"""
+
+# Plain sums, for correlations. Rows from before are of an older version and no longer asked for.
+_SUMS = """
+ALTER TABLE tallies ADD COLUMN base_sum DOUBLE DEFAULT 0;
+ALTER TABLE tallies ADD COLUMN tuned_sum DOUBLE DEFAULT 0;
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:

@@ -15,7 +15,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from analysis.measurements import N_BINADES, N_CHANGE_BINS, Regions, Spectrum, Tally
-from analysis.tensors import Alignment, NotCompared, TensorInfo, TensorPair, place_of
+from analysis.places import place_of
+from analysis.tensors import Alignment, NotCompared, TensorInfo, TensorPair
 from cache.tables import HEAVY_LISTS, LIGHT_LISTS, SPECTRUM_NUMBERS, TALLY_NUMBERS, Table
 
 Row = Mapping[str, Any]
@@ -125,8 +126,10 @@ def tensor_rows(alignment: Alignment) -> list[dict[str, Any]]:
     return [
         {
             "position": position,
-            "name": pair.base.name,
+            "name": pair.name,
+            "base_name": pair.base.name,
             "tuned_name": pair.tuned.name,
+            "match": pair.match,
             "shape": pair.shape,
             **_side("base", pair.base),
             **_side("tuned", pair.tuned),
@@ -136,7 +139,8 @@ def tensor_rows(alignment: Alignment) -> list[dict[str, Any]]:
 
 
 def _side(side: str, info: TensorInfo) -> dict[str, Any]:
-    return {f"{side}_{name}": getattr(info, name) for name in ("dtype", "file", "begin", "end")}
+    fields = {f"{side}_{name}": getattr(info, name) for name in ("dtype", "file", "begin", "end")}
+    return fields | {f"{side}_stored": info.stored or ()}
 
 
 def not_compared_rows(alignment: Alignment) -> list[dict[str, Any]]:
@@ -157,16 +161,19 @@ def alignment(tensors: pa.Table, not_compared: pa.Table, base_parameters: int, t
     """The alignment that these rows, in the order of their positions, were made from."""
     shapes = [tuple(shape) for shape in tensors["shape"].to_pylist()]
     names = tensors["name"].to_pylist()
-    base = _infos(tensors, "base", names, shapes)
+    base_names = [own or name for own, name in zip(tensors["base_name"].to_pylist(), names, strict=True)]
+    base = _infos(tensors, "base", base_names, shapes)
     tuned = _infos(tensors, "tuned", tensors["tuned_name"].to_pylist(), shapes)
-    pairs = map(TensorPair, base, tuned, map(place_of, names))
+    named = ("" if name == own else name for name, own in zip(names, base_names, strict=True))
+    pairs = map(TensorPair, base, tuned, map(place_of, names), tensors["match"].to_pylist(), named)
     missing = (NotCompared(**row) for row in not_compared.select(["name", "side", "reason", "parameters"]).to_pylist())
     return Alignment(tuple(pairs), tuple(missing), base_parameters, tuned_parameters)
 
 
 def _infos(tensors: pa.Table, side: str, names: list[str], shapes: list[tuple[int, ...]]) -> Iterable[TensorInfo]:
     dtype, file, begin, end = (tensors[f"{side}_{name}"].to_pylist() for name in ("dtype", "file", "begin", "end"))
-    return map(TensorInfo, names, dtype, shapes, file, begin, end)
+    stored = (tuple(shape) or None for shape in tensors[f"{side}_stored"].to_pylist())
+    return map(TensorInfo, names, dtype, shapes, file, begin, end, stored)
 
 
 def _arrays(column: pa.ChunkedArray) -> Iterator[NDArray[Any]]:

@@ -11,6 +11,7 @@ from pages.parts import address, charts, flow, lookups, numbers, overview, panel
 view, pair = panels.open_pair("pair", "Overview")
 alignment, found = lookups.alignment(pair.key), lookups.headline(pair.key)
 overview.headline(found, alignment)
+overview.alerts(lookups.alerts(pair.key))
 if not found.entries:
     flow.stop()
 if known := published().find(*view.models):
@@ -21,6 +22,7 @@ with words:
     st.subheader("In words", anchor=False)
     for sentence in summarize(found, alignment):
         st.markdown(sentence)
+    overview.matches(alignment)
     numbers.not_compared(alignment)
     numbers.failures(lookups.gaps(pair.key))
     address.link("Where it changed: layers and matrices", view_of("layers", *view.models))

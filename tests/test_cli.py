@@ -56,7 +56,9 @@ def test_compare_two_models_of_the_hub(family: LoopbackHub, tmp_path: Path, caps
         "compared_parameters": totals["entries"],
         "base_parameters": totals["entries"],
         "tuned_parameters": totals["entries"],
+        "by_match": {"base": {"exact": totals["entries"]}, "tuned": {"exact": totals["entries"]}},
         "not_compared": [],
+        "reasons_withheld": [],
     }
     [up] = [entry for entry in report["tensors"] if entry["name"] == "model.layers.1.mlp.up_proj.weight"]
     assert (up["layer"], up["module"], up["shape"], up["max_rank"]) == (1, "mlp.up_proj", [64, 32], 32)
@@ -109,8 +111,8 @@ def write_pair(folder: Path, **changes: object) -> tuple[str, str]:
 
 
 def test_what_cannot_be_compared_is_listed_with_its_reason(tmp_path: Path):
-    grown = BFloat16.of(np.ones((72, 32)))
-    base, tuned = write_pair(tmp_path / "models", **{"lm_head.weight": grown, "extra": BFloat16.of(np.ones(3))})
+    wider = BFloat16.of(np.ones((64, 40)))
+    base, tuned = write_pair(tmp_path / "models", **{"lm_head.weight": wider, "extra": BFloat16.of(np.ones(3))})
     out = tmp_path / "report.json"
     assert cli.main(["compare", base, tuned, "--json", str(out)]) == 0
     coverage = json.loads(out.read_text())["coverage"]

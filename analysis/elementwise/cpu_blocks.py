@@ -30,7 +30,10 @@ from analysis.measurements import (
 _STRETCH = 1024
 _RELATIVE_SHIFT = 45  # leaves sign, exponent and 7 mantissa bits of a float64
 _INTEGERS = ("nonfinite", "nonfinite_same", "equal", "bf16_unchanged", "mukherjee_unchanged", "sign_flips")
-_SUMS = ("base_square_sum", "tuned_square_sum", "update_square_sum", "update_abs_sum", "base_dot_tuned")
+_SUMS = (
+    "base_square_sum", "tuned_square_sum", "update_square_sum", "update_abs_sum", "base_dot_tuned",
+    "base_sum", "tuned_sum",
+)  # fmt: skip
 _ATOL_BF16 = np.float32(torch.tensor(MUKHERJEE_ATOL, dtype=torch.bfloat16).item())
 
 
@@ -195,7 +198,7 @@ def _pass(
                 counts[0] += n_odd
                 zeros -= n_odd
 
-            s_b = s_a = s_u = s_abs = s_dot = 0.0
+            s_b = s_a = s_u = s_abs = s_dot = plain_b = plain_a = 0.0
             for i in range(n):
                 flags[i] = np.uint8(b[i] != a[i])
                 x, y = np.float64(b[i]), np.float64(a[i])
@@ -205,11 +208,15 @@ def _pass(
                 s_u += u * u
                 s_abs += abs(u)
                 s_dot += x * y
+                plain_b += x
+                plain_a += y
             sums[0] += s_b
             sums[1] += s_a
             sums[2] += s_u
             sums[3] += s_abs
             sums[4] += s_dot
+            sums[5] += plain_b
+            sums[6] += plain_a
 
             k = 0
             for i in range(n):

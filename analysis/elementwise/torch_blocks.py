@@ -101,6 +101,8 @@ class _Block:
             "update_square_sum": float(update.square().sum()),
             "update_abs_sum": float(update.abs().sum()),
             "base_dot_tuned": float((before * after).sum()),
+            "base_sum": float(before.sum()),
+            "tuned_sum": float(after.sum()),
             "max_abs_update": float(size.max()) if size.numel() else 0.0,
         }
 

@@ -57,6 +57,15 @@ def relative_update(tally: Tally) -> Parts:
     return math.sqrt(tally.update_square_sum), math.sqrt(tally.base_square_sum)
 
 
+def correlation(tally: Tally) -> Parts:
+    """Pearson's correlation of before and after over finite entries, as (covariance, product of deviations)."""
+    n = tally.entries - tally.nonfinite
+    covariance = n * tally.base_dot_tuned - tally.base_sum * tally.tuned_sum
+    of_base = n * tally.base_square_sum - tally.base_sum**2
+    of_tuned = n * tally.tuned_square_sum - tally.tuned_sum**2
+    return covariance, math.sqrt(max(of_base, 0.0)) * math.sqrt(max(of_tuned, 0.0))
+
+
 def mean_change(tally: Tally) -> Parts:
     """Mean |after - before| over the entries that changed."""
     return tally.update_abs_sum, float(tally.entries - tally.nonfinite - tally.equal)

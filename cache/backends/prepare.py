@@ -9,7 +9,8 @@ import shutil
 from collections.abc import Mapping
 from typing import Any
 
-from analysis.tensors import BYTES_OF_DTYPE, Alignment, TensorInfo, align
+from analysis.alignment import align
+from analysis.tensors import BYTES_OF_DTYPE, Alignment, TensorInfo
 from cache import catalog
 from cache.backends.child import Send, serve
 from cache.found import FoundModel
@@ -31,7 +32,7 @@ def prepare(request: dict[str, Any], send: Send) -> None:
     base = catalog.find(base_ref, settings, any_folder=any_folder)
     base_tensors = catalog.list_tensors(base, settings)
     tuned_tensors = catalog.list_tensors(tuned, settings)
-    alignment = align(base_tensors, tuned_tensors)
+    alignment = align(base_tensors, tuned_tensors, base_tied=is_tied(base), tuned_tied=is_tied(tuned))
     send(
         {
             "event": "prepared",
@@ -73,6 +74,15 @@ def _shown(config: Mapping[str, object]) -> dict[str, object]:
         elif isinstance(value, bool | int | float | str):
             plain[name] = value[:_MAX_TEXT] if isinstance(value, str) else value
     return plain
+
+
+def is_tied(found: FoundModel) -> bool | None:
+    """Whether the config says that the output head is the embedding; None where it says nothing."""
+    said = found.config.get("tie_word_embeddings")
+    nested = found.config.get("text_config")
+    if said is None and isinstance(nested, Mapping):
+        said = nested.get("tie_word_embeddings")
+    return said if isinstance(said, bool) else None
 
 
 def card(found: FoundModel, tensors: list[TensorInfo]) -> ModelCard:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -41,7 +41,8 @@ class FileIdentity(NamedTuple):
 class WeightFiles:
     """The files of one model, open for reading. Safe to read from several threads at once.
 
-    Opening reads each header again: raises FileChanged where it no longer describes `tensors`.
+    Opening reads each header again: raises FileChanged where it no longer describes `tensors`, of which some may be
+    views of what it describes.
     """
 
     def __init__(self, folder: Path, tensors: Iterable[TensorInfo]) -> None:
@@ -118,7 +119,8 @@ class WeightFiles:
             found = read_header(file, identity.size, self._read_range)
         except BadWeights as error:
             raise FileChanged(f"'{file}' was changed before it was read", do=_DO) from error
-        if not set(expected) <= set(found):
+        stored = {tensor.name: tensor for tensor in found}
+        if not all(tensor == stored.get(tensor.name) or _is_view(tensor, stored) for tensor in expected):
             raise FileChanged(f"'{file}' was changed before it was read: it holds other tensors now", do=_DO)
 
     def _read_range(self, file: str, begin: int, end: int) -> bytes:
@@ -138,6 +140,23 @@ class WeightFiles:
         while self._descriptor_of_file:
             os.close(self._descriptor_of_file.popitem()[1])
         self._identity_of_file.clear()
+
+
+def _is_view(view: TensorInfo, stored: Mapping[str, TensorInfo]) -> bool:
+    """Whether `view` is a stretch of rows of a tensor that the header holds, of its type and shape, and of one slice
+    only where it has fewer sides: no matrix reaches from one expert of a stack into the next."""
+    whole = stored.get(view.name)
+    if whole is None or (view.stored, view.dtype, view.file) != (whole.shape, whole.dtype, whole.file):
+        return False
+    n_outer = len(whole.shape) - len(view.shape)
+    if n_outer < 0 or not view.parameters or view.shape[1:] != whole.shape[n_outer + 1 :]:
+        return False
+    rows_of_slice = whole.shape[n_outer]
+    n_rows = math.prod(whole.shape[: n_outer + 1])
+    step = (whole.end - whole.begin) // n_rows
+    first, rest = divmod(view.begin - whole.begin, step)
+    inside = 0 <= first < n_rows and first % rows_of_slice + view.shape[0] <= rows_of_slice
+    return inside and rest == 0 and view.end == view.begin + view.shape[0] * step
 
 
 def rows(tensor: TensorInfo) -> int:

@@ -10,6 +10,8 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 
 from analysis import published, rollup, tables
+from analysis.alerts import Alert
+from analysis.alerts import alerts as alerts_of
 from analysis.links import EDGE_OF_TOLERANCE
 from analysis.measurements import Spectrum, Tally
 from analysis.metrics import CATALOG, Metric, at_tolerance
@@ -71,6 +73,11 @@ def headline(key: str) -> Headline:
 def ours(key: str) -> published.Ours:
     """What stands beside a published number of this pair."""
     return published.ours(headline(key), alignment(key), gaps(key))
+
+
+def alerts(key: str) -> list[Alert]:
+    """What to know before believing the pair's numbers."""
+    return _alerts(key, generation(key))
 
 
 def n_holes(key: str) -> int:
@@ -178,6 +185,11 @@ def _measured(key: str, _: int) -> tuple[dict[str, Tally], dict[str, Spectrum], 
 def _headline(key: str, current: int) -> Headline:
     found, values, _ = _measured(key, current)
     return rollup.headline(alignment(key), found, values, spectra_planned=True)
+
+
+@lru_cache(maxsize=200)
+def _alerts(key: str, current: int) -> list[Alert]:
+    return alerts_of(_headline(key, current), alignment(key), _measured(key, current)[0])
 
 
 @lru_cache(maxsize=200)

@@ -11,7 +11,7 @@ from analysis.links import View
 from analysis.measurements import Spectrum, Tally
 from analysis.metrics import effective_rank, relative_update
 from analysis.tables import Row
-from analysis.tensors import TensorPair
+from analysis.tensors import TITLE_OF_MATCH, TensorInfo, TensorPair
 from pages.parts import flow, lookups, numbers, pickers
 from pages.parts.text import safe_label
 
@@ -25,6 +25,9 @@ def choose(view: View, key: str) -> TensorPair:
     st.markdown(f"#### {safe_label(known.name, 120)}")
     sides = " × ".join(map(count, known.shape)) + " = " if len(known.shape) > 1 else ""
     st.caption(f"{sides}{count(known.entries)} entries · base {known.base.dtype}, tuned {known.tuned.dtype}")
+    if known.match != "exact":
+        names = " and ".join(f"{side} {safe_label(part.name, 120)}" for side, part in _sides(known))
+        st.caption(f"Matched by rule ({TITLE_OF_MATCH[known.match]}): {names}")
     layer, module, expert = st.columns(3)
     with layer:
         pickers.neighbour(view, "Layer", lookups.same_module(key, known), known.name, place="layer")
@@ -34,6 +37,10 @@ def choose(view: View, key: str) -> TensorPair:
         with expert:
             pickers.neighbour(view, "Expert", lookups.same_place(key, known), known.name, place="expert")
     return known
+
+
+def _sides(known: TensorPair) -> tuple[tuple[str, TensorInfo], tuple[str, TensorInfo]]:
+    return ("base", known.base), ("tuned", known.tuned)
 
 
 def measured(key: str, known: TensorPair) -> Tally:

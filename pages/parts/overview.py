@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
+from analysis.alerts import Alert
 from analysis.labels import count, percent, rough_count, scientific, share, tolerance_text
 from analysis.published import MEASURES, Ours, PublishedPair, sentence, verdicts
 from analysis.rollup import Headline, Share
-from analysis.tables import rule_rows
+from analysis.tables import match_rows, rule_rows
 from analysis.tensors import Alignment
 from pages.parts import numbers
 from pages.parts.text import safe_label
 
 
 def headline(found: Headline, alignment: Alignment) -> None:
-    """The numbers one came for, each with its counts and with the coverage beside it."""
+    """The numbers one came for, each with its counts and with the coverage beside it; where too little was compared,
+    the reasons in their place."""
+    if found.withheld:
+        st.warning(
+            "**No headline: too little of these models could be compared.** " + " ".join(found.reasons_withheld),
+            icon=":material/visibility_off:",
+        )
+        with numbers.row():
+            _coverage(found, alignment)
+        return
     with numbers.row():
         _share("Unchanged, exact", found.unchanged["exact"], "Entries equal in value before and after.")
         _share(
@@ -53,9 +65,11 @@ def _coverage(found: Headline, alignment: Alignment) -> None:
     measured = f"{count(found.tensors_measured)} of {count(found.tensors_planned)} tensors"
     numbers.number(
         "Compared",
-        percent(alignment.compared_parameters, alignment.base_parameters, 2),
-        f"of {rough_count(alignment.base_parameters)} in the base; {measured} measured",
-        help="Parameters of the base that have a partner of the same name and shape. What has none is listed below.",
+        percent(alignment.compared_of("base"), alignment.base_parameters, 2),
+        f"of {rough_count(alignment.base_parameters)} in the base, "
+        f"{percent(alignment.compared_of('tuned'), alignment.tuned_parameters, 2)} of the tuned model; "
+        f"{measured} measured",
+        help="Parameters of the base that have a partner, by name or by a rule. What has none is listed.",
     )
 
 
@@ -66,6 +80,20 @@ def published(known: PublishedPair, measured: Ours) -> None:
         st.markdown("**Published** for this pair: " + " ".join(safe_label(sentence(one), 400) for one in found))
     if known.note:
         st.caption(safe_label(f"{known.note[0].upper()}{known.note[1:]}.", 400))
+
+
+def alerts(found: Sequence[Alert]) -> None:
+    """What to know before believing the numbers, each with the tensors it is about."""
+    for alert in found:
+        show = st.error if alert.kind == "not_related" else st.warning if alert.kind != "matched_by_rule" else st.info
+        show(alert.sentence)
+
+
+def matches(alignment: Alignment) -> None:
+    """How the compared tensors were found, where names alone did not do it."""
+    if any(pair.match != "exact" for pair in alignment.pairs):
+        with st.expander("How tensors were matched"):
+            st.dataframe(match_rows(alignment), hide_index=True)
 
 
 def at_tolerance(tolerance: str, unchanged: float) -> None:

@@ -65,11 +65,11 @@ def _suggest(suggested: str | None, tuned: str) -> None:
 
 
 def _coverage(alignment: Alignment) -> None:
-    compared = alignment.compared_parameters
     st.markdown(
-        f"{count(len(alignment.pairs))} tensors have a partner of their shape: {count(compared)} parameters, "
-        f"**{percent(compared, alignment.base_parameters, 2)}** of the base and "
-        f"**{percent(compared, alignment.tuned_parameters, 2)}** of the tuned model."
+        f"{count(len(alignment.pairs))} tensors have a partner of their shape: "
+        f"{count(alignment.compared_parameters)} parameters, "
+        f"**{percent(alignment.compared_of('base'), alignment.base_parameters, 2)}** of the base and "
+        f"**{percent(alignment.compared_of('tuned'), alignment.tuned_parameters, 2)}** of the tuned model."
     )
     numbers.not_compared(alignment)
 

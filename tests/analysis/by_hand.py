@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from analysis.alignment import align
 from analysis.measurements import (
     CHANGE_EDGES,
     FIRST_BINADE,
@@ -14,7 +15,7 @@ from analysis.measurements import (
     Spectrum,
     Tally,
 )
-from analysis.tensors import TensorInfo, align
+from analysis.tensors import TensorInfo
 
 
 def tally_of(before: np.ndarray, after: np.ndarray) -> Tally:
@@ -40,6 +41,8 @@ def tally_of(before: np.ndarray, after: np.ndarray) -> Tally:
         update_square_sum=float((change**2).sum()),
         update_abs_sum=float(change.sum()),
         base_dot_tuned=float((before * after).sum()),
+        base_sum=float(before.sum(dtype=np.float64)),
+        tuned_sum=float(after.sum(dtype=np.float64)),
         max_abs_update=float(change.max()),
         joint=joint,
         base_binades=np.bincount(_binade(before.ravel()), minlength=N_BINADES),

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from analysis import report
+from analysis.alignment import align
 from analysis.checks import judge, read_assertion, refuse_aimless
 from analysis.errors import BadAssertion
 from analysis.models import Pair, PinnedModel
-from analysis.tensors import NotCompared, TensorInfo, align
+from analysis.tensors import NotCompared, TensorInfo
 from tests.analysis.by_hand import spectrum_of, tally_of
 
 VISION, UP, NORM = "vision_tower.patch.weight", "model.layers.0.mlp.up_proj.weight", "model.norm.weight"

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from analysis.alignment import align
 from analysis.measurements import Regions
 from analysis.overlaps import MEASURES, overlap_grid
 from analysis.rollup import Cell
-from analysis.tensors import TensorInfo, align
+from analysis.tensors import TensorInfo
 
 
 def alignment_of(*names: str):

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from analysis import report
+from analysis.alignment import align
 from analysis.elementwise import geometry, tally
 from analysis.measurements import CHANGE_EDGES, RULES, Regions, Spectrum, Tally
 from analysis.metrics import CATALOG, at_tolerance
 from analysis.models import Pair, PinnedModel
 from analysis.rollup import OUTSIDE_LAYERS, Cell, eta_curve, grid, headline, tolerance_curve, venn
-from analysis.tensors import Alignment, TensorInfo, align
+from analysis.tensors import Alignment, TensorInfo
 
 
 def tally_of(before: torch.Tensor, after: torch.Tensor) -> Tally:

@@ -7,9 +7,10 @@ import struct
 
 import numpy as np
 
+from analysis.alignment import align
 from analysis.measurements import N_BINADES, N_CHANGE_BINS, N_RELATIVE_BINS, Spectrum, Tally
 from analysis.models import Pair, PinnedModel
-from analysis.tensors import Alignment, TensorInfo, align
+from analysis.tensors import Alignment, TensorInfo
 from cache.records import ModelCard
 from cache.store import Store
 
@@ -42,7 +43,7 @@ def tally(seed: int, rows: int = 6, columns: int = 4) -> Tally:
     joint[20:30, 100:120] = random.integers(0, 3, (10, 20))
     return Tally(
         *(int(n) for n in random.integers(0, 2**40, 7)),
-        *(float(x) for x in random.normal(size=6)),
+        *(float(x) for x in random.normal(size=8)),
         joint=joint,
         base_binades=random.integers(0, 2**40, N_BINADES),
         mukherjee_binades=random.integers(0, 2**40, N_BINADES),

@@ -38,7 +38,7 @@ def tally_like(draw: st.DrawFn) -> Tally:
     joint[list(filled)] = list(filled.values())
     return Tally(
         *draw(st.tuples(*[counts] * 7)),
-        *draw(st.tuples(*[reals] * 6)),
+        *draw(st.tuples(*[reals] * 8)),
         joint=joint.reshape(N_BINADES, N_CHANGE_BINS),
         base_binades=draw(longs(N_BINADES)),
         mukherjee_binades=draw(longs(N_BINADES)),

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from analysis import measurements
+from analysis.alignment import align
 from analysis.errors import StoreError
 from analysis.measurements import Gap, Regions
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
-from analysis.tensors import NotCompared, align
+from analysis.tensors import NotCompared
 from cache import store as store_module
 from cache.masks import MaskFile
 from cache.records import JobRecord
@@ -56,6 +57,17 @@ def test_a_registered_pair_is_found_with_all_that_was_said_of_it(store: Store):
     assert store.alignment(KEY) == alignment
     assert store.alignment(KEY).not_compared[0] == NotCompared("new", "tuned", "only the tuned model has it", 7)
     assert store.model_config(KEY, "base") == {"hidden_size": 16, "rope": {"theta": 1e4}}
+
+
+def test_views_and_how_they_were_found_come_back(store: Store):
+    base = [tensor("embed_tokens.weight", 6, 4), tensor("h.0.experts.up_proj", 2, 3, 4), tensor("h.0.a.qkv_proj", 6, 4)]
+    tuned = [tensor("module.embed_tokens.weight", 5, 4), tensor("lm_head.weight", 6, 4),
+             *(tensor(f"h.0.experts.{expert}.up_proj.weight", 3, 4) for expert in range(2)),
+             *(tensor(f"h.0.a.{part}_proj", 2, 4) for part in "qkv")]  # fmt: skip
+    alignment = align(base, tuned)
+    register(store, alignment)
+    assert store.alignment(KEY) == alignment
+    assert {pair.match for pair in alignment.pairs} == {"rows", "tied", "experts", "fused"}
 
 
 def test_all_of_it_is_there_again_after_closing(tmp_path: Path):

@@ -100,9 +100,27 @@ def test_an_older_store_is_backed_up_then_brought_up_to_date(tmp_path: Path):
         assert migrations.migrate(connection, path, steps) == 1
         assert migrations.migrate(connection, path, steps) == 0
         assert connection.execute("SELECT note FROM pairs").fetchall() == [("none",)]
-    shutil.move(tmp_path / "store.duckdb.before-step-2", tmp_path / "copy.duckdb")
+    shutil.move(tmp_path / f"store.duckdb.before-step-{len(steps)}", tmp_path / "copy.duckdb")
     with Store.open(tmp_path / "copy.duckdb") as copy:
         assert bits(copy.tally(PAIR.key, "layers.0.w")) == bits(tally(1))
+
+
+def test_an_alignment_of_the_first_schema_reads_as_pairs_of_one_name(tmp_path: Path):
+    path, key = tmp_path / "store.duckdb", PAIR.key
+    with duckdb.connect(str(path)) as connection:
+        migrations.migrate(connection, None, migrations.STEPS[:1])
+        connection.execute(
+            "INSERT INTO pairs SELECT ?, 'hub', 'org/base', ?, '', 'hub', 'org/tuned', ?, '', '{}', '{}', "
+            "24, 24, 1, 1, 24, TIMESTAMP '2026-01-01'",
+            [key, "b" * 40, "c" * 40],
+        )
+        connection.execute(
+            "INSERT INTO tensors VALUES (?, 0, 'layers.0.w', 'layers.0.w', [6, 4], "
+            "'BF16', 'model.safetensors', 8, 56, 'BF16', 'model.safetensors', 8, 56)",
+            [key],
+        )
+    with Store.open(path) as store:
+        assert store.alignment(key) == matrices(1)
 
 
 def test_a_step_that_fails_leaves_the_store_at_the_last_good_one(tmp_path: Path):
@@ -112,7 +130,7 @@ def test_a_step_that_fails_leaves_the_store_at_the_last_good_one(tmp_path: Path)
     with duckdb.connect(str(path)) as connection, pytest.raises(duckdb.Error):
         migrations.migrate(connection, path, steps)
     with duckdb.connect(str(path)) as connection:
-        assert connection.execute("SELECT max(step) FROM schema_steps").fetchall() == [(1,)]
+        assert connection.execute("SELECT max(step) FROM schema_steps").fetchall() == [(len(migrations.STEPS),)]
     Store.open(path).close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -50,6 +51,43 @@ def test_rows_are_the_bytes_of_the_file(folder, name, first, last, expected):
     tensors = tensors_in(folder)
     with WeightFiles(folder, tensors.values()) as files:
         assert files.read_rows(tensors[name], first, last).tobytes() == np.ascontiguousarray(expected).tobytes()
+
+
+def test_a_view_is_read_like_a_tensor(folder):
+    cube, matrix = tensors_in(folder)["cube"], tensors_in(folder)["matrix"]
+    views = [cube.rows(1, 2, (3, 4)), matrix.rows(1, 3), cube.rows(1, 2, (3, 4)).rows(1, 2), cube.rows(1, 2)]
+    with WeightFiles(folder, [cube, *views]) as files:
+        assert files.read_rows(views[0], 1, 3).tobytes() == VALUES["cube"][1, 1:3].tobytes()
+        assert files.read_rows(views[1], 0, 2).tobytes() == VALUES["matrix"].bits[1:3].tobytes()
+        assert files.read_rows(views[2], 0, 1).tobytes() == VALUES["cube"][1, 1].tobytes()
+        assert files.read_rows(views[3], 0, 3).tobytes() == VALUES["cube"][1].tobytes()
+        with pytest.raises(IndexError):
+            files.read_rows(views[1], 0, 3)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"stored": None}, id="no view, and no such tensor"),
+        pytest.param({"stored": (3, 2, 4)}, id="of another shape"),
+        pytest.param({"name": "matrix"}, id="of another tensor"),
+        pytest.param({"name": "gone"}, id="of a tensor that is not there"),
+        pytest.param({"dtype": "I32"}, id="of another type"),
+        pytest.param({"shape": (4, 3)}, id="another matrix of as many entries"),
+        pytest.param({"shape": (6, 4)}, id="more rows than its bytes"),
+        pytest.param({"begin": 12, "end": 60}, id="not at the start of a slice"),
+        pytest.param({"begin": 32, "end": 64, "shape": (2, 4)}, id="from one slice into the next"),
+        pytest.param({"begin": -96}, id="before the tensor"),
+        pytest.param({"end": 100_000}, id="beyond the tensor"),
+        pytest.param({"begin": 0, "end": 0, "shape": (0, 3, 4)}, id="nothing, elsewhere"),
+    ],
+)
+def test_a_view_that_the_header_does_not_bear_out_is_refused(folder, change):
+    cube = tensors_in(folder)["cube"]
+    offsets = {name: cube.begin + change[name] for name in ("begin", "end") if name in change}
+    view = dataclasses.replace(cube.rows(0, 1, (3, 4)), **(change | offsets))
+    with pytest.raises(FileChanged, match="other tensors"):
+        WeightFiles(folder, [view])
 
 
 def test_a_supplied_buffer_is_used_again(folder):

@@ -3,9 +3,11 @@ missing. Charts are drawn in tests/browser."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -13,8 +15,9 @@ from analysis import rollup
 from analysis.labels import count, percent
 from analysis.links import View, to_query, view_of
 from analysis.models import Pair, PinnedModel
-from tests.analysis.by_hand import measured, small_model
-from tests.pages.conftest import BASE, HOSTILE_NAME, SEEDS, put_pair
+from analysis.tensors import NotCompared
+from tests.analysis.by_hand import measured, small_model, tally_of
+from tests.pages.conftest import BASE, HOSTILE_NAME, SEEDS, put_pair, register
 
 ROUTER = str(Path(__file__).resolve().parents[2] / "pages" / "_router.py")
 TIMEOUT = 30
@@ -57,6 +60,35 @@ def test_overview_shows_the_headline_with_its_counts(pair: Pair):
     assert f"{count(exact.part)} of {count(exact.whole)}" in texts(app)
 
 
+def test_overview_gives_reasons_where_too_little_was_compared(current):
+    alignment = small_model(1)
+    missing = NotCompared("model.vision.weight", "tuned", "only the tuned model has it", 9000)
+    pair = put_pair(
+        current,
+        Pair(BASE, SEEDS[0]),
+        dataclasses.replace(
+            alignment, not_compared=(missing,), tuned_parameters=alignment.compared_parameters + missing.parameters
+        ),
+    )
+    shown = opened(view_of("pair", pair.base, pair.tuned))
+    [warning] = [element.value for element in shown.warning]
+    assert "1 tensor, 9,000 parameters: only the tuned model has it" in warning
+    assert "a headline needs 90 %" in warning
+    assert [metric.label for metric in shown.metric] == ["Compared"]
+
+
+def test_overview_says_that_two_models_are_not_related(current):
+    alignment = small_model()
+    pair = Pair(BASE, SEEDS[0])
+    register(current, pair, alignment)
+    random = np.random.default_rng(0)
+    for entry in alignment.pairs:
+        before, after = random.normal(0, 0.02, (2, *entry.shape)).astype(np.float32)
+        current.store.put(pair.key, entry.name, tally_of(before, after)).result()
+    shown = opened(view_of("pair", pair.base, pair.tuned))
+    assert any("do not come from one another" in element.value for element in shown.error)
+
+
 def test_the_address_is_completed_with_every_default(pair: Pair):
     app = opened(page="layers", base=[str(pair.base)], tuned=[str(pair.tuned)])
     assert query(app) == to_query(view_of("layers", pair.base, pair.tuned))
@@ -87,6 +119,16 @@ def test_matrix_page_shows_the_tensor_of_the_link_and_leads_to_its_neighbours(pa
     assert not app.exception
     app.selectbox(key="matrix.neighbour-layer").select("layer 2").run()
     assert query(app)["name"] == ["model.layers.2.mlp.down_proj.weight"]
+
+
+def test_matrix_page_says_how_a_tensor_was_matched(current):
+    alignment = small_model(1)
+    pairs = tuple(dataclasses.replace(entry, match="renamed") for entry in alignment.pairs)
+    pair = put_pair(current, Pair(BASE, SEEDS[0]), dataclasses.replace(alignment, pairs=pairs))
+    name = "model.layers.0.self_attn.q_proj.weight"
+    shown = texts(opened(view_of("matrix", pair.base, pair.tuned, name=name)))
+    assert "same name but for a wrapper's prefix" in shown
+    assert "How tensors were matched" in [box.label for box in opened(view_of("pair", pair.base, pair.tuned)).expander]
 
 
 def test_a_vector_has_a_page_too(pair: Pair):
