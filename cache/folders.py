@@ -89,6 +89,10 @@ def locate(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Pl
         name = str(typed) if typed.is_absolute() or typed.parts[:1] == ("..",) else f"./{typed}"
         return Place(Path(os.path.realpath(typed)), name, Path("/"))
     path = _below_root_name(ref.name, settings) or Path.cwd() / typed
+    if any_folder and not os.path.isdir(path):  # noqa: PTH112 (as above)
+        raise PathNotAllowed(
+            f"There is no folder '{ref.name[:200]}'", do="Check the spelling, and from where it is meant"
+        )
     try:
         real = real_below(path, Path("/"))
         root = _root_of(real, settings)

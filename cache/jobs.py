@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _WORK_OF_KIND = {"compare": compare, "overlap": overlap}
 _PREPARED_AT_ONCE = 4
 _PREPARE_SECONDS = 180
+_START_SECONDS = 5.0  # until a worker has loaded torch and begins
 _KEPT_ENDED = 200  # jobs whose last progress is still answered from memory
 
 
@@ -272,7 +273,7 @@ class Jobs:
     def _estimate(self, pair: Pair, alignment: Alignment) -> tuple[float, float]:
         """(seconds until all tallies, until everything) that is still missing, by the cost model."""
         pair_of_name = {entry.name: entry for entry in alignment.pairs}
-        tallies = spectra = 0.0
+        tallies, spectra = _START_SECONDS, 0.0
         for hole in self._store.holes(pair.key, Plan()):
             cost = seconds(hole, pair_of_name[hole.name], threads=self._settings.threads)
             tallies, spectra = (tallies + cost, spectra) if hole.kind == "tally" else (tallies, spectra + cost)

@@ -21,10 +21,11 @@ if tuned:
     else:
         preparing.show(found, tuned)
 
-pairs = handles.store().pairs()
+pairs = runs.begun(handles.store().pairs())
 if pairs:
     st.subheader("Compared here", anchor=False)
     chosen = stored_pairs.pair_table(pairs, key="compare.pairs")
     if chosen:
         address.go(view_of("pair", chosen.pair.base, chosen.pair.tuned))
     stored_pairs.families(runs.families(pairs))
+stored_pairs.redraw_when_more_is_known()

@@ -11,21 +11,22 @@ from numpy.typing import NDArray
 from analysis.figures import theme
 from analysis.measurements import MAX_DENSITY_SIDE
 
-_NICE_TOPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_NICE_TOPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
 
 def density_map(counts: NDArray[np.int64], rows: int, columns: int, *, whole_range: bool = False) -> go.Figure:
     """Changed share by block of a (rows, columns) matrix, row 0 at the top, column 0 at the left.
 
-    Colours begin at 0 and end at the next round share above the largest block's, or at 100 % with `whole_range`.
+    Colours span 0 to 100 % with `whole_range`; else they begin at 0 and end at the next round share above the largest
+    block's, or span the blocks' own range where that is more than half.
     """
     row_starts, column_starts = _starts(rows, counts.shape[0]), _starts(columns, counts.shape[1])
     heights, widths = np.diff([*row_starts, rows]), np.diff([*column_starts, columns])
     shares = counts / np.maximum(np.outer(heights, widths), 1)
-    top = 1.0 if whole_range else next((t for t in _NICE_TOPS if t >= shares.max(initial=0)), 1.0)
+    top, bottom = _span(shares, whole_range=whole_range)
     drawn = theme.figure(
         height=460,
-        coloraxis=theme.share_colours(top, title="changed entries"),
+        coloraxis=theme.share_colours(top, bottom, title="changed entries"),
         xaxis=_axis(f"columns (inputs), 0 to {columns - 1}", column_starts, reverse=False),
         yaxis=_axis(f"rows (outputs), 0 to {rows - 1}", row_starts, reverse=True),
     )
@@ -39,6 +40,15 @@ def density_map(counts: NDArray[np.int64], rows: int, columns: int, *, whole_ran
         )
     )
     return drawn
+
+
+def _span(shares: NDArray[np.float64], *, whole_range: bool) -> tuple[float, float]:
+    """(top, bottom) of the colours."""
+    low, high = float(shares.min(initial=1)), float(shares.max(initial=0))
+    if whole_range:
+        return 1.0, 0.0
+    own = (high, low) if high > low else (1.0, 0.0)
+    return next(((top, 0.0) for top in _NICE_TOPS if top >= high), own)
 
 
 def _starts(length: int, blocks: int) -> list[int]:

@@ -13,8 +13,13 @@ _CONFIG = {
 }
 
 
+_INK_OF_THEME = {"light": "#1b1f24", "dark": "#f2f4f6"}
+
+
 def show(figure: Figure, what: str) -> None:
-    """The figure, `what` it shows in words for those who cannot see it."""
+    """The figure, `what` it shows in words for those who cannot see it. Words inside it take the page's own ink: on
+    coloured ground the theme's paler one for axes would be lost."""
+    figure.update_annotations(font_color=_INK_OF_THEME.get(st.context.theme.type or ""))
     st.plotly_chart(figure, width="stretch", config=_CONFIG, alt=what, key=f"chart-{what}")
 
 

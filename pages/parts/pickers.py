@@ -23,6 +23,9 @@ _RULE_TITLES = {"exact": "Exact: any change of value", "mukherjee": "Mukherjee's
 _COLOUR_TITLES = {"full": "0 to 100 %", "fitted": "range of the data"}
 
 
+PREPARED = "compare.prepared"  # what the Compare page has looked up, by the two texts
+
+
 def two_texts() -> tuple[str, str]:
     """The two models as typed, or as the address names them; empty until somebody asks."""
     named = address.query()
@@ -44,6 +47,7 @@ def put_texts(base: str, tuned: str) -> None:
 
 
 def _typed() -> None:
+    st.session_state.pop(PREPARED, None)  # asked again is looked up again: a branch or a folder may have moved
     put_texts(st.session_state["compare.base"].strip(), st.session_state["compare.tuned"].strip())
 
 

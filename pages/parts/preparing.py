@@ -10,25 +10,21 @@ from analysis.models import Pair
 from analysis.plan import Plan
 from analysis.tensors import Alignment
 from cache.jobs import Preparation
-from pages.parts import address, flow, handles, numbers, panels, pickers
+from pages.parts import address, handles, numbers, panels, pickers
 from pages.parts.text import safe_label
 
-_KEY = "compare.prepared"
 _SPARE_DISK = 5_000_000_000
 
 
 def prepared(base: str, tuned: str) -> Preparation:
     """What is known of the two models that were typed; looked up once, not at every rerun. Raises model errors."""
-    known = st.session_state.setdefault(_KEY, {})
+    known = st.session_state.setdefault(pickers.PREPARED, {})
     if (base, tuned) in known:
         return known[base, tuned]
     with st.spinner("Looking up both models"):
         found = handles.jobs().prepare(base, tuned)
     if found.pair is not None:
-        pinned = str(found.pair.base), str(found.pair.tuned)
-        known[base, tuned] = known[pinned] = found
-        address.complete({"base": [pinned[0]], "tuned": [pinned[1]]})
-        flow.again()
+        known[base, tuned] = found
     return found
 
 

@@ -22,10 +22,17 @@ Families = Mapping[PinnedModel, Sequence[PinnedModel]]
 _MOST_FOR_MAGNITUDE = 4000  # tensors whose full histograms are read for the matched chance
 
 
+def begun(pairs: Sequence[StoredPair]) -> list[StoredPair]:
+    """Pairs of which something is measured, or being measured; not those that were only looked up."""
+    return [pair for pair in pairs if pair.n_tallies or pair.n_gaps or lookups.working(pair.pair.key)]
+
+
 def families(pairs: Sequence[StoredPair]) -> Families:
     """Models tuned from one base, for every base that has at least two."""
     tuned_of_base: dict[PinnedModel, list[PinnedModel]] = {}
     for known in pairs:
+        if not known.n_tallies:
+            continue
         tuned_of_base.setdefault(known.pair.base, []).append(known.pair.tuned)
     return {base: tuned for base, tuned in tuned_of_base.items() if len(tuned) > 1}
 

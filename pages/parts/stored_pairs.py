@@ -10,13 +10,13 @@ from analysis.labels import rough_count
 from analysis.links import view_of
 from analysis.models import PinnedModel
 from cache.records import StoredPair
-from pages.parts import address, handles, lookups, runs
+from pages.parts import address, flow, handles, lookups, runs
 from pages.parts.text import safe_label
 
 
 def pick_pair(page: str) -> None:
     """For a page opened without a pair: the stored ones to choose from."""
-    pairs = handles.store().pairs()
+    pairs = runs.begun(handles.store().pairs())
     if not pairs:
         st.info("Nothing is compared on this server yet.")
         address.page_link("Compare two models", "compare")
@@ -56,6 +56,18 @@ def pair_table(pairs: Sequence[StoredPair], *, key: str) -> StoredPair | None:
     )
     cells = event["selection"]["cells"]
     return pairs[cells[0][0]] if cells else None
+
+
+def redraw_when_more_is_known() -> None:
+    """Draws the page again as results land, while any job is at work or the demo is about to ask for its own."""
+    if handles.jobs().active() or (handles.settings().demo and not handles.store().pairs()):
+        _watch(handles.store().generation())
+
+
+@st.fragment(run_every="3s")
+def _watch(drawn: int) -> None:
+    if handles.store().generation() != drawn or not handles.jobs().active():
+        flow.again()
 
 
 def families(of_base: Mapping[PinnedModel, Sequence[PinnedModel]]) -> None:

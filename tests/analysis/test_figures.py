@@ -210,6 +210,14 @@ class TestOneMatrix:
         figure = density.density_map(blocks, 128 * 10, 128 * 100)
         assert figure.layout.coloraxis.cmax == top
 
+    def test_density_colours_of_a_dense_update_span_its_own_range(self):
+        blocks = np.full((128, 128), 700, np.int64)
+        blocks[0, 0] = 600
+        axis = density.density_map(blocks, 128 * 10, 128 * 100).layout.coloraxis
+        assert (axis.cmin, axis.cmax) == (0.6, 0.7)
+        axis = density.density_map(blocks, 128 * 10, 128 * 100, whole_range=True).layout.coloraxis
+        assert (axis.cmin, axis.cmax) == (0.0, 1.0)
+
     def test_the_largest_density_map_stays_small(self):
         figure = density.density_map(np.ones((128, 128), np.int64), 151_936, 8192)
         assert len(figure.to_json()) < 120_000

@@ -67,7 +67,8 @@ def test_the_tuned_models_card_offers_its_base(server: Server, visitor: Visitor)
     steps.look_up(page, server, "", "team/tuned")
     page.get_by_role("button", name="Use it as base").click()
     expect(page.get_by_role("button", name="Start")).to_be_visible()
-    expect(page.get_by_label("Base", exact=True)).to_have_value(re.compile("team/base@[0-9a-f]{40}"))
+    expect(page.get_by_label("Base", exact=True)).to_have_value("team/base")
+    expect(page.get_by_text(re.compile("commit [0-9a-f]{7}"))).to_have_count(2)
 
 
 def test_a_choice_stays_in_the_address(server: Server, visitor: Visitor):
