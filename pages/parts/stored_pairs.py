@@ -46,6 +46,7 @@ def pair_table(pairs: Sequence[StoredPair], *, key: str) -> StoredPair | None:
         rows,
         key=key,
         hide_index=True,
+        placeholder="–",
         on_select="rerun",
         selection_mode="single-cell",
         column_config={
