@@ -125,7 +125,7 @@ def _overlap(options: argparse.Namespace) -> int:
         _watch(jobs, jobs.submit_overlap(base, tuned))
         keys = tuple(model.key for model in tuned)
         regions = {rule: store.regions(base.key, keys, rule) for rule in MASK_RULES}
-        tallies = [store.tallies(pair.key) for pair in pairs]
+        tallies = [store.tallies_by_binade(pair.key) for pair in pairs]
         names = {entry.name for pair in pairs for entry in store.alignment(pair.key).pairs}
         not_counted = sorted(names - set(regions["exact"]))
         if options.json:

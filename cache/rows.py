@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from analysis.measurements import N_BINADES, N_CHANGE_BINS, Regions, Spectrum, Tally
 from analysis.places import place_of
 from analysis.tensors import Alignment, NotCompared, TensorInfo, TensorPair
-from cache.tables import HEAVY_LISTS, LIGHT_LISTS, SPECTRUM_NUMBERS, TALLY_NUMBERS, Table
+from cache.tables import HEAVY_LISTS, LIGHT_LISTS, SPECTRUM_NUMBERS, TALLY_JOINT, TALLY_NUMBERS, Table
 
 Row = Mapping[str, Any]
 
@@ -54,12 +54,13 @@ def tally_row(tally: Tally) -> dict[str, Any]:
 
 
 def tallies(table: pa.Table) -> dict[str, Tally]:
-    """Tallies by name. Without the heavy columns their joint histogram has one row, summed over binades, and the
-    per-row, per-column and block counts are empty."""
-    heavy = "joint_cells" in table.column_names
+    """Tallies by name. Without the heavy columns their per-row, per-column and block counts are empty, and their joint
+    histogram has one row, summed over binades; or one column, summed over sizes of change, where its cells were read.
+    """
+    heavy, by_binade = "density" in table.column_names, "joint_cells" in table.column_names
     numbers = [table[name].to_pylist() for name in TALLY_NUMBERS]
     lists = zip(*(_arrays(table[name]) for name in LIGHT_LISTS), strict=True)
-    shaped = _shaped(table) if heavy else None
+    shaped = _shaped(table) if heavy else _binned(table) if by_binade else None
     found = {}
     for name, values, (changes, *small) in zip(
         table["name"].to_pylist(), zip(*numbers, strict=True), lists, strict=True
@@ -73,6 +74,15 @@ def tallies(table: pa.Table) -> dict[str, Tally]:
 
 
 _NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.int64))
+
+
+def _binned(table: pa.Table) -> Iterator[tuple[NDArray[np.int64], ...]]:
+    """(joint summed over sizes of change, nothing, nothing, nothing) of each tally; never the whole joint histogram,
+    which would be 116 kB a tensor."""
+    for cells, counts in zip(*(_arrays(table[name]) for name in TALLY_JOINT), strict=True):
+        joint = np.zeros(N_BINADES, np.int64)
+        np.add.at(joint, cells // N_CHANGE_BINS, counts.astype(np.int64))
+        yield joint.reshape(-1, 1), *_NOTHING
 
 
 def _shaped(table: pa.Table) -> Iterator[tuple[NDArray[np.int64], ...]]:

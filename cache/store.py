@@ -173,11 +173,18 @@ class Store:
         """Tallies by tensor name. `arrays=False` is the light read: joint has one row, summed over binades (so that
         `changes` and `unchanged` hold, `changed_by_binade('exact')` doesn't), and the counts by row, column and block
         are empty."""
-        return self._tallies("pair_key = ? AND version = ?", [key, TALLY_VERSION], arrays)
+        shaped = tables.TALLY_SHAPED if arrays else ()
+        return self._tallies("pair_key = ? AND version = ?", [key, TALLY_VERSION], shaped)
+
+    def tallies_by_binade(self, key: str) -> dict[str, Tally]:
+        """Tallies by tensor name for the matched chance: joint has one column, summed over sizes of change (so that
+        `changed_by_binade` holds for both rules, `changes` and tolerances don't); else as the light read."""
+        return self._tallies("pair_key = ? AND version = ?", [key, TALLY_VERSION], tables.TALLY_JOINT)
 
     def tally(self, key: str, name: str) -> Tally | None:
         """One tensor's tally, with all its arrays, or None."""
-        return self._tallies("pair_key = ? AND version = ? AND name = ?", [key, TALLY_VERSION, name], True).get(name)
+        values = [key, TALLY_VERSION, name]
+        return self._tallies("pair_key = ? AND version = ? AND name = ?", values, tables.TALLY_SHAPED).get(name)
 
     def spectra(self, key: str, of: Of = "update", *, arrays: bool = True) -> dict[str, Spectrum]:
         """Spectra by tensor name; without `arrays` their singular values are empty."""
@@ -265,8 +272,8 @@ class Store:
         """Jobs that have not ended, oldest first: what a restarted server has to go on with."""
         return self._jobs("WHERE ended_at IS NULL ORDER BY created_at, id", [])
 
-    def _tallies(self, where: str, values: list[object], arrays: bool) -> dict[str, Tally]:
-        names = ["name", *tables.TALLY_NUMBERS, *tables.LIGHT_LISTS, *(tables.TALLY_SHAPED if arrays else ())]
+    def _tallies(self, where: str, values: list[object], more: Sequence[str]) -> dict[str, Tally]:
+        names = ["name", *tables.TALLY_NUMBERS, *tables.LIGHT_LISTS, *more]
         return rows.tallies(self._database.arrow(f"SELECT {queries.quoted(names)} FROM tallies WHERE {where}", values))
 
     def _spectra(self, where: str, values: list[object], arrays: bool) -> dict[str, Spectrum]:

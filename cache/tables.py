@@ -20,6 +20,7 @@ TALLY_NUMBERS = {
 }
 LIGHT_LISTS = ("changes", "base_binades", "mukherjee_binades", "relative")
 HEAVY_LISTS = ("joint_cells", "joint_counts", "row_changes", "column_changes", "density")
+TALLY_JOINT = ("joint_cells", "joint_counts")
 TALLY_SHAPED = (*HEAVY_LISTS, "density_rows", "density_columns")  # what a light read leaves out
 SPECTRUM_NUMBERS = ("of", "rows", "columns", "tolerance", "rank", "rank_low", "rank_high", "method", "reason")
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
-
-import numpy as np
 
 from analysis import rollup
 from analysis.links import View, view_of
@@ -18,8 +15,6 @@ from cache.records import StoredPair
 from pages.parts import handles, lookups
 
 Families = Mapping[PinnedModel, Sequence[PinnedModel]]
-
-_MOST_FOR_MAGNITUDE = 4000  # tensors whose full histograms are read for the matched chance
 
 
 def begun(pairs: Sequence[StoredPair]) -> list[StoredPair]:
@@ -109,7 +104,7 @@ def _keys(pairs: tuple[Pair, ...]) -> tuple[str, tuple[str, ...]]:
 
 
 def _by_magnitude(pairs: tuple[Pair, ...], rule: MaskRule, moment: tuple[int, ...]) -> list[Mapping[str, Tally]]:
-    """Each model's tallies with their counts by base magnitude, or none where reading them would take too much."""
+    """Each model's tallies with their counts by base magnitude."""
     return [_binned(pair.key, rule, current) for pair, current in zip(pairs, moment[1:], strict=True)]
 
 
@@ -117,16 +112,4 @@ def _by_magnitude(pairs: tuple[Pair, ...], rule: MaskRule, moment: tuple[int, ..
 def _binned(key: str, rule: MaskRule, current: int) -> dict[str, Tally]:
     if rule == "mukherjee":
         return lookups.light_tallies(key, current)
-    if len(lookups.alignment(key).pairs) > _MOST_FOR_MAGNITUDE:
-        return {}
-    nothing, no_map = np.zeros(0, np.int64), np.zeros((0, 0), np.int64)
-    return {
-        name: replace(
-            tally,
-            joint=tally.joint.sum(axis=1, keepdims=True),  # (binades, 1): what `changed_by_binade` asks for
-            row_changes=nothing,
-            column_changes=nothing,
-            density=no_map,
-        )
-        for name, tally in handles.store().tallies(key).items()
-    }
+    return handles.store().tallies_by_binade(key)

@@ -126,12 +126,17 @@ def test_a_light_read_says_the_same_of_every_rule_and_carries_no_large_array():
             store.put("key", f"w{seed}", tally(seed))
         store.put("key", "last", tally(9)).result()
         light, full = store.tallies("key", arrays=False), store.tallies("key")
+        binned = store.tallies_by_binade("key")
     assert light.keys() == full.keys()
     for name, one in light.items():
         assert one.joint.shape == (1, N_CHANGE_BINS)
         assert one.row_changes.size == one.column_changes.size == one.density.size == 0
         np.testing.assert_array_equal(one.changes, full[name].changes)
         assert [one.unchanged(rule) for rule in RULES] == [full[name].unchanged(rule) for rule in RULES]
+    for name, whole in full.items():
+        for rule in ("exact", "mukherjee"):
+            assert binned[name].changed_by_binade(rule).tolist() == whole.changed_by_binade(rule).tolist()
+        assert binned[name].joint.nbytes < 500
 
 
 def test_light_spectra_have_their_ranks_and_no_values():
