@@ -7,9 +7,8 @@ docs/methods.md gives them with their sources.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,14 +153,3 @@ class Gap:
 
 
 Measurement = Tally | Spectrum | Regions | Gap
-
-
-def add(left: Tally, right: Tally) -> dict[str, Any]:
-    """The amounts of two tallies added, by field name, without those that belong to one shape (rows, columns, map)."""
-    shaped = {"row_changes", "column_changes", "density"}
-    summed = {
-        field.name: getattr(left, field.name) + getattr(right, field.name)
-        for field in dataclasses.fields(Tally)
-        if field.name not in shaped
-    }
-    return summed | {"max_abs_update": max(left.max_abs_update, right.max_abs_update)}

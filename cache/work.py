@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,8 +54,9 @@ class Job:
             self.raise_if_cancelled()
             self._child = Child(module, request, network=network)
         try:
-            for message in self._child.messages():
-                on_message(message)
+            with closing(self._child.messages()) as messages:  # ends the child also where `on_message` raises
+                for message in messages:
+                    on_message(message)
         except WorkerDied:
             self.raise_if_cancelled()
             raise

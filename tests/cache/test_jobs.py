@@ -347,6 +347,16 @@ def test_a_store_that_takes_nothing_ends_the_job_early_and_lets_it_be_asked_for_
     assert jobs.wait(jobs.submit(preparation), timeout=60).state == "done"
 
 
+def test_a_job_that_fails_takes_its_worker_along(jobs: Jobs, big: Path, monkeypatch: pytest.MonkeyPatch):
+    """The worker has seconds of singular values before it when the store refuses its first row."""
+    preparation = jobs.prepare("./models/big-base", "./models/big-tuned")
+    refused: Future[None] = Future()
+    refused.set_exception(StoreError("The disk is full"))
+    monkeypatch.setattr(jobs._store, "put", lambda *_, **__: refused)
+    assert jobs.wait(jobs.submit(preparation), timeout=60).state == "failed"
+    assert not [pid for pid in children_of(os.getpid()) if is_alive(int(pid))]
+
+
 def test_an_odd_entry_of_the_ledger_does_not_keep_the_server_from_starting(jobs: Jobs):
     for request in ("{", '{"pairs": [["./a\\tb", "x"]], "plan": {}}', '{"pairs": [], "plan": {"novel": 1}}'):
         record = JobRecord(str(hash(request)), "compare", request, "running", datetime(2026, 1, 1))
