@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from analysis.coverage import reasons_to_withhold
 from analysis.measurements import CHANGE_EDGES, RELATIVE_EDGES, RULES, Regions, Spectrum, Tally
 from analysis.metrics import Metric, correlation, effective_rank, stable_rank
+from analysis.noise import noise_values
 from analysis.tensors import Alignment, TensorPair
 
 RELATED = 0.5  # a median correlation below it: the models do not come from one another
@@ -254,6 +255,12 @@ def energy_curve(spectrum: Spectrum, label: str) -> Curve:
     energy = np.cumsum(np.square(spectrum.singular_values.astype(np.float64)))
     whole = energy[-1] if len(energy) and energy[-1] > 0 else math.nan
     return Curve(label, np.arange(1, len(energy) + 1, dtype=np.float64), energy / whole)
+
+
+def noise_energy_curve(spectrum: Spectrum, label: str) -> Curve:
+    """The same of unstructured noise of this shape, whatever its size."""
+    energy = np.cumsum(np.square(noise_values(spectrum.rows, spectrum.columns, 1.0)))
+    return Curve(label, np.arange(1, len(energy) + 1, dtype=np.float64), energy)
 
 
 def spectrum_summary(spectrum: Spectrum) -> dict[str, float]:
