@@ -250,6 +250,20 @@ def layer_profile(
     ]
 
 
+def layer_totals(
+    alignment: Alignment, metric: Metric, tallies: Mapping[str, Tally], spectra: Mapping[str, Spectrum]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(layers, the metric pooled over each layer's tensors that have it); what lies outside the layers is left out."""
+    amounts: dict[int, tuple[float, float]] = {}
+    for pair in alignment.pairs:
+        parts = metric.parts(tallies.get(pair.name), spectra.get(pair.name))
+        if pair.place.layer is not None and parts is not None:
+            part, whole = amounts.get(pair.place.layer, (0.0, 0.0))
+            amounts[pair.place.layer] = part + parts[0], whole + parts[1]
+    layers = sorted(amounts)
+    return np.array(layers, np.float64), np.array([_ratio(*amounts[layer]) for layer in layers], np.float64)
+
+
 def energy_curve(spectrum: Spectrum, label: str) -> Curve:
     """Share of the squared Frobenius norm in the first k directions, k = 1 ... min(m, n)."""
     energy = np.cumsum(np.square(spectrum.singular_values.astype(np.float64)))

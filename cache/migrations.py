@@ -90,7 +90,14 @@ ALTER TABLE tallies ADD COLUMN base_sum DOUBLE DEFAULT 0;
 ALTER TABLE tallies ADD COLUMN tuned_sum DOUBLE DEFAULT 0;
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS)
+# What people write about a pair.
+_NOTES = """
+CREATE TABLE notes (
+    pair_key VARCHAR PRIMARY KEY, algorithm VARCHAR NOT NULL, data VARCHAR NOT NULL, tags VARCHAR[] NOT NULL,
+    note VARCHAR NOT NULL, stored_at TIMESTAMP NOT NULL);
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:
