@@ -135,7 +135,7 @@ def _download(found: FoundModel, entry: FileEntry, settings: Settings, arrived: 
             raise
 
     try:
-        return Path(ask(question, model=found.pinned.title, revision=found.pinned.commit))
+        return Path(ask(question, settings.patience, model=found.pinned.title, revision=found.pinned.commit))
     except SubnetscopeError:
         if arrived.refusal is not None:
             raise arrived.refusal from None

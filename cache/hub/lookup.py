@@ -12,24 +12,25 @@ from analysis.models import ModelRef, PinnedModel
 from cache import cards
 from cache.found import FileEntry, FoundModel
 from cache.hub.ranges import check_access, read_range
-from cache.hub.session import TIMEOUT, ask, connect, token
+from cache.hub.session import ask, connect, token
+from cache.hub.tries import OnWait
 from cache.settings import Settings
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
-def find(ref: ModelRef, settings: Settings) -> FoundModel:
+def find(ref: ModelRef, settings: Settings, *, on_wait: OnWait | None = None) -> FoundModel:
     """The model that `ref` names, pinned to a commit. Always asks the Hub, and proves with one small request that
-    files of a gated model may be read. Raises ModelError."""
-    info = _ask_about(ref, settings)
+    files of a gated model may be read. `on_wait` as in `stream_range`. Raises ModelError."""
+    info = _ask_about(ref, settings, on_wait)
     files = _files(info, ref)
     pinned = PinnedModel("hub", ref.name, _commit(info, ref), ref.subfolder)
     found = FoundModel(pinned, files, None, {}, str(ref))
     if info.gated:
         weights = [entry.path for entry in files if entry.path.endswith(".safetensors")]
-        check_access(found, settings, (weights or [files[0].path])[0])
-    config = _read_json(found, cards.CONFIG_FILE, settings)
-    base = _base(info) or cards.base_in_adapter(_read_json(found, cards.ADAPTER_CONFIG_FILE, settings))
+        check_access(found, settings, (weights or [files[0].path])[0], on_wait=on_wait)
+    config = _read_json(found, cards.CONFIG_FILE, settings, on_wait)
+    base = _base(info) or cards.base_in_adapter(_read_json(found, cards.ADAPTER_CONFIG_FILE, settings, on_wait))
     return FoundModel(pinned, files, cards.as_hub_id(base), config, str(ref))
 
 
@@ -38,13 +39,17 @@ def suggest_base(ref: ModelRef, settings: Settings) -> str | None:
     return find(ref, settings).base_model
 
 
-def _ask_about(ref: ModelRef, settings: Settings) -> Any:
+def _ask_about(ref: ModelRef, settings: Settings, on_wait: OnWait | None) -> Any:
     connect(settings.endpoint)
     api = HfApi(endpoint=settings.endpoint, token=token())
     info = ask(
-        lambda: api.model_info(ref.name, revision=ref.revision or None, files_metadata=True, timeout=TIMEOUT),
+        lambda: api.model_info(
+            ref.name, revision=ref.revision or None, files_metadata=True, timeout=settings.patience.silence
+        ),
+        settings.patience,
         model=ref.name,
         revision=ref.revision,
+        on_wait=on_wait,
     )
     if info.disabled:
         raise AccessDenied(f"'{ref.name}' has been disabled on the Hub", do="Choose another model")
@@ -76,8 +81,8 @@ def _base(info: Any) -> str | None:
     return cards.base_in_card({"base_model": getattr(info.card_data, "base_model", None)})
 
 
-def _read_json(found: FoundModel, file: str, settings: Settings) -> dict[str, object]:
+def _read_json(found: FoundModel, file: str, settings: Settings, on_wait: OnWait | None) -> dict[str, object]:
     size = found.size_of_file().get(file, 0)
     if not 0 < size <= cards.MAX_BYTES:
         return {}
-    return cards.read_config(read_range(found, settings, file, 0, size))
+    return cards.read_config(read_range(found, settings, file, 0, size, on_wait=on_wait))

@@ -22,6 +22,7 @@ from analysis.errors import (
     BadReference,
     BadWeights,
     DiskFull,
+    HubBusy,
     HubUnreachable,
     ModelNotFound,
     ResourceError,
@@ -43,7 +44,7 @@ def translate(error: BaseException, model: str, revision: str = "") -> Subnetsco
     if isinstance(error, HfHubHTTPError):
         return _of_status(error.response.status_code, model)
     if isinstance(error, HTTPError | LocalEntryNotFoundError):
-        return HubUnreachable(
+        return HubBusy(
             f"No answer from the Hub about '{model}'",
             do="Check this machine's connection and HF_ENDPOINT, or compare local folders",
         )
@@ -111,8 +112,9 @@ def _of_status(status: int, model: str) -> SubnetscopeError:
     if status == 404:
         return _no_model(model, "")
     if status == 429:
-        return HubUnreachable("The Hub asks us to slow down", do=_TRY_AGAIN)
-    return HubUnreachable(f"The Hub answered with error {status}", do=_TRY_AGAIN)
+        return HubBusy("The Hub asks us to slow down", do=_TRY_AGAIN)
+    kind = HubBusy if status >= 500 or status == 408 else HubUnreachable
+    return kind(f"The Hub answered with error {status}", do=_TRY_AGAIN)
 
 
 def _of_disk(error: OSError) -> SubnetscopeError:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import traceback
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
@@ -16,6 +17,7 @@ from analysis.errors import (
     AccessDenied,
     BadWeights,
     DiskFull,
+    HubBusy,
     HubUnreachable,
     ModelNotFound,
     NoWeights,
@@ -24,6 +26,7 @@ from analysis.errors import (
 from analysis.models import parse_model
 from cache import catalog
 from cache.hub.downloads import cache_dir
+from cache.patience import BRISK
 from tests.hub.builders import llama, model_files, safetensors_bytes
 from tests.hub.faults import Cut, FlippedBit, Headers, Latency, Redirect, Status, Trickle, Truncated
 from tests.hub.loopback import TOKEN, LoopbackHub
@@ -280,12 +283,12 @@ def test_no_hub_at_all(hub_settings):
         find("org/model", settings)
 
 
-def test_a_body_that_trickles_is_given_up(hub, hub_settings, monkeypatch):
+def test_a_body_that_trickles_is_given_up(hub, hub_settings):
     hub.add("org/model", {FILE: FILES[FILE]})
-    monkeypatch.setattr("cache.hub.ranges._SLOWEST", 0.2)
     hub.fail(Trickle(path=WEIGHTS, seconds=0.02))
-    with pytest.raises(HubUnreachable):
-        catalog.list_tensors(find("org/model", hub_settings), hub_settings)
+    hurried = replace(hub_settings, patience=replace(BRISK, slow_for=0.2))
+    with pytest.raises(HubBusy):
+        catalog.list_tensors(find("org/model", hurried), hurried)
 
 
 def test_a_wrong_range_is_never_taken_for_the_right_one(hub, hub_settings):
