@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from analysis.plan import Plan
+from cache.backends.child import Child
 from cache.hub.places import cache_dir
 from cache.jobs import Jobs
 from cache.patience import Patience
@@ -28,6 +32,7 @@ BASE_FILES, TUNED_FILES = model_files(BASE), model_files(TUNED)
 CONTENT = TUNED_FILES[FILE]
 SIZE = len(CONTENT)
 HALF = SIZE // 2
+DISK = 4 * SIZE // 4096 * 4096  # bytes of the small disk
 
 # As for a real job, with every time shortened; slow is what brings less than 10 kB/s for half a second.
 HURRIED = Patience(
@@ -101,6 +106,33 @@ def bench(hub, hub_settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]
         jobs.start()
         yield Bench(hub, jobs, store, commit)
         jobs.stop()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An own file system of DISK bytes."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fetch_child(bench: Bench) -> Child:
+    """A process that fetches both models' weights."""
+    commit = bench.hub.repositories["org/base"].commit_of_name["main"]
+    request = {
+        "base": f"org/base@{commit}",
+        "tuned": f"org/tuned@{bench.commit}",
+        "any_folder": False,
+        "patience": HURRIED,
+        "files": {"base": (FILE,), "tuned": (FILE,)},
+    }
+    return Child("cache.backends.fetch", request, network=True)
 
 
 def content_here() -> bytes:

@@ -7,16 +7,23 @@ import signal
 
 import pytest
 
-from analysis.errors import HubBusy, WorkerDied
+from analysis.errors import BadWeights, DiskFull, HubBusy, WorkerDied
+from analysis.models import parse_model
+from analysis.plan import Plan
+from cache import catalog
 from tests.faults.conftest import (
     BASE,
     CONTENT,
+    DISK,
+    FILE,
     HALF,
     SIZE,
+    TUNED_FILES,
     WEIGHTS,
     Bench,
     blob,
     content_here,
+    fetch_child,
     partial_files,
     partial_size,
 )
@@ -63,6 +70,14 @@ def test_a_killed_download_goes_on_at_the_half_it_had(bench: Bench):
     assert not partial_files()
 
 
+def test_two_processes_that_want_one_file_fetch_it_once(bench: Bench):
+    bench.hub.fail(Stall(path=WEIGHTS, method="GET", after=HALF, seconds=0.7))
+    children = [fetch_child(bench) for _ in range(2)]
+    assert [list(child.messages())[-1]["event"] for child in children] == ["fetched", "fetched"]
+    assert bench.ranges() == [0]
+    assert content_here() == CONTENT
+
+
 def test_a_server_that_ignores_the_range_starts_over(bench: Bench):
     faults = Cut(path=WEIGHTS, method="GET", after=HALF, times=1), NoRanges(path=WEIGHTS, method="GET")
     assert bench.run(*faults).state == "done"
@@ -92,6 +107,42 @@ def test_a_shard_damaged_on_its_way_is_fetched_once_more(bench: Bench):
     assert bench.run(FlippedBit(path=WEIGHTS, method="GET", times=1)).state == "done"
     assert bench.ranges() == [0, 0]
     assert content_here() == CONTENT
+
+
+def test_a_shard_damaged_twice_is_named_and_what_was_measured_stays(bench: Bench):
+    pair = bench.jobs.prepare("org/base", "org/tuned").pair
+    assert bench.end(bench.jobs.submit(pair, Plan(spectra=False))).state == "done"
+    measured = len(bench.store.tallies(pair.key))
+    blob().unlink()
+    bench.hub.fail(FlippedBit(path=WEIGHTS, method="GET"))
+    ended = bench.end(bench.jobs.submit(pair, Plan()))
+    assert isinstance(ended.error, BadWeights)
+    assert ended.error.saw == "'model.safetensors' of 'org/tuned' arrived damaged twice"
+    assert bench.ranges()[-2:] == [0, 0]
+    assert not blob().exists()
+    assert not partial_files()
+    assert len(bench.store.tallies(pair.key)) == measured > 0
+
+
+def test_a_disk_that_fills_up_keeps_what_has_arrived(hub, hub_settings, monkeypatch, small_disk):
+    monkeypatch.setenv("HF_HUB_CACHE", str(small_disk))
+    monkeypatch.setattr("cache.hub.downloads._SPARE_DISK", -(10**9))  # as if others had filled it meanwhile
+    filler = small_disk / "filler"
+    filler.write_bytes(bytes(DISK - HALF))
+    hub.add("org/tuned", TUNED_FILES)
+    found = catalog.find(parse_model("org/tuned"), hub_settings)
+    with pytest.raises(DiskFull, match=r"The disk filled up while downloading, with 0\.0 GB of the file still to come"):
+        catalog.fetch(found, [FILE], hub_settings, lambda _: None)
+    [partial] = partial_files()
+    kept = partial.stat().st_size
+    assert 0 < kept < SIZE
+    assert CONTENT.startswith(partial.read_bytes())
+
+    filler.unlink()
+    hub.requests.clear()
+    folder = catalog.fetch(found, [FILE], hub_settings, lambda _: None)
+    assert (folder / FILE).read_bytes() == CONTENT
+    assert [asked.range for asked in hub.asked(WEIGHTS, "GET")] == [f"bytes={kept}-{SIZE - 1}"]
 
 
 def test_a_cached_file_damaged_later_is_found_before_it_is_used(bench: Bench):

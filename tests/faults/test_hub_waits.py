@@ -12,24 +12,14 @@ from pathlib import Path
 import pytest
 
 from analysis.errors import HubBusy
-from cache.backends.child import Child
-from tests.faults.conftest import FILE, HURRIED, TUNED_FILES, WEIGHTS, Bench
+from tests.faults.conftest import HURRIED, TUNED_FILES, WEIGHTS, Bench, fetch_child
 from tests.hub.faults import Status
 
 API = "/api/models/org/tuned"
 
 
 def fetched(bench: Bench) -> Iterator[dict]:
-    """The messages of a fetch child for the pair."""
-    commit = bench.hub.repositories["org/base"].commit_of_name["main"]
-    request = {
-        "base": f"org/base@{commit}",
-        "tuned": f"org/tuned@{bench.commit}",
-        "any_folder": False,
-        "patience": HURRIED,
-        "files": {"base": (FILE,), "tuned": (FILE,)},
-    }
-    return Child("cache.backends.fetch", request, network=True).messages()
+    return fetch_child(bench).messages()
 
 
 def gaps_between_requests(bench: Bench) -> list[float]:
