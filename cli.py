@@ -215,6 +215,7 @@ class _Bars:
 
     def __init__(self) -> None:
         self._bars: dict[str, tqdm] = {}
+        self._said = ""
 
     def __enter__(self) -> _Bars:
         return self
@@ -224,6 +225,9 @@ class _Bars:
             bar.close()
 
     def show(self, progress: Progress) -> None:
+        if progress.waiting_words not in ("", self._said):
+            self._said = progress.waiting_words
+            tqdm.write(self._said, file=sys.stderr)
         if progress.bytes_planned:
             self._move("fetching", progress.bytes_done, progress.bytes_planned, unit="B", unit_scale=True)
         if progress.planned:

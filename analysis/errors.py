@@ -7,7 +7,8 @@
     │   ├── RevisionNotFound   the repository has no such revision
     │   ├── AccessDenied       the repository is gated, or the token may not read it
     │   ├── PathNotAllowed     a directory outside the allowed roots, or not there (same text for both)
-    │   └── HubUnreachable     no answer from the Hub, or one that asks to come back later
+    │   └── HubUnreachable     no answer from the Hub that can be used
+    │       └── HubBusy        trouble that passes: no connection, an error of its own, "come back later"
     ├── WeightsError           the files behind a model
     │   ├── NoWeights          no safetensors weights in it
     │   ├── BadWeights         a header, an index or a file that contradicts itself
@@ -73,9 +74,22 @@ class PathNotAllowed(ModelError):
 
 
 class HubUnreachable(ModelError):
-    """The Hub did not answer, or asks to come back later."""
+    """The Hub did not answer, or not in a way that can be used."""
 
     exit_code = 4
+
+
+class HubBusy(HubUnreachable):
+    """Trouble of the Hub, or of the way to it, that passes: a job waits and tries again.
+
+    `until` is when the Hub asks us to come back (seconds since the epoch), 0 if it names no time."""
+
+    def __init__(self, saw: str, *, expected: str = "", do: str = "", until: float = 0.0) -> None:
+        super().__init__(saw, expected=expected, do=do)
+        self.until = until
+
+    def as_dict(self) -> dict[str, str]:
+        return {**super().as_dict(), "until": str(self.until)}
 
 
 class WeightsError(SubnetscopeError):
@@ -160,4 +174,7 @@ def _tree(root: type[SubnetscopeError]) -> dict[str, type[SubnetscopeError]]:
 def error_from_dict(fields: dict[str, str]) -> SubnetscopeError:
     """The error that `as_dict` wrote; an unknown name comes back as the root class."""
     kind = _tree(SubnetscopeError).get(fields.get("error", ""), SubnetscopeError)
-    return kind(fields.get("saw", ""), expected=fields.get("expected", ""), do=fields.get("do", ""))
+    error = kind(fields.get("saw", ""), expected=fields.get("expected", ""), do=fields.get("do", ""))
+    if isinstance(error, HubBusy):
+        error.until = float(fields.get("until", 0))
+    return error

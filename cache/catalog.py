@@ -14,6 +14,8 @@ from cache import folders, hub, weights
 from cache.found import FileEntry, FoundModel
 from cache.settings import Settings
 
+OnWait = Callable[[str, float], None]  # the reason, and the end in seconds since the epoch
+
 __all__ = ["FileEntry", "FoundModel", "bytes_to_fetch", "fetch", "find", "list_tensors", "reference", "suggest_base"]
 
 
@@ -26,12 +28,13 @@ def reference(text: str, *, any_folder: bool = False) -> ModelRef:
     return parse_model(text)
 
 
-def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> FoundModel:
+def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False, on_wait: OnWait | None = None) -> FoundModel:
     """The model that `ref` names, pinned. With `any_folder` (the terminal) every folder of this machine may be named,
-    and 'org/name' is a folder where one is there. Raises ModelError."""
+    and 'org/name' is a folder where one is there. `on_wait` hears why, and until when, the Hub is waited for. Raises
+    ModelError."""
     if ref.where == "folder":
         return folders.find(ref, settings, any_folder=any_folder)
-    return hub.find(ref, settings)
+    return hub.find(ref, settings, on_wait=on_wait)
 
 
 def list_tensors(found: FoundModel, settings: Settings) -> list[TensorInfo]:
@@ -49,13 +52,19 @@ def bytes_to_fetch(found: FoundModel, files: Collection[str], settings: Settings
     return 0 if found.folder else hub.bytes_to_fetch(found, files)
 
 
-def fetch(found: FoundModel, files: Collection[str], settings: Settings, on_bytes: Callable[[int], None]) -> Path:
+def fetch(
+    found: FoundModel,
+    files: Collection[str],
+    settings: Settings,
+    on_bytes: Callable[[int], None],
+    on_wait: OnWait | None = None,
+) -> Path:
     """The folder that holds `files`, each checked: against size and SHA-256 from the Hub, or, for a folder, against
-    the fingerprint it was pinned by. `on_bytes` hears of every downloaded byte."""
+    the fingerprint it was pinned by. `on_bytes` hears of every downloaded byte, `on_wait` as in `find`."""
     if found.folder:
         folders.confirm(found)
         return found.folder
-    return hub.fetch(found, files, settings, on_bytes)
+    return hub.fetch(found, files, settings, on_bytes, on_wait)
 
 
 def suggest_base(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> str | None:

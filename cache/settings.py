@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from analysis.errors import BadSetting
+from cache.patience import BRISK, Patience
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -36,6 +37,7 @@ class Settings:
     endpoint: str  # without a trailing '/'
     threads: int
     store_file: Path | None = None  # where the store is not the data folder's own
+    patience: Patience = BRISK  # with the Hub; jobs have more of it
 
     @property
     def store_path(self) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -11,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.cost import seconds
-from analysis.errors import MasksMissing, NothingToCompare, WorkerDied
+from analysis.errors import HubBusy, MasksMissing, NothingToCompare, WorkerDied
 from analysis.measurements import MASK_RULES, Gap, MaskRule
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.tensors import Alignment
 from cache.backends.child import Child
 from cache.masks import MaskFile, enforce_quota
+from cache.patience import PATIENT, Patience
 from cache.progress import Meter
 from cache.settings import Settings
 from cache.store import Store
@@ -41,9 +43,12 @@ class Job:
     meter: Meter
     any_folder: bool
     keys_in_use: Callable[[], set[str]]  # pairs that any job works for: their masks stay
+    patience: Patience = PATIENT  # with the Hub
     finished: threading.Event = field(default_factory=threading.Event)
     _child: Child | None = None
     _cancelled: bool = False
+    _waited: int = 0  # times in a row that the job left its lane without having come further
+    _reached: tuple[int, int] | None = None  # measurements and bytes at the last of them
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(
@@ -70,6 +75,17 @@ class Job:
             self._cancelled = True
             if self._child is not None:
                 self._child.kill()
+
+    def seconds_to_wait(self, error: HubBusy) -> float | None:
+        """Until the Hub is asked again: as it says, and longer each time in a row that nothing came of it; None when it
+        has been often enough."""
+        progress = self.meter.read()
+        reached = progress.done, progress.bytes_done
+        self._waited = self._waited + 1 if reached == self._reached else 0
+        self._reached = reached
+        if self._waited >= len(self.patience.later):
+            return None
+        return max(error.until - time.time(), self.patience.later[self._waited])
 
     @property
     def cancelled(self) -> bool:
@@ -236,6 +252,7 @@ def _folders(job: Job, pair: Pair, alignment: Alignment, holes: Sequence[Hole]) 
         "base": str(pair.base),
         "tuned": str(pair.tuned),
         "any_folder": job.any_folder,
+        "patience": job.patience,
         "files": {
             "base": tuple(dict.fromkeys(entry.base.file for entry in needed)),
             "tuned": tuple(dict.fromkeys(entry.tuned.file for entry in needed)),
@@ -248,6 +265,8 @@ def _folders(job: Job, pair: Pair, alignment: Alignment, holes: Sequence[Hole]) 
             job.meter.enter("fetching", bytes_planned=message["bytes"])
         elif message["event"] == "bytes":
             job.meter.fetched(message["bytes"])
+        elif message["event"] == "waiting":
+            job.meter.waits(message["reason"], message["until"])
         elif message["event"] == "fetched":
             found.update(base=message["base"], tuned=message["tuned"])
 

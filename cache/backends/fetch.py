@@ -7,6 +7,7 @@ they may be read, whatever the cache holds.
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 from analysis.models import parse_model
@@ -18,10 +19,12 @@ _SECONDS_BETWEEN_MESSAGES = 0.2
 
 
 def fetch(request: dict[str, Any], send: Send) -> None:
-    """Sends 'planned' with the bytes to come, 'bytes' as they arrive, and 'fetched' with both folders."""
-    settings = Settings.from_environment()
+    """Sends 'planned' with the bytes to come, 'bytes' as they arrive, 'waiting' with the reason and the end of each
+    pause, and 'fetched' with both folders."""
+    settings = replace(Settings.from_environment(), patience=request["patience"])
+    report = _Report(send)
     found = {
-        side: catalog.find(parse_model(request[side]), settings, any_folder=request["any_folder"])
+        side: catalog.find(parse_model(request[side]), settings, any_folder=request["any_folder"], on_wait=report.wait)
         for side in ("base", "tuned")
     }
     send(
@@ -30,8 +33,10 @@ def fetch(request: dict[str, Any], send: Send) -> None:
             "bytes": sum(catalog.bytes_to_fetch(found[s], request["files"][s], settings) for s in found),
         }
     )
-    report = _Report(send)
-    folders = {side: str(catalog.fetch(found[side], request["files"][side], settings, report.add)) for side in found}
+    folders = {
+        side: str(catalog.fetch(found[side], request["files"][side], settings, report.add, report.wait))
+        for side in found
+    }
     report.flush()
     send({"event": "fetched", **folders})
 
@@ -46,6 +51,10 @@ class _Report:
         self._pending += n_bytes
         if time.monotonic() - self._sent_at > _SECONDS_BETWEEN_MESSAGES:
             self.flush()
+
+    def wait(self, reason: str, until: float) -> None:
+        self.flush()
+        self._send({"event": "waiting", "reason": reason, "until": until})
 
     def flush(self) -> None:
         self._send({"event": "bytes", "bytes": self._pending})

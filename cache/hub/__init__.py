@@ -8,5 +8,6 @@ import cache.hub.environment  # noqa: F401 (before huggingface_hub)
 from cache.hub.downloads import bytes_to_fetch, fetch
 from cache.hub.lookup import find, suggest_base
 from cache.hub.ranges import read_range
+from cache.hub.transfer import stream_range
 
-__all__ = ["bytes_to_fetch", "fetch", "find", "read_range", "suggest_base"]
+__all__ = ["bytes_to_fetch", "fetch", "find", "read_range", "stream_range", "suggest_base"]

@@ -22,6 +22,7 @@ from analysis.errors import (
     BadReference,
     BadWeights,
     DiskFull,
+    HubBusy,
     HubUnreachable,
     ModelNotFound,
     ResourceError,
@@ -43,12 +44,12 @@ def translate(error: BaseException, model: str, revision: str = "") -> Subnetsco
     if isinstance(error, HfHubHTTPError):
         return _of_status(error.response.status_code, model)
     if isinstance(error, HTTPError | LocalEntryNotFoundError):
-        return HubUnreachable(
+        return HubBusy(
             f"No answer from the Hub about '{model}'",
             do="Check this machine's connection and HF_ENDPOINT, or compare local folders",
         )
     if isinstance(error, OSError) and error.errno is not None:
-        return _of_disk(error)
+        return of_disk(error)
     return HubUnreachable(f"The Hub's answer about '{model}' could not be understood", do=_TRY_AGAIN)
 
 
@@ -111,11 +112,17 @@ def _of_status(status: int, model: str) -> SubnetscopeError:
     if status == 404:
         return _no_model(model, "")
     if status == 429:
-        return HubUnreachable("The Hub asks us to slow down", do=_TRY_AGAIN)
-    return HubUnreachable(f"The Hub answered with error {status}", do=_TRY_AGAIN)
+        return HubBusy("The Hub asks us to slow down", do=_TRY_AGAIN)
+    kind = HubBusy if status >= 500 or status == 408 else HubUnreachable
+    return kind(f"The Hub answered with error {status}", do=_TRY_AGAIN)
 
 
-def _of_disk(error: OSError) -> SubnetscopeError:
+def of_disk(error: OSError, *, missing: int = 0) -> SubnetscopeError:
+    """Ours for an error of the cache's disk; `missing` bytes of a file are still to come."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("The disk filled up while downloading", do="Make room in the Hub cache (HF_HOME)")
+        rest = f", with {missing / 1e9:.1f} GB of the file still to come" if missing else ""
+        return DiskFull(
+            f"The disk filled up while downloading{rest}",
+            do="Make room in the Hub cache (HF_HOME) and start again: what has arrived is kept",
+        )
     return ResourceError(f"The Hub cache cannot be written: {error.strerror}", do="Check the rights of HF_HOME")
