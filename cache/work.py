@@ -237,8 +237,8 @@ def _folders(job: Job, pair: Pair, alignment: Alignment, holes: Sequence[Hole]) 
         "tuned": str(pair.tuned),
         "any_folder": job.any_folder,
         "files": {
-            "base": tuple(dict.fromkeys(entry.base.file for entry in needed)),
-            "tuned": tuple(dict.fromkeys(entry.tuned.file for entry in needed)),
+            "base": tuple(dict.fromkeys(file for entry in needed for file in entry.base.files)),
+            "tuned": tuple(dict.fromkeys(file for entry in needed for file in entry.tuned.files)),
         },
     }
     found: dict[str, str] = {}
