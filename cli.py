@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -86,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     for command in (compare, overlap, check):
         command.add_argument("--device", choices=("cpu", "cuda", "auto"), help="where to compute (default: auto)")
         command.add_argument("--store", type=Path, metavar="FILE", help="the DuckDB file that keeps results")
+        command.add_argument(
+            "--allow-pickles", action="store_true", help="read pytorch_model.bin where there are no safetensors"
+        )
         command.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here ('-' for the terminal)")
     return parser
 
@@ -162,6 +166,8 @@ def _check(options: argparse.Namespace) -> int:
 @contextmanager
 def _working(options: argparse.Namespace) -> Iterator[tuple[Store, Jobs]]:
     """The terminal's own store and queue; closed whatever happens."""
+    if options.allow_pickles:
+        os.environ["SUBNETSCOPE_PICKLES"] = "1"  # for the children that look and fetch
     settings = Settings.from_environment()
     if options.device:
         settings = dataclasses.replace(settings, device=options.device)

@@ -15,6 +15,8 @@ from analysis.tensors import TensorInfo
 from cache import folders, hub, weights
 from cache.found import FileEntry, FoundModel
 from cache.settings import Settings
+from cache.weights.instead import pickles_not_allowed
+from cache.weights.repository import PICKLES
 
 __all__ = ["FileEntry", "FoundModel", "bytes_to_fetch", "fetch", "find", "list_tensors", "reference", "suggest_base"]
 
@@ -40,7 +42,8 @@ def list_tensors(found: FoundModel, settings: Settings) -> list[TensorInfo]:
     """All tensors of the model, from checked headers; no weights are read or downloaded. Raises WeightsError."""
     read = partial(folders.read_model_range, found) if found.folder else partial(hub.read_range, found, settings)
     try:
-        return _understood(weights.list_tensors(found.size_of_file(), read), found.config)
+        tensors = weights.list_tensors(found.size_of_file(), read, pickles=settings.pickles)
+        return _understood(tensors, found.config)
     except WeightsError as error:
         saw = f"'{found.pinned.title}': {error.saw[0].lower()}{error.saw[1:]}"
         raise type(error)(saw, expected=error.expected, do=error.do) from error
@@ -65,7 +68,10 @@ def bytes_to_fetch(found: FoundModel, files: Collection[str], settings: Settings
 
 def fetch(found: FoundModel, files: Collection[str], settings: Settings, on_bytes: Callable[[int], None]) -> Path:
     """The folder that holds `files`, each checked: against size and SHA-256 from the Hub, or, for a folder, against
-    the fingerprint it was pinned by. `on_bytes` hears of every downloaded byte."""
+    the fingerprint it was pinned by. `on_bytes` hears of every downloaded byte. Raises NoWeights for pickles that are
+    not allowed (any more)."""
+    if not settings.pickles and any(file.endswith(PICKLES.ending) for file in files):
+        raise pickles_not_allowed()
     if found.folder:
         folders.confirm(found)
         return found.folder

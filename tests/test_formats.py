@@ -4,7 +4,6 @@ number equal to the truth that was planted. docs/formats.md names the test of ea
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,49 +13,13 @@ from torch import Tensor
 
 import cli
 from analysis.errors import NoWeights
-from analysis.tensors import TensorInfo
-from cache import catalog
-from cache.settings import Settings
-from tests.hub.builders import LLAMA_CONFIG, BFloat16, llama, tuned_from, write_model
+from tests.comparing import Tensors, compared, exact, in_torch, listed, moved, truth
+from tests.hub.builders import LLAMA_CONFIG, llama, write_model
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("terminal")
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 DEEPSEEK = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
 IN_BLOCKS = LLAMA_CONFIG | {"quantization_config": DEEPSEEK}
-
-Tensors = dict[str, Tensor]
-
-
-@pytest.fixture(autouse=True)
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("SUBNETSCOPE_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("SUBNETSCOPE_THREADS", "1")
-    monkeypatch.setenv("SUBNETSCOPE_DEVICE", "cpu")
-    monkeypatch.delenv("SUBNETSCOPE_PICKLES", raising=False)
-
-
-def compared(folder: Path, base: Path, tuned: Path, *options: str) -> dict:
-    out = folder / "report.json"
-    assert cli.main(["compare", str(base), str(tuned), "--no-spectra", "--json", str(out), *options]) == 0
-    return json.loads(out.read_text())
-
-
-def listed(folder: Path) -> list[TensorInfo]:
-    settings = Settings.from_environment()
-    found = catalog.find(catalog.reference(str(folder), any_folder=True), settings, any_folder=True)
-    return catalog.list_tensors(found, settings)
-
-
-def exact(report: dict) -> tuple[int, int]:
-    return report["totals"]["unchanged"]["exact"], report["totals"]["entries"]
-
-
-def truth(changed: Mapping[str, np.ndarray]) -> tuple[int, int]:
-    return sum(int((~mask).sum()) for mask in changed.values()), sum(mask.size for mask in changed.values())
-
-
-def in_torch(tensors: Mapping[str, BFloat16]) -> Tensors:
-    return {name: torch.from_numpy(tensor.bits.view(np.int16)).view(torch.bfloat16) for name, tensor in tensors.items()}
 
 
 def is_quantised(name: str) -> bool:
@@ -88,13 +51,6 @@ def quantised(
         file[name], file[name + suffix] = codes, scales[0, 0] if block is None else scales
         values[name] = (codes.float() * spread(scales, tensor.shape, (height, width))).bfloat16()
     return file, values
-
-
-def moved(values: Tensors) -> tuple[Tensors, dict[str, np.ndarray]]:
-    """The same in bfloat16, 20 % of each tensor's entries moved by one step, and which."""
-    plain = {name: BFloat16(tensor.view(torch.int16).numpy().view(np.uint16)) for name, tensor in values.items()}
-    tuned, changed = tuned_from(plain, changed_share=0.2)
-    return in_torch(tuned), changed
 
 
 def wide_llama() -> Tensors:
@@ -392,9 +348,3 @@ def test_gguf_files_are_refused_by_name(tmp_path: Path, capsys):
     (tmp_path / "tuned" / "model-Q4_K_M.gguf").write_bytes(b"GGUF" + bytes(64))
     assert cli.main(["compare", str(base), str(tmp_path / "tuned")]) == 5
     assert "no safetensors weights here, only GGUF files" in capsys.readouterr().err
-
-
-def test_every_test_here_has_its_row_in_the_docs():
-    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
-    tests = {name for name in globals() if name.startswith("test_")} - {"test_every_test_here_has_its_row_in_the_docs"}
-    assert {name for name in tests if f"`{name}`" not in text} == set()
