@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from analysis.measurements import MASK_RULES, RULES
 from analysis.models import Pair
 from analysis.plan import Plan
 from analysis.rollup import Headline, Venn, headline, venn
+from analysis.tensors import NO_PARAMETER
 from cache.jobs import Jobs
 from cache.progress import Progress
 from cache.settings import Settings
@@ -85,6 +87,9 @@ def _parser() -> argparse.ArgumentParser:
     for command in (compare, overlap, check):
         command.add_argument("--device", choices=("cpu", "cuda", "auto"), help="where to compute (default: auto)")
         command.add_argument("--store", type=Path, metavar="FILE", help="the DuckDB file that keeps results")
+        command.add_argument(
+            "--allow-pickles", action="store_true", help="read pytorch_model.bin where there are no safetensors"
+        )
         command.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here ('-' for the terminal)")
     return parser
 
@@ -161,6 +166,8 @@ def _check(options: argparse.Namespace) -> int:
 @contextmanager
 def _working(options: argparse.Namespace) -> Iterator[tuple[Store, Jobs]]:
     """The terminal's own store and queue; closed whatever happens."""
+    if options.allow_pickles:
+        os.environ["SUBNETSCOPE_PICKLES"] = "1"  # for the children that look and fetch
     settings = Settings.from_environment()
     if options.device:
         settings = dataclasses.replace(settings, device=options.device)
@@ -268,7 +275,7 @@ def _print_verdicts(pair: Pair, verdicts: Sequence[Verdict]) -> None:
 def _covered(coverage: dict[str, Any]) -> str:
     compared, base, tuned = (coverage[f"{what}_parameters"] for what in ("compared", "base", "tuned"))
     of_base, of_tuned = (sum(coverage["by_match"][side].values()) for side in ("base", "tuned"))
-    left_out = len(coverage["not_compared"])
+    left_out = sum(not entry["reason"].endswith(NO_PARAMETER) for entry in coverage["not_compared"])
     shares = f"{100 * of_base / base:.2f} % of base, {100 * of_tuned / tuned:.2f} % of tuned"
     return f"{compared:,} parameters: {shares}" + (f"; {left_out} tensors not compared" if left_out else "")
 

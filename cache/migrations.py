@@ -97,7 +97,13 @@ CREATE TABLE notes (
     note VARCHAR NOT NULL, stored_at TIMESTAMP NOT NULL);
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES)
+# Scales of 8-bit tensors, as JSON text; '' where a tensor has none.
+_SCALES = """
+ALTER TABLE tensors ADD COLUMN base_scales VARCHAR DEFAULT '';
+ALTER TABLE tensors ADD COLUMN tuned_scales VARCHAR DEFAULT '';
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:

@@ -254,8 +254,8 @@ def _folders(job: Job, pair: Pair, alignment: Alignment, holes: Sequence[Hole]) 
         "any_folder": job.any_folder,
         "patience": job.patience,
         "files": {
-            "base": tuple(dict.fromkeys(entry.base.file for entry in needed)),
-            "tuned": tuple(dict.fromkeys(entry.tuned.file for entry in needed)),
+            "base": tuple(dict.fromkeys(file for entry in needed for file in entry.base.files)),
+            "tuned": tuple(dict.fromkeys(file for entry in needed for file in entry.tuned.files)),
         },
     }
     found: dict[str, str] = {}

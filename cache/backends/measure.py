@@ -23,13 +23,13 @@ from analysis.plan import Hole
 from analysis.tensors import TensorInfo, TensorPair
 from cache.backends.child import Send, serve
 from cache.masks import MaskFile, write_mask
-from cache.weights.reader import WeightFiles, bytes_per_row
+from cache.weights.reader import WeightFiles, bytes_per_row, rows
+from cache.weights.values import decoder
 
 R = TypeVar("R")
 Result = tuple[Tally | Spectrum | Gap, tuple[MaskFile, ...]]
 
 _NICENESS = 10  # the page stays quick while a job runs on the same cores
-_TORCH_DTYPE = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 def measure(request: dict[str, Any], send: Send) -> None:
@@ -41,8 +41,8 @@ def measure(request: dict[str, Any], send: Send) -> None:
     needed = [pair_of_name[hole.name] for hole in holes]
     send({"event": "device", "device": engine.device})
     with (
-        WeightFiles(Path(request["base_folder"]), [pair.base for pair in needed]) as base,
-        WeightFiles(Path(request["tuned_folder"]), [pair.tuned for pair in needed]) as tuned,
+        WeightFiles(Path(request["base_folder"]), [part for pair in needed for part in pair.base.parts]) as base,
+        WeightFiles(Path(request["tuned_folder"]), [part for pair in needed for part in pair.tuned.parts]) as tuned,
     ):
         for hole in holes:
             send({"event": "begin", "hole": hole})
@@ -100,7 +100,7 @@ def _survive(work: Callable[[Engine], R], engine: Engine) -> R | str:
 
 def _reader(files: WeightFiles, tensor: TensorInfo) -> ReadRows:
     """Blocks of one tensor. A block is overwritten by the next: new memory would cost ten times the reading."""
-    columns = tensor.shape[-1] if tensor.shape else 1
+    decode = decoder(tensor, lambda whole: files.read_rows(whole, 0, rows(whole)))
     buffer = np.empty(0, np.uint8)
 
     def read(first_row: int, last_row: int) -> Tensor:
@@ -108,8 +108,7 @@ def _reader(files: WeightFiles, tensor: TensorInfo) -> ReadRows:
         wanted = (last_row - first_row) * bytes_per_row(tensor)
         if len(buffer) < wanted:
             buffer = np.empty(wanted, np.uint8)
-        raw = torch.from_numpy(files.read_rows(tensor, first_row, last_row, buffer))
-        return raw.view(_TORCH_DTYPE[tensor.dtype]).view(last_row - first_row, columns)
+        return decode(files.read_rows(tensor, first_row, last_row, buffer), first_row)
 
     return read
 
