@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from analysis.errors import BadWeights
 from analysis.tensors import TensorInfo
 from cache.weights import repository
-from cache.weights.safetensors_header import LENGTH_BYTES, header_length, parse_header
+from cache.weights.safetensors_header import LENGTH_BYTES, MAX_TENSORS, header_length, parse_header
 
 ReadRange = Callable[[str, int, int], bytes]  # (file, first byte, one past the last) -> exactly these bytes
 
 # Most headers fit; one request then reads length and header together.
 _FIRST_BYTES = 100_000
 _AT_ONCE = 8
+MAX_FILES = 5_000  # the largest models have some hundreds
 
 
 def list_tensors(size_of_file: Mapping[str, int], read: ReadRange) -> list[TensorInfo]:
@@ -21,11 +23,38 @@ def list_tensors(size_of_file: Mapping[str, int], read: ReadRange) -> list[Tenso
     relative to the model's folder. Raises NoWeights or BadWeights."""
     index = None
     if repository.INDEX_FILE in size_of_file:
-        index = read(repository.INDEX_FILE, 0, min(size_of_file[repository.INDEX_FILE], repository.MAX_INDEX_BYTES))
+        index = _read_index(size_of_file[repository.INDEX_FILE], read)
     layout = repository.layout(size_of_file.keys(), index)
+    return repository.merge(layout, _read_headers(layout.files, size_of_file, read))
+
+
+def _read_index(size: int, read: ReadRange) -> bytes:
+    if size > repository.MAX_INDEX_BYTES:
+        raise BadWeights(
+            f"{repository.INDEX_FILE} holds {size:,} bytes",
+            expected=f"At most {repository.MAX_INDEX_BYTES:,} are read",
+            do="Choose another revision, or repair the index",
+        )
+    return read(repository.INDEX_FILE, 0, size)
+
+
+def _read_headers(
+    files: Sequence[str], size_of_file: Mapping[str, int], read: ReadRange
+) -> dict[str, list[TensorInfo]]:
+    """The tensors of each file; refused as soon as files or tensors are too many, the rest then unread."""
+    if len(files) > MAX_FILES:
+        raise BadWeights(f"The model has {len(files):,} weight files", expected=f"At most {MAX_FILES:,} are read")
+    tensors_of_file: dict[str, list[TensorInfo]] = {}
+    n_tensors = 0
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        headers = pool.map(lambda file: read_header(file, size_of_file[file], read), layout.files)
-        return repository.merge(layout, dict(zip(layout.files, headers, strict=True)))
+        headers = pool.map(lambda file: read_header(file, size_of_file[file], read), files)
+        for file, tensors in zip(files, headers, strict=True):
+            tensors_of_file[file] = tensors
+            n_tensors += len(tensors)
+            if n_tensors > MAX_TENSORS:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise BadWeights(f"The files of the model hold more than {MAX_TENSORS:,} tensors, which are not read")
+    return tensors_of_file
 
 
 def read_header(file: str, size: int, read: ReadRange) -> list[TensorInfo]:
