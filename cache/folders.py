@@ -51,7 +51,9 @@ def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Foun
             do=f"Compare them as they are now: {place.name}",
         )
     config = cards.read_config(_read_if_there(place, cards.CONFIG_FILE))
-    return FoundModel(pinned, files, _base(place, settings), config, str(ref), place.path, place.below)
+    described = (cards.CONFIG_FILE, cards.CARD_FILE, cards.ADAPTER_CONFIG_FILE)
+    notes = cards.unread({name: _read_if_there(place, name) for name in described})
+    return FoundModel(pinned, files, _base(place, settings), config, str(ref), place.path, place.below, notes=notes)
 
 
 def confirm(found: FoundModel) -> None:
@@ -240,7 +242,7 @@ def _chunks(descriptor: int, end: int) -> Iterator[bytes]:
 
 def _read_if_there(place: Place, name: str) -> bytes:
     try:
-        return read_range(place.path / name, place.below, 0, cards.MAX_BYTES)
+        return read_range(place.path / name, place.below, 0, cards.MAX_BYTES + 1)
     except (PathNotAllowed, BadWeights):
         return b""
 

@@ -50,7 +50,7 @@ def ask(question: Callable[[], _Answer], *, model: str, revision: str = "") -> _
     for pause in (*_PAUSES, None):
         try:
             return question()
-        except (HTTPError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (HTTPError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if pause is None or not _is_passing(error):
                 raise translate(error, model, revision) from error
             time.sleep(max(pause, _seconds_asked(error)))
