@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from analysis.errors import BadWeights
 from analysis.naming import EMBEDDINGS, HEADS, canonical, is_table, parts_of_fused, stack_of, why_no_parameter
 from analysis.places import place_of, reading_order
 from analysis.tensors import BYTES_OF_DTYPE, Alignment, Match, NotCompared, TensorInfo, TensorPair
 
+MOST_EXPERTS = 300_000  # matrices in stacks, over a model; the largest have some 70,000
 _ONLY = {"base": "only the base has it", "tuned": "only the tuned model has it"}
 _AROUND = "shapes do not say which way round the stack holds it"
 
@@ -33,10 +35,14 @@ def align(
     """All tensors of both, paired or listed; pairs ordered by layer as a reader would go through the model.
 
     `base_tied` and `tuned_tied` are what the configs say of tie_word_embeddings: where one says no, a head that the
-    other side writes out is not compared with that side's embedding.
+    other side writes out is not compared with that side's embedding. Raises BadWeights where stacks of experts hold
+    more matrices than a model can have: a megabyte could be taken apart into half a million.
     """
+    base_of_name, tuned_of_name = ({tensor.name: tensor for tensor in side} for side in (base, tuned))
+    _check_stacks(base_of_name.values())
+    _check_stacks(tuned_of_name.values())
     work = _Work(_Side("base", base_tied), _Side("tuned", tuned_tied))
-    work.take_buffers_and_names({t.name: t for t in base}, {t.name: t for t in tuned})
+    work.take_buffers_and_names(base_of_name, tuned_of_name)
     work.take_canonical_names()
     work.take_fused()
     work.take_canonical_names(square_too=True)
@@ -49,6 +55,16 @@ def align(
         work.base.parameters,
         work.tuned.parameters,
     )
+
+
+def _check_stacks(tensors: Iterable[TensorInfo]) -> None:
+    matrices = sum(tensor.shape[0] for tensor in tensors if tensor.parameters and stack_of(tensor))
+    if matrices > MOST_EXPERTS:
+        raise BadWeights(
+            f"The stacks of experts hold {matrices:,} matrices",
+            expected=f"At most {MOST_EXPERTS:,} are compared one by one",
+            do="Choose another revision",
+        )
 
 
 @dataclass(frozen=True)

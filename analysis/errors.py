@@ -25,10 +25,13 @@
         ├── DiskFull           too little disk for what was asked
         └── WorkerDied         a child process ended without finishing
 
-Each says what was seen, what was expected and what to do; `str(error)` is the whole sentence, safe to show as text.
+Each says what was seen, what was expected and what to do; `str(error)` is the whole sentence, safe to show as text:
+names of strangers in it stand with their hidden characters spelled out.
 """
 
 from __future__ import annotations
+
+from analysis.labels import visible
 
 
 class SubnetscopeError(Exception):
@@ -37,8 +40,8 @@ class SubnetscopeError(Exception):
     exit_code = 1
 
     def __init__(self, saw: str, *, expected: str = "", do: str = "") -> None:
-        self.saw, self.expected, self.do = saw, expected, do
-        super().__init__(" ".join(part.rstrip(".") + "." for part in (saw, expected, do) if part))
+        self.saw, self.expected, self.do = visible(saw), visible(expected), visible(do)
+        super().__init__(" ".join(part.rstrip(".") + "." for part in (self.saw, self.expected, self.do) if part))
 
     def as_dict(self) -> dict[str, str]:
         """The error as JSON-ready text, to cross a process boundary; see `error_from_dict`."""

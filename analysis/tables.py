@@ -16,7 +16,7 @@ from analysis.rollup import OUTSIDE_LAYERS, Cell, Curve, Grid, Headline, Venn
 from analysis.tensors import TITLE_OF_MATCH, Alignment, NotCompared, TensorPair
 
 Row = dict[str, object]
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide ones count where people type them
 
 
 def as_csv(rows: Sequence[Row]) -> str:

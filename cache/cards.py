@@ -1,7 +1,7 @@
 """What a model says about itself: config.json, the card's front matter, an adapter's config.
 
 All of it is optional text from strangers: read with bounds, never trusted, and whatever cannot be read counts as not
-said. Only the weights decide whether models can be compared.
+said, with a note of why. Only the weights decide whether models can be compared.
 """
 
 from __future__ import annotations
@@ -21,27 +21,88 @@ ADAPTER_CONFIG_FILE = "adapter_config.json"
 MAX_BYTES = 1_000_000
 
 _FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
-_MAX_FRONT_MATTER = 100_000
+_FRONT_MATTER_BEGINS = re.compile(rb"\A(?:\xef\xbb\xbf)?---[ \t]*\r?\n")
+_MAX_FRONT_MATTER = 50_000  # the parser takes half a second for it
+_DEEPEST = 50  # levels of front matter
 
 
 def read_config(text: bytes) -> dict[str, object]:
     """The JSON object in `text`; empty where there is none. NaN and the infinities come back as None."""
     try:
-        found = json.loads(text[: MAX_BYTES + 1].decode("utf-8"), parse_constant=lambda _: None)
-    except (ValueError, RecursionError):
+        return _json_object(text)
+    except _Unreadable:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def read_card(text: bytes) -> dict[str, object]:
-    """The YAML between the first two '---' lines of a README; empty where there is none."""
+    """The YAML between the first two '---' lines of a README, its values as texts; empty where there is none."""
+    try:
+        return _front_matter(text)
+    except _Unreadable:
+        return {}
+
+
+def unread(text_of_file: Mapping[str, bytes]) -> tuple[str, ...]:
+    """A sentence for each of these files (by name) that is there and cannot be read: which, and why."""
+    notes = []
+    for file, text in text_of_file.items():
+        try:
+            if text:
+                _front_matter(text) if file == CARD_FILE else _json_object(text)
+        except _Unreadable as reason:
+            notes.append(f"'{file}' is not read: {reason}.")
+    return tuple(notes)
+
+
+class _Unreadable(Exception):
+    """Why a file says nothing, as the end of a sentence; in our words alone."""
+
+
+def _json_object(text: bytes) -> dict[str, object]:
+    if len(text) > MAX_BYTES:
+        raise _Unreadable(f"it holds more than {MAX_BYTES:,} bytes")
+    try:
+        found = json.loads(text.decode("utf-8"), parse_constant=lambda _: None)
+    except UnicodeDecodeError as error:
+        raise _Unreadable("it is not UTF-8 text") from error
+    except json.JSONDecodeError as error:
+        raise _Unreadable("it is not JSON") from error
+    except RecursionError as error:
+        raise _Unreadable("it is nested too deeply") from error
+    except ValueError as error:
+        raise _Unreadable("it holds a number of too many digits") from error
+    if not isinstance(found, dict):
+        raise _Unreadable("it is not a JSON object")
+    return found
+
+
+class _Texts(yaml.BaseLoader):
+    """Scalars as the texts they are: no tag makes anything of them. No aliases, which multiply (and so do the merge
+    keys that need them): a few lines could stand for a billion."""
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise _Unreadable("its front matter holds YAML aliases")
+        if self.depth > _DEEPEST:
+            raise _Unreadable("its front matter is nested too deeply")
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+
+def _front_matter(text: bytes) -> dict[str, object]:
     block = _FRONT_MATTER.match(text[:_MAX_FRONT_MATTER].decode("utf-8", errors="replace"))
     if not block:
+        if _FRONT_MATTER_BEGINS.match(text):
+            raise _Unreadable(f"its front matter has no end within {_MAX_FRONT_MATTER:,} bytes")
         return {}
     try:
-        found = yaml.safe_load(block[1])
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, RecursionError):
-        return {}
+        found = yaml.load(block[1], Loader=_Texts)
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, TypeError, ArithmeticError) as error:
+        raise _Unreadable("its front matter is not YAML") from error
     return found if isinstance(found, dict) else {}
 
 

@@ -8,13 +8,14 @@ allowed are answered with the same words.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from analysis.errors import BadWeights, FileChanged, PathNotAllowed, RevisionNotFound
+from analysis.errors import BadReference, BadWeights, FileChanged, PathNotAllowed, RevisionNotFound
 from analysis.models import ModelRef, PinnedModel
 from cache import cards
 from cache.found import FileEntry, FoundModel
@@ -27,6 +28,7 @@ _WHOLE_FILE = 64 * 1024 * 1024  # up to here a file's content is its fingerprint
 _SAMPLES, _SAMPLE = 512, 64 * 1024  # of a larger file: how many stretches of its data are hashed, of how many bytes
 _CHUNK = 4 * 1024 * 1024
 _DEEPEST, _MOST_BELOW = 4, 5_000  # how far below a folder without weights is looked for some
+MAX_NAMES = 20_000  # of one folder
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,9 @@ def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Foun
             do=f"Compare them as they are now: {place.name}",
         )
     config = cards.read_config(_read_if_there(place, cards.CONFIG_FILE))
-    return FoundModel(pinned, files, _base(place, settings), config, str(ref), place.path, place.below)
+    described = (cards.CONFIG_FILE, cards.CARD_FILE, cards.ADAPTER_CONFIG_FILE)
+    notes = cards.unread({name: _read_if_there(place, name) for name in described})
+    return FoundModel(pinned, files, _base(place, settings), config, str(ref), place.path, place.below, notes=notes)
 
 
 def confirm(found: FoundModel) -> None:
@@ -88,7 +92,7 @@ def locate(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Pl
     typed = Path(os.path.expanduser(ref.name))  # noqa: PTH111 (pathlib's raises for a '~name' that nobody has)
     if any_folder and os.path.isdir(typed):  # noqa: PTH112 (false, not an error, for a name that is too long)
         name = str(typed) if typed.is_absolute() or typed.parts[:1] == ("..",) else f"./{typed}"
-        return Place(Path(os.path.realpath(typed)), name, Path("/"))
+        return _shown(Place(Path(os.path.realpath(typed)), name, Path("/")))
     path = _below_root_name(ref.name, settings) or Path.cwd() / typed
     if any_folder and not os.path.isdir(path):  # noqa: PTH112 (as above)
         raise PathNotAllowed(
@@ -101,7 +105,14 @@ def locate(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Pl
             raise not_allowed(ref.name)
     except PathNotAllowed as error:
         raise _refusal(ref.name, settings) from error
-    return Place(real, _name_below(real, settings), root)
+    return _shown(Place(real, _name_below(real, settings), root))
+
+
+def _shown(place: Place) -> Place:
+    """The place, if its name is one that pages, links and the store can carry."""
+    if not place.name.isprintable():
+        raise BadReference(f"'{place.name[:200]}' has a name that cannot be shown", do="Rename the folder")
+    return place
 
 
 def _refusal(typed: str, settings: Settings) -> PathNotAllowed:
@@ -134,8 +145,7 @@ def _name_below(real: Path, settings: Settings) -> str:
 
 def _files(place: Place) -> tuple[FileEntry, ...]:
     """The folder's files; where no weights are among them, also the names of what lies in the folders below."""
-    names = sorted(entry.name for entry in os.scandir(place.path))
-    files = [file for name in names if (file := _entry(place, name))]
+    files = [file for name in _names(place) if (file := _entry(place, name))]
     if not any(file.path.endswith(".safetensors") for file in files):
         files += [FileEntry(name, 0, None) for name in _names_below(place.path)]
     return tuple(files)
@@ -154,16 +164,37 @@ def _names_below(folder: Path) -> list[str]:
     return sorted(found[:_MOST_BELOW])
 
 
-def _entry(place: Place, name: str) -> FileEntry | None:
-    """The file, or None for a folder and whatever else cannot hold weights. A weight file that may not be read, or
-    is none, is refused aloud."""
-    path = place.path / name
-    is_weights = name.endswith(".safetensors") or name == INDEX_FILE
+def _names(place: Place) -> list[str]:
     try:
-        seen = real_below(path, place.below).stat()
-    except (PathNotAllowed, OSError):
+        names = _listed(place.path)
+    except OSError as error:
+        raise not_allowed(place.name) from error
+    if len(names) > MAX_NAMES:
+        raise BadWeights(
+            f"'{place.name}' holds more than {MAX_NAMES:,} files", do="Name the folder that holds one model's files"
+        )
+    return names
+
+
+def _listed(folder: Path) -> list[str]:
+    """The names in a folder, one more than are read at most."""
+    with os.scandir(folder) as entries:
+        return sorted(entry.name for entry in itertools.islice(entries, MAX_NAMES + 1))
+
+
+def _entry(place: Place, name: str) -> FileEntry | None:
+    """The file, or None for a folder and whatever else cannot hold weights. A weight file that may not be read, is
+    none, or has a name that nothing could show, is refused aloud."""
+    is_weights = name.endswith(".safetensors") or name == INDEX_FILE
+    if not name.isprintable():
         if is_weights:
-            raise
+            raise BadWeights(f"'{name}' has a name that cannot be shown", do="Rename the file")
+        return None
+    try:
+        seen = real_below(place.path / name, place.below).stat()
+    except (PathNotAllowed, OSError) as error:
+        if is_weights:
+            raise not_allowed(name) from error
         return None
     if stat.S_ISREG(seen.st_mode):
         return FileEntry(name, seen.st_size, None)
@@ -200,6 +231,8 @@ def _content_print(place: Place, file: FileEntry) -> str:
             digest.update(os.pread(descriptor, _SAMPLE, begin))
         digest.update(os.pread(descriptor, _SAMPLE, max(0, seen.st_size - _SAMPLE)))
         return f"{digest.hexdigest()} {seen.st_size} {seen.st_mtime_ns}"
+    except OSError as error:
+        raise not_allowed(file.path) from error
     finally:
         os.close(descriptor)
 
@@ -215,7 +248,7 @@ def _chunks(descriptor: int, end: int) -> Iterator[bytes]:
 
 def _read_if_there(place: Place, name: str) -> bytes:
     try:
-        return read_range(place.path / name, place.below, 0, cards.MAX_BYTES)
+        return read_range(place.path / name, place.below, 0, cards.MAX_BYTES + 1)
     except (PathNotAllowed, BadWeights):
         return b""
 
@@ -230,12 +263,12 @@ def _base(place: Place, settings: Settings) -> str | None:
 def _sibling(place: Place, named: str | None, settings: Settings) -> str | None:
     """The folder beside this one, or at the top of its root, that bears the last part of the name."""
     last = (named or "").rstrip("/").rpartition("/")[2]
-    if last in ("", ".", ".."):
+    if last in ("", ".", "..") or not last.isprintable():
         return None
     for folder in dict.fromkeys((place.path.parent, _root_of(place.path, settings))):
         path = folder / last if folder and folder.is_relative_to(place.below) else None
-        if path and path.is_dir() and path.resolve() != place.path:
-            return _sibling_name(place, path.resolve(), settings)
+        if path and os.path.isdir(path) and (real := Path(os.path.realpath(path))) != place.path:  # noqa: PTH112 (as above)
+            return _sibling_name(place, real, settings)
     return None
 
 

@@ -30,6 +30,7 @@ class FoundModel:
     requested: str  # the text that asked for it
     folder: Path | None = None  # where it lies, for a folder
     below: Path | None = None  # the allowed folder that its files, links followed, must stay below
+    notes: tuple[str, ...] = ()  # which of its descriptions could not be read, and why
 
     def size_of_file(self) -> dict[str, int]:
         return {entry.path: entry.size for entry in self.files}

@@ -121,7 +121,7 @@ class Jobs:
             disk_free=message["disk_free"],
             seconds_estimated=whole,
             seconds_for_tallies=tallies,
-            notes=_notes(pair, message["declared_base"]),
+            notes=(*_notes(pair, message["declared_base"]), *message["notes"]),
         )
 
     def _looked_up(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -26,6 +26,9 @@ def open_regular(path: Path, below: Path) -> int:
             raise BadWeights(f"'{path.name}' is not a regular file", do="Replace it by the weight file itself")
         if real_below(path, below) != real or not os.path.samestat(seen, real.stat()):
             raise not_allowed(path.name)
+    except OSError as error:
+        os.close(descriptor)
+        raise not_allowed(path.name) from error
     except BaseException:
         os.close(descriptor)
         raise
@@ -33,8 +36,10 @@ def open_regular(path: Path, below: Path) -> int:
 
 
 def real_below(path: Path, below: Path) -> Path:
-    """`path` with all links followed. Raises PathNotAllowed if it is not there, or not below `below`."""
+    """`path` with all links followed, of which the system allows some 40 in a row. Raises PathNotAllowed if it is not
+    there, or not below `below`."""
     try:
+        path.stat()
         real = Path(os.path.realpath(path, strict=True))
     except (OSError, ValueError) as error:
         raise not_allowed(path.name) from error
@@ -50,6 +55,8 @@ def read_range(path: Path, below: Path, begin: int, end: int) -> bytes:
         with os.fdopen(os.dup(descriptor), "rb") as file:
             file.seek(begin)
             return file.read(end - begin)
+    except OSError as error:
+        raise not_allowed(path.name) from error
     finally:
         os.close(descriptor)
 

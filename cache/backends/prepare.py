@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from analysis.alignment import align
+from analysis.labels import visible
 from analysis.tensors import BYTES_OF_DTYPE, Alignment, TensorInfo
 from cache import catalog
 from cache.backends.child import Send, serve
@@ -40,6 +41,7 @@ def prepare(request: dict[str, Any], send: Send) -> None:
             "base": base.pinned,
             "tuned": tuned.pinned,
             "declared_base": tuned.base_model,
+            "notes": [f"{found.pinned.title}: {note}" for found in (base, tuned) for note in found.notes],
             "base_card": card(base, base_tensors),
             "tuned_card": card(tuned, tuned_tensors),
             "alignment": alignment,
@@ -70,9 +72,11 @@ def _shown(config: Mapping[str, object]) -> dict[str, object]:
     for name in _SHOWN:
         value = config.get(name)
         if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-            plain[name] = [entry[:_MAX_TEXT] for entry in value[:4]]
-        elif isinstance(value, bool | int | float | str):
-            plain[name] = value[:_MAX_TEXT] if isinstance(value, str) else value
+            plain[name] = [visible(entry[:_MAX_TEXT]) for entry in value[:4]]
+        elif isinstance(value, str):
+            plain[name] = visible(value[:_MAX_TEXT])
+        elif isinstance(value, bool) or (isinstance(value, int | float) and abs(value) < 2**53):
+            plain[name] = value
     return plain
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
-from huggingface_hub import HfApi
+from huggingface_hub import get_session
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from analysis.errors import AccessDenied, BadWeights, HubUnreachable, ModelNotFound
+from analysis.labels import shorten
 from analysis.models import ModelRef, PinnedModel
 from cache import cards
 from cache.found import FileEntry, FoundModel
@@ -15,9 +20,12 @@ from cache.hub.ranges import check_access, read_range
 from cache.hub.session import ask, connect, token
 from cache.hub.tries import OnWait
 from cache.settings import Settings
+from cache.weights.repository import INDEX_FILE
+from cache.weights.safetensors_header import MAX_FILE_BYTES
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_LONGEST_ANSWER = 50_000_000  # some 200,000 files
 
 
 def find(ref: ModelRef, settings: Settings, *, on_wait: OnWait | None = None) -> FoundModel:
@@ -27,12 +35,15 @@ def find(ref: ModelRef, settings: Settings, *, on_wait: OnWait | None = None) ->
     files = _files(info, ref)
     pinned = PinnedModel("hub", ref.name, _commit(info, ref), ref.subfolder)
     found = FoundModel(pinned, files, None, {}, str(ref))
-    if info.gated:
+    if info.get("gated"):
         weights = [entry.path for entry in files if entry.path.endswith(".safetensors")]
         check_access(found, settings, (weights or [files[0].path])[0], on_wait=on_wait)
-    config = _read_json(found, cards.CONFIG_FILE, settings, on_wait)
-    base = _base(info) or cards.base_in_adapter(_read_json(found, cards.ADAPTER_CONFIG_FILE, settings, on_wait))
-    return FoundModel(pinned, files, cards.as_hub_id(base), config, str(ref))
+    described = (cards.CONFIG_FILE, cards.ADAPTER_CONFIG_FILE)
+    text_of_file = {name: _read_text(found, name, settings, on_wait) for name in described}
+    config, adapter = (cards.read_config(text) for text in text_of_file.values())
+    base = _base(info) or cards.base_in_adapter(adapter)
+    notes = cards.unread(text_of_file)
+    return FoundModel(pinned, files, cards.as_hub_id(base), config, str(ref), notes=notes)
 
 
 def suggest_base(ref: ModelRef, settings: Settings) -> str | None:
@@ -40,58 +51,102 @@ def suggest_base(ref: ModelRef, settings: Settings) -> str | None:
     return find(ref, settings).base_model
 
 
-def _ask_about(ref: ModelRef, settings: Settings, on_wait: OnWait | None) -> Any:
+def _ask_about(ref: ModelRef, settings: Settings, on_wait: OnWait | None) -> dict[str, Any]:
+    """The Hub's answer as it is. The library's own reader of it stops at many a strange card, which nobody needs."""
     connect(settings.endpoint)
-    api = HfApi(endpoint=settings.endpoint, token=token())
-    info = ask(
-        lambda: api.model_info(
-            ref.name, revision=ref.revision or None, files_metadata=True, timeout=settings.patience.silence
-        ),
-        settings.patience,
-        model=ref.name,
-        revision=ref.revision,
-        on_wait=on_wait,
-    )
-    if info.disabled:
+    address = f"{settings.endpoint}/api/models/{ref.name}"
+    if ref.revision:
+        address += f"/revision/{quote(ref.revision, safe='')}"
+    headers, patience = build_hf_headers(token=token()), settings.patience
+
+    def question() -> dict[str, Any]:
+        asked = get_session().stream("GET", address, params={"blobs": True}, headers=headers, timeout=patience.silence)
+        with asked as response:
+            hf_raise_for_status(response)
+            return _answer(response)
+
+    info = ask(question, patience, model=ref.name, revision=ref.revision, on_wait=on_wait)
+    if info.get("disabled"):
         raise AccessDenied(f"'{ref.name}' has been disabled on the Hub", do="Choose another model")
     return info
 
 
-def _commit(info: Any, ref: ModelRef) -> str:
-    if not isinstance(info.sha, str) or not _COMMIT.fullmatch(info.sha):
+def _answer(response: Any) -> dict[str, Any]:
+    """The JSON object in the body, which is read no further than it may be long. Raises ValueError."""
+    body = bytearray()
+    for chunk in response.iter_bytes():
+        body += chunk
+        if len(body) > _LONGEST_ANSWER:
+            raise ValueError("too long an answer")
+    try:
+        found = json.loads(body)
+    except RecursionError as error:
+        raise ValueError("an answer nested too deeply") from error
+    if not isinstance(found, dict):
+        raise ValueError("another answer than an object")
+    return found
+
+
+def _commit(info: Mapping[str, Any], ref: ModelRef) -> str:
+    commit = info.get("sha")
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise HubUnreachable(f"The Hub did not say which commit '{ref}' is", do="Try again in a minute")
-    return info.sha
+    return commit
 
 
-def _files(info: Any, ref: ModelRef) -> tuple[FileEntry, ...]:
-    """The files at or below the subfolder, named from there."""
+def _files(info: Mapping[str, Any], ref: ModelRef) -> tuple[FileEntry, ...]:
+    """The files at or below the subfolder, named from there. Names that lead elsewhere are left out."""
     below = f"{ref.subfolder}/" if ref.subfolder else ""
-    siblings = [file for file in info.siblings or () if file.rfilename.startswith(below)]
+    siblings = info.get("siblings")
+    if not isinstance(siblings, list) or not all(map(_is_file, siblings)):
+        raise HubUnreachable(
+            f"The Hub's list of the files of '{ref.name}' could not be understood", do="Try again in a minute"
+        )
+    siblings = [file for file in siblings if file["rfilename"].startswith(below)]
     if not siblings:
         where = f"no folder '{ref.subfolder}'" if ref.subfolder else "no files"
         raise ModelNotFound(f"'{ref.name}' has {where} at this revision", do="Look at its page for the right name")
-    if not all(isinstance(file.size, int) for file in siblings):
+    if not all(isinstance(file.get("size"), int) for file in siblings):
         raise HubUnreachable(f"The Hub did not say how large the files of '{ref.name}' are", do="Try again in a minute")
-    return tuple(_entry(file, below) for file in siblings)
+    for strange in (name for file in siblings if not _leads_down(name := file["rfilename"])):
+        if strange.endswith((".safetensors", INDEX_FILE)):
+            raise BadWeights(
+                f"'{ref.name}' lists weights under the name '{shorten(strange, 200)}'",
+                expected="Names of files in its own folders are read",
+                do="Choose another revision",
+            )
+    return tuple(_entry(file, below) for file in siblings if _leads_down(file["rfilename"]))
 
 
-def _entry(file: Any, below: str) -> FileEntry:
-    """Names and hashes become names of files on this machine, so they must look like some."""
-    if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in file.rfilename.split("/")):
-        raise BadWeights("The model lists a file whose name is not accepted", do="Choose another model or revision")
-    sha256 = file.lfs.sha256 if file.lfs else None
-    if sha256 is not None and not _SHA256.fullmatch(str(sha256)):
-        raise HubUnreachable("The Hub's answer names a file in a way that is not accepted", do="Try again in a minute")
-    git_id = None if sha256 or not _COMMIT.fullmatch(str(file.blob_id)) else file.blob_id
-    return FileEntry(file.rfilename.removeprefix(below), file.size, sha256, git_id)
+def _entry(file: Mapping[str, Any], below: str) -> FileEntry:
+    """Hashes become names of files on this machine, so they must look like some."""
+    sha256, git_id = (file.get("lfs") or {}).get("sha256"), file.get("blobId")
+    is_git = sha256 is None and isinstance(git_id, str) and bool(_COMMIT.fullmatch(git_id))
+    return FileEntry(file["rfilename"].removeprefix(below), file["size"], sha256, git_id if is_git else None)
 
 
-def _base(info: Any) -> str | None:
-    return cards.base_in_card({"base_model": getattr(info.card_data, "base_model", None)})
+def _is_file(entry: Any) -> bool:
+    """Whether an entry of the list is what the Hub's own are: a name, a size if there is one, a hash if it is large."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("rfilename"), str):
+        return False
+    size, lfs = entry.get("size"), entry.get("lfs") or {}
+    sound = size is None or (type(size) is int and 0 <= size <= MAX_FILE_BYTES)
+    sha256 = lfs.get("sha256") if isinstance(lfs, dict) else 0
+    return sound and (sha256 is None or (isinstance(sha256, str) and bool(_SHA256.fullmatch(sha256))))
 
 
-def _read_json(found: FoundModel, file: str, settings: Settings, on_wait: OnWait | None) -> dict[str, object]:
+def _leads_down(name: str) -> bool:
+    """Whether the name of a file is one below its repository, on this system and on others."""
+    parts = name.split("/")
+    return name.isprintable() and "\\" not in name and not any(part in ("", ".", "..") for part in parts)
+
+
+def _base(info: Mapping[str, Any]) -> str | None:
+    card = info.get("cardData")
+    return cards.base_in_card(card) if isinstance(card, dict) else None
+
+
+def _read_text(found: FoundModel, file: str, settings: Settings, on_wait: OnWait | None) -> bytes:
+    """The file, no more of it than is read; nothing where there is none."""
     size = found.size_of_file().get(file, 0)
-    if not 0 < size <= cards.MAX_BYTES:
-        return {}
-    return cards.read_config(read_range(found, settings, file, 0, size, on_wait=on_wait))
+    return read_range(found, settings, file, 0, min(size, cards.MAX_BYTES + 1), on_wait=on_wait)

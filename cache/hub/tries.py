@@ -21,7 +21,8 @@ from cache.patience import Patience
 
 OnWait = Callable[[str, float], None]
 
-FOREIGN = (HTTPError, OSError, ValueError, KeyError, TypeError, AttributeError)  # what the library raises
+# What the library raises.
+FOREIGN = (HTTPError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 _STATUS_TO_TRY_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _JITTER = 0.25  # at most so much of a pause is added to it, so that many servers do not come back at one moment

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.errors import BadWeights
+from analysis.labels import shorten
 from analysis.tensors import NO_PARAMETER, TensorInfo
 from cache.weights.instead import no_weights
 from cache.weights.safetensors_header import MAX_TENSORS
@@ -103,7 +104,7 @@ def merge(layout: Layout, tensors_of_file: Mapping[str, Sequence[TensorInfo]]) -
         raise BadWeights(f"The model holds {len(tensors):,} tensors", expected=f"At most {MAX_TENSORS:,} are read")
     missing = layout.shard_of_tensor.keys() - {tensor.name for tensor in tensors}
     if missing:
-        places = [f"{name} in {layout.shard_of_tensor[name]}" for name in sorted(missing)]
+        places = [f"{shorten(name, 120)} in {layout.shard_of_tensor[name]}" for name in sorted(missing)]
         raise BadWeights(
             f"The index names {len(missing)} tensors that their files do not hold: {_some(places)}",
             do=_DO_INDEX,
@@ -137,7 +138,8 @@ def _indexed(names: Collection[str], index: bytes, kind: Kind) -> Layout:
         )
     missing = [shard for shard in shards if shard not in names]
     if missing:
-        raise BadWeights(f"{len(missing)} of {len(shards)} shards are missing: {_some(missing)}", do=_DO_INDEX)
+        saw = f"{len(missing)} of the {len(shards)} shards that {kind.index} names are missing: {_some(missing)}"
+        raise BadWeights(saw, do=_DO_INDEX)
     return Layout(tuple(shards), shard_of_tensor, _unread(kind.among(names), shards))
 
 
@@ -152,6 +154,10 @@ def _read_index(index: bytes, kind: Kind) -> dict[str, str]:
         or not all(isinstance(shard, str) for shard in shard_of_tensor.values())
     ):
         raise BadWeights(f"The 'weight_map' of {kind.index} does not say which file holds which tensor", do=_DO_INDEX)
+    if len(shard_of_tensor) > MAX_TENSORS:
+        raise BadWeights(
+            f"{kind.index} names {len(shard_of_tensor):,} tensors", expected=f"At most {MAX_TENSORS:,} are read"
+        )
     return shard_of_tensor
 
 
@@ -174,4 +180,6 @@ def _check_numbering(models: Sequence[str], kind: Kind) -> None:
 def _some(names: Iterable[str]) -> str:
     """The first five names, and how many more there are."""
     listed = list(names)
-    return ", ".join(name[:120] for name in listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
+    return ", ".join(shorten(name, 240) for name in listed[:5]) + (
+        f" and {len(listed) - 5} more" if len(listed) > 5 else ""
+    )

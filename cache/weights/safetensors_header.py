@@ -17,6 +17,9 @@ from analysis.tensors import TensorInfo
 
 MAX_HEADER_BYTES = 25_000_000
 MAX_TENSORS = 300_000
+MAX_NAME = 500  # characters of a tensor's name; the longest that are used have some 100
+MAX_SIDES = 64  # numpy and torch know no more
+MAX_FILE_BYTES = 2**45  # 35 TB; beyond it sums over a model would leave 64 bits
 LENGTH_BYTES = 8  # a little-endian number before the header: the header's length
 
 # fmt: off
@@ -27,6 +30,9 @@ BITS_OF_DTYPE = {
 }
 # fmt: on
 
+# How often a header of so many tensors needs these characters, names and metadata allowed for. Counting them takes
+# milliseconds; reading 25 MB of empty objects takes seconds and a gigabyte.
+_MOST_OF_MARK = {"{": MAX_TENSORS + 2, "[": 3 * MAX_TENSORS, ":": 5 * MAX_TENSORS, ",": 8 * MAX_TENSORS}
 _TOO_LARGE = 2**63
 _PARTS = {"dtype", "shape", "data_offsets"}
 _DO = "Upload or copy the file again, or choose another revision"
@@ -52,6 +58,8 @@ def header_length(start: bytes, file_size: int, file: str) -> int:
     Raises BadWeights where the file cannot hold such a header, or it is over 25 MB."""
     if file_size < LENGTH_BYTES or len(start) < LENGTH_BYTES:
         raise _bad(file, f"it holds {file_size} bytes, too few for a header")
+    if file_size > MAX_FILE_BYTES:
+        raise _bad(file, f"it would hold {file_size:,} bytes, more than the {MAX_FILE_BYTES:,} that are read")
     length = int.from_bytes(start[:LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         refuse_other_kinds(start, file)
@@ -68,7 +76,8 @@ def parse_header(prefix: bytes, file_size: int, file: str) -> list[TensorInfo]:
     """All tensors of `file` in the order of their bytes; `prefix` holds the file up to the header's end or beyond.
 
     Offsets in the result count from the file's start. Raises BadWeights, naming `file` and the reason: not JSON, a
-    name twice, an unknown type, tensors that overlap, leave holes or miss the file's end, more than 300,000 of them.
+    name twice or over 500 characters, an unknown type, tensors that overlap, leave holes or miss the file's end, more
+    than 300,000 of them.
     """
     length = header_length(prefix, file_size, file)
     if len(prefix) < LENGTH_BYTES + length:
@@ -101,6 +110,7 @@ def _decode(header: bytes, file: str) -> dict[str, Any]:
     """The header's JSON as a dictionary; strict where Python's own reader is lenient."""
     try:
         text = header.decode("utf-8")
+        _check_marks(text)
         entries = json.loads(
             text, object_pairs_hook=_without_repeats, parse_constant=_refuse_number, parse_int=_natural_number
         )
@@ -115,6 +125,12 @@ def _decode(header: bytes, file: str) -> dict[str, Any]:
     if not isinstance(entries, dict):
         raise _bad(file, "its header is not a JSON object")
     return entries
+
+
+def _check_marks(text: str) -> None:
+    for mark, most in _MOST_OF_MARK.items():
+        if (count := text.count(mark)) > most:
+            raise ValueError(f"its header holds '{mark}' {count:,} times, more than {MAX_TENSORS:,} tensors need")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -149,11 +165,15 @@ def _tensor(name: str, entry: object, data_start: int, file: str) -> TensorInfo:
     shown = ascii(name[:120])
     if not _is_text(name) or not isinstance(entry, dict) or set(entry) != _PARTS:
         raise _bad(file, f"the entry of {shown} is not a type, a shape and two offsets")
+    if len(name) > MAX_NAME:
+        raise _bad(file, f"the name {shown}… has {len(name):,} characters, more than {MAX_NAME}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
     if not isinstance(dtype, str) or dtype not in BITS_OF_DTYPE:
         raise _bad(file, f"{shown} has the unknown type {ascii(dtype)[:40]}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise _bad(file, f"the shape or the offsets of {shown} are not whole numbers")
+    if len(shape) > MAX_SIDES:
+        raise _bad(file, f"{shown} has more than {MAX_SIDES} sides")
     begin, end = offsets
     if not _fits(shape, BITS_OF_DTYPE[dtype], end - begin):
         raise _bad(file, f"{shown} spans {end - begin:,} bytes, which its shape and type contradict")

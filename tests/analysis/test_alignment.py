@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.alignment import align
+from analysis.errors import BadWeights
 from analysis.tensors import Alignment, TensorInfo
 
 
@@ -304,6 +305,13 @@ def test_an_attention_bias_that_is_a_vector_is_a_parameter():
 
 
 # Whatever the names
+
+
+def test_a_stack_of_more_experts_than_a_model_can_have_is_refused():
+    stack = [info("model.layers.0.mlp.experts.down_proj", 300_001, 1, 1)]
+    with pytest.raises(BadWeights, match="stacks of experts hold 300,001 matrices"):
+        align(stack, stack)
+    assert not align([info("experts.w", 300_001, 0, 1)], [info("experts.w", 300_001, 0, 1)]).pairs
 
 
 def test_a_name_made_to_clash_with_an_expert_s_gets_another():

@@ -17,7 +17,9 @@ def read(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text)))
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t"], ids=["=", "+", "-", "@", "tab"])
+@pytest.mark.parametrize(
+    "start", ["=", "+", "-", "@", "\t", "\r", "＝"], ids=["=", "+", "-", "@", "tab", "return", "wide ="]
+)
 def test_text_that_a_spreadsheet_would_run_is_quoted(start):
     [row] = read(tables.as_csv([{"name": f"{start}cmd()"}]))
     assert not row["name"].startswith(start)
