@@ -24,10 +24,11 @@ from analysis.plan import Hole, Plan
 from analysis.tensors import Alignment, NotCompared, Place, TensorInfo, TensorPair
 from cache.masks import MaskFile
 from cache.records import ModelCard
+from cache.streams import Step
 
 _TYPES = (
     Tally, Spectrum, Regions, Gap, ModelRef, PinnedModel, Pair, Hole, Plan, Alignment, NotCompared, Place, TensorInfo,
-    TensorPair, MaskFile, ModelCard,
+    TensorPair, MaskFile, ModelCard, Step,
 )  # fmt: skip
 _TYPE_OF_NAME = {kind.__name__: kind for kind in _TYPES}
 _ARRAY_KINDS = "iuf"

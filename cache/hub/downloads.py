@@ -18,6 +18,7 @@ from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
 
 from analysis.errors import BadWeights, DiskFull, SubnetscopeError
 from cache.found import FileEntry, FoundModel
+from cache.hub.borrowed import borrow, lender
 from cache.hub.proof import is_sound
 from cache.hub.ranges import check_access
 from cache.hub.session import ask, token
@@ -45,8 +46,29 @@ def fetch(found: FoundModel, files: Collection[str], settings: Settings, on_byte
     _sweep_partial_files()
     _check_room(bytes_to_fetch(found, files))
     for entry in wanted:
+        borrow(cache_dir(), _repository(found), entry)
         _fetch_sound(found, entry, settings, on_bytes)
     return _repository(found) / "snapshots" / found.pinned.commit / found.pinned.subfolder
+
+
+def kept(found: FoundModel, file: str, settings: Settings) -> Path | None:
+    """The folder in which `file` lies already, sound; None where it would have to be downloaded."""
+    for entry in _entries(found, [file]):
+        at = try_to_load_from_cache(
+            found.pinned.name, _name_in_repository(found, entry), cache_dir(), found.pinned.commit
+        )
+        if isinstance(at, str) and is_sound(Path(at), entry, settings):
+            return _repository(found) / "snapshots" / found.pinned.commit / found.pinned.subfolder
+    return None
+
+
+def has_room(n_bytes: int) -> bool:
+    """Whether the disk of the Hub cache holds so many bytes more."""
+    try:
+        _check_room(n_bytes)
+    except DiskFull:
+        return False
+    return True
 
 
 def cache_dir() -> Path:
@@ -64,10 +86,11 @@ def _name_in_repository(found: FoundModel, entry: FileEntry) -> str:
 
 
 def _is_cached(found: FoundModel, entry: FileEntry) -> bool:
-    """Whether the file is there, or its content under another revision, which the library then only links."""
+    """Whether the file is there, or its content under another revision or repository, which the library then only
+    links."""
     name, commit = _name_in_repository(found, entry), found.pinned.commit
     at_commit = isinstance(try_to_load_from_cache(found.pinned.name, name, cache_dir(), commit), str)
-    return at_commit or (entry.sha256 is not None and (_repository(found) / "blobs" / entry.sha256).exists())
+    return at_commit or lender(cache_dir(), entry) is not None
 
 
 def _repository(found: FoundModel) -> Path:
