@@ -14,6 +14,8 @@ from cache import folders, hub, weights
 from cache.found import FileEntry, FoundModel
 from cache.settings import Settings
 
+OnWait = Callable[[str, float], None]  # the reason, and the end in seconds since the epoch
+
 __all__ = [
     "FileEntry",
     "FoundModel",
@@ -40,12 +42,13 @@ def reference(text: str, *, any_folder: bool = False) -> ModelRef:
     return parse_model(text)
 
 
-def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> FoundModel:
+def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False, on_wait: OnWait | None = None) -> FoundModel:
     """The model that `ref` names, pinned. With `any_folder` (the terminal) every folder of this machine may be named,
-    and 'org/name' is a folder where one is there. Raises ModelError."""
+    and 'org/name' is a folder where one is there. `on_wait` hears why, and until when, the Hub is waited for. Raises
+    ModelError."""
     if ref.where == "folder":
         return folders.find(ref, settings, any_folder=any_folder)
-    return hub.find(ref, settings)
+    return hub.find(ref, settings, on_wait=on_wait)
 
 
 def list_tensors(found: FoundModel, settings: Settings) -> list[TensorInfo]:
@@ -93,18 +96,26 @@ def kept(found: FoundModel, file: str, settings: Settings) -> Path | None:
     return found.folder or hub.kept(found, file, settings)
 
 
-def stream_range(found: FoundModel, settings: Settings, file: str, begin: int, end: int) -> Iterator[memoryview]:
+def stream_range(
+    found: FoundModel, settings: Settings, file: str, begin: int, end: int, on_wait: OnWait | None = None
+) -> Iterator[memoryview]:
     """Exactly these bytes of a file of a model on the Hub, piece by piece; nothing is kept. Raises ModelError."""
-    return hub.stream_range(found, settings, file, begin, end)
+    return hub.stream_range(found, settings, file, begin, end, on_wait=on_wait)
 
 
-def fetch(found: FoundModel, files: Collection[str], settings: Settings, on_bytes: Callable[[int], None]) -> Path:
+def fetch(
+    found: FoundModel,
+    files: Collection[str],
+    settings: Settings,
+    on_bytes: Callable[[int], None],
+    on_wait: OnWait | None = None,
+) -> Path:
     """The folder that holds `files`, each checked: against size and SHA-256 from the Hub, or, for a folder, against
-    the fingerprint it was pinned by. `on_bytes` hears of every downloaded byte."""
+    the fingerprint it was pinned by. `on_bytes` hears of every downloaded byte, `on_wait` as in `find`."""
     if found.folder:
         folders.confirm(found)
         return found.folder
-    return hub.fetch(found, files, settings, on_bytes)
+    return hub.fetch(found, files, settings, on_bytes, on_wait)
 
 
 def suggest_base(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> str | None:

@@ -16,6 +16,7 @@ class FileEntry:
     path: str
     size: int
     sha256: str | None  # known for the large files of a repository, None for small ones and for folders
+    git_id: str | None = None  # git's name for the content of a repository's small file
 
 
 @dataclass(frozen=True)

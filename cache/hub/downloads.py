@@ -1,64 +1,78 @@
-"""Whole files from the Hub into its cache on this machine, each checked byte by byte before it is used.
+"""Whole files from the Hub into its cache on this machine: resumed where a killed process left them, and each checked
+byte by byte before it is used.
 
-The library checks only sizes, so a flipped bit would be stored under the good file's name, and it leaves its partial
-files behind when it is killed. Both are made good here.
+The library's own download starts anew each time, leaves its partial files behind and checks nothing but sizes, so a
+flipped bit would be stored under the good file's name.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
 
-from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
-from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError
+from huggingface_hub.utils import WeakFileLock
 
-from analysis.errors import BadWeights, DiskFull, SubnetscopeError
+from analysis.errors import BadWeights, DiskFull, FileChanged
 from cache.found import FileEntry, FoundModel
 from cache.hub.borrowed import borrow, lender
-from cache.hub.proof import is_sound
+from cache.hub.partial import Partial
+from cache.hub.places import PARTIAL, Place, cache_dir, snapshot
+from cache.hub.proof import is_sound, remember
 from cache.hub.ranges import check_access
-from cache.hub.session import ask, token
+from cache.hub.transfer import rest_of_file
+from cache.hub.translation import of_disk
+from cache.hub.tries import OnWait
 from cache.settings import Settings
 
+OnBytes = Callable[[int], None]
+
 _SPARE_DISK = 500_000_000
-_OLDEST_PARTIAL = 24 * 3600  # seconds
+_KEPT_PARTIAL, _KEPT_FOREIGN = 7 * 24 * 3600, 24 * 3600  # seconds without a new byte; only ours can be resumed
+_TRIES = 2  # of a file whose content is wrong
 
 
 def bytes_to_fetch(found: FoundModel, files: Collection[str]) -> int:
     """Bytes of `files` that are not yet in the Hub cache. Asks nobody; what is there is checked by `fetch`."""
-    return sum(entry.size for entry in _entries(found, files) if not _is_cached(found, entry))
+    return sum(
+        entry.size - Place.of(found, entry).bytes_there(entry.size)
+        for entry in _entries(found, files)
+        if lender(entry) is None
+    )
 
 
-def fetch(found: FoundModel, files: Collection[str], settings: Settings, on_bytes: Callable[[int], None]) -> Path:
-    """The folder that holds `files`, each of the listed size and, where the Hub tells one, the listed SHA-256.
+def fetch(
+    found: FoundModel, files: Collection[str], settings: Settings, on_bytes: OnBytes, on_wait: OnWait | None = None
+) -> Path:
+    """The folder that holds `files`, each of the listed size and with the SHA-256 (or git's id) that the Hub lists.
 
     Asks the Hub first even if all is cached. `on_bytes` hears of bytes as they arrive; of a negative number when some
-    have to be fetched again. An exception from it ends the download. Raises ModelError, BadWeights for a file that is
-    damaged twice in a row, DiskFull before starting where the room is known not to suffice.
+    have to be fetched again; in all, of as many as `bytes_to_fetch` said. An exception from it ends the download.
+    `on_wait` as in `stream_range`. Raises ModelError; BadWeights for a file that arrived damaged twice; DiskFull
+    before anything is fetched, or midway, where the disk filled up meanwhile. What has arrived is kept.
     """
     wanted = _entries(found, files)
     for entry in wanted[:1]:
-        check_access(found, settings, entry.path)
-    _sweep_partial_files()
-    _check_room(bytes_to_fetch(found, files))
+        check_access(found, settings, entry.path, on_wait=on_wait)
+    with _disk_errors():
+        _sweep_partial_files()
+        _check_room(bytes_to_fetch(found, files))
     for entry in wanted:
-        borrow(cache_dir(), _repository(found), entry)
-        _fetch_sound(found, entry, settings, on_bytes)
-    return _repository(found) / "snapshots" / found.pinned.commit / found.pinned.subfolder
+        with _alone(Place.of(found, entry)) as place:
+            borrow(place.blob, entry)
+            if not _is_cached(place, entry, settings, on_bytes):
+                _download(place, found, entry, settings, on_bytes, on_wait)
+    return snapshot(found)
 
 
 def kept(found: FoundModel, file: str, settings: Settings) -> Path | None:
     """The folder in which `file` lies already, sound; None where it would have to be downloaded."""
     for entry in _entries(found, [file]):
-        at = try_to_load_from_cache(
-            found.pinned.name, _name_in_repository(found, entry), cache_dir(), found.pinned.commit
-        )
-        if isinstance(at, str) and is_sound(Path(at), entry, settings):
-            return _repository(found) / "snapshots" / found.pinned.commit / found.pinned.subfolder
+        link = Place.of(found, entry).link
+        if link.exists() and is_sound(link, entry, settings):
+            return snapshot(found)
     return None
 
 
@@ -71,44 +85,69 @@ def has_room(n_bytes: int) -> bool:
     return True
 
 
-def cache_dir() -> Path:
-    """The Hub cache: HF_HUB_CACHE as it is now, else what the library read when it was imported."""
-    return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser()
-
-
 def _entries(found: FoundModel, files: Collection[str]) -> list[FileEntry]:
     wanted = set(files)
     return [entry for entry in found.files if entry.path in wanted]
 
 
-def _name_in_repository(found: FoundModel, entry: FileEntry) -> str:
-    return f"{found.pinned.subfolder}/{entry.path}" if found.pinned.subfolder else entry.path
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise of_disk(error) from error
 
 
-def _is_cached(found: FoundModel, entry: FileEntry) -> bool:
-    """Whether the file is there, or its content under another revision or repository, which the library then only
-    links."""
-    name, commit = _name_in_repository(found, entry), found.pinned.commit
-    at_commit = isinstance(try_to_load_from_cache(found.pinned.name, name, cache_dir(), commit), str)
-    return at_commit or lender(cache_dir(), entry) is not None
+@contextmanager
+def _alone(place: Place) -> Iterator[Place]:
+    """No other process, the library's included, fetches this content meanwhile."""
+    with ExitStack() as stack:
+        with _disk_errors():
+            place.make_folders()
+            stack.enter_context(WeakFileLock(place.lock))
+        yield place
 
 
-def _repository(found: FoundModel) -> Path:
-    return cache_dir() / ("models--" + found.pinned.name.replace("/", "--"))
+def _is_cached(place: Place, entry: FileEntry, settings: Settings, on_bytes: OnBytes) -> bool:
+    """Whether the file is there and sound. Content that another commit brought is linked, damaged content removed."""
+    with _disk_errors():
+        if place.link.exists():
+            if is_sound(place.link, entry, settings):
+                return True
+        elif not place.blob.exists():
+            return False
+        elif is_sound(place.blob, entry, settings):
+            place.put_link()
+            return True
+        place.discard()
+    on_bytes(place.bytes_there(entry.size) - entry.size)
+    return False
 
 
-def _fetch_sound(found: FoundModel, entry: FileEntry, settings: Settings, on_bytes: Callable[[int], None]) -> None:
-    for _ in range(2):
-        arrived = _Arrivals(on_bytes)
-        try:
-            path = _download(found, entry, settings, arrived)
-        except _WrongSize:
-            on_bytes(-arrived.total)
-            continue
-        if is_sound(path, entry, settings):
-            return
-        _discard(path)
-        on_bytes(-arrived.total)
+def _download(
+    place: Place,
+    found: FoundModel,
+    entry: FileEntry,
+    settings: Settings,
+    on_bytes: OnBytes,
+    on_wait: OnWait | None,
+) -> None:
+    with ExitStack() as stack:
+        with _disk_errors():
+            partial = stack.enter_context(Partial(place.partial, entry))
+        for _ in range(_TRIES):
+            with suppress(FileChanged):  # then it is not sound either
+                _receive(partial, found, entry, settings, on_bytes, on_wait)
+            with _disk_errors():
+                if partial.is_sound:
+                    partial.become(place.blob)
+                    place.put_link()
+                    remember(place.blob, entry, settings)
+                    return
+                arrived = partial.position
+                partial.start_over()
+            on_bytes(-arrived)
+    place.partial.unlink(missing_ok=True)
     raise BadWeights(
         f"'{entry.path}' of '{found.pinned.title}' arrived damaged twice",
         expected="Its bytes must have the size and the SHA-256 that the Hub lists",
@@ -116,89 +155,29 @@ def _fetch_sound(found: FoundModel, entry: FileEntry, settings: Settings, on_byt
     )
 
 
-class _WrongSize(Exception):
-    """The library got more or fewer bytes than the Hub announced."""
-
-
-class _Arrivals:
-    """Counts what `on_bytes` was told about one file, and keeps what it raised apart from the library's errors."""
-
-    def __init__(self, on_bytes: Callable[[int], None]) -> None:
-        self.total, self._on_bytes = 0, on_bytes
-        self.refusal: Exception | None = None
-
-    def add(self, n_bytes: int) -> None:
-        self.total += n_bytes
-        try:
-            self._on_bytes(n_bytes)
-        except Exception as error:
-            self.refusal = error
-            raise
-
-
-def _download(found: FoundModel, entry: FileEntry, settings: Settings, arrived: _Arrivals) -> Path:
-    def question() -> str:
-        try:
-            return hf_hub_download(
-                found.pinned.name,
-                _name_in_repository(found, entry),
-                revision=found.pinned.commit,
-                endpoint=settings.endpoint,
-                cache_dir=cache_dir(),
-                token=token(),
-                tqdm_class=_progress_bar(arrived),
-            )
-        except OSError as error:
-            if (
-                arrived.refusal is None
-                and error.errno is None
-                and not isinstance(error, HTTPError | LocalEntryNotFoundError | ConnectionError)
-            ):
-                raise _WrongSize from error
-            raise
-
-    try:
-        return Path(ask(question, settings.patience, model=found.pinned.title, revision=found.pinned.commit))
-    except SubnetscopeError:
-        if arrived.refusal is not None:
-            raise arrived.refusal from None
-        raise
-
-
-def _progress_bar(arrived: _Arrivals) -> Any:
-    """A class that the library takes for a tqdm bar, and that only counts."""
-
-    class Bar:
-        def __init__(self, *_: object, **__: object) -> None:
-            pass
-
-        def update(self, n_bytes: float | None = 1) -> None:
-            arrived.add(int(n_bytes or 0))
-
-        def close(self) -> None:
-            pass
-
-        def __enter__(self) -> Self:
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    return Bar
-
-
-def _discard(path: Path) -> None:
-    """Remove a damaged file: the snapshot's link, and what it leads to."""
-    real = path.resolve()
-    path.unlink(missing_ok=True)
-    real.unlink(missing_ok=True)
+def _receive(
+    partial: Partial,
+    found: FoundModel,
+    entry: FileEntry,
+    settings: Settings,
+    on_bytes: OnBytes,
+    on_wait: OnWait | None,
+) -> None:
+    with closing(rest_of_file(found, settings, entry.path, partial.position, on_wait=on_wait)) as pieces:
+        for piece in pieces:
+            try:
+                partial.add(piece)
+            except OSError as error:
+                raise of_disk(error, missing=entry.size - partial.position) from error
+            on_bytes(len(piece))
 
 
 def _sweep_partial_files() -> None:
-    """Remove what killed downloads left behind; one that still grows is younger than a day."""
+    """Remove what killed downloads left behind and nobody took up again."""
     for partial in cache_dir().glob("models--*/blobs/*.incomplete"):
+        kept = _KEPT_PARTIAL if partial.name.endswith(PARTIAL) else _KEPT_FOREIGN
         try:
-            if time.time() - partial.stat().st_mtime > _OLDEST_PARTIAL:
+            if time.time() - partial.lstat().st_mtime > kept:
                 partial.unlink()
         except FileNotFoundError:
             continue  # another process swept it first

@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import HfApi
 
-from analysis.errors import AccessDenied, HubUnreachable, ModelNotFound
+from analysis.errors import AccessDenied, BadWeights, HubUnreachable, ModelNotFound
 from analysis.models import ModelRef, PinnedModel
 from cache import cards
 from cache.found import FileEntry, FoundModel
@@ -17,6 +17,7 @@ from cache.hub.tries import OnWait
 from cache.settings import Settings
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 def find(ref: ModelRef, settings: Settings, *, on_wait: OnWait | None = None) -> FoundModel:
@@ -71,10 +72,18 @@ def _files(info: Any, ref: ModelRef) -> tuple[FileEntry, ...]:
         raise ModelNotFound(f"'{ref.name}' has {where} at this revision", do="Look at its page for the right name")
     if not all(isinstance(file.size, int) for file in siblings):
         raise HubUnreachable(f"The Hub did not say how large the files of '{ref.name}' are", do="Try again in a minute")
-    return tuple(
-        FileEntry(file.rfilename.removeprefix(below), file.size, file.lfs.sha256 if file.lfs else None)
-        for file in siblings
-    )
+    return tuple(_entry(file, below) for file in siblings)
+
+
+def _entry(file: Any, below: str) -> FileEntry:
+    """Names and hashes become names of files on this machine, so they must look like some."""
+    if any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in file.rfilename.split("/")):
+        raise BadWeights("The model lists a file whose name is not accepted", do="Choose another model or revision")
+    sha256 = file.lfs.sha256 if file.lfs else None
+    if sha256 is not None and not _SHA256.fullmatch(str(sha256)):
+        raise HubUnreachable("The Hub's answer names a file in a way that is not accepted", do="Try again in a minute")
+    git_id = None if sha256 or not _COMMIT.fullmatch(str(file.blob_id)) else file.blob_id
+    return FileEntry(file.rfilename.removeprefix(below), file.size, sha256, git_id)
 
 
 def _base(info: Any) -> str | None:

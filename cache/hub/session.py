@@ -55,7 +55,6 @@ def _client(endpoint: str) -> Any:
     hooks = client.event_hooks
     host = urlsplit(endpoint).hostname or ""
     hooks["request"].append(lambda request: _refuse_private_host(request.url.host, host))
-    hooks["response"].append(_refuse_path_in_etag)
     client.event_hooks = hooks
     return client
 
@@ -71,9 +70,3 @@ def _is_private_address(host: str) -> bool:
         return not ipaddress.ip_address(host.strip("[]")).is_global
     except ValueError:
         return False
-
-
-def _refuse_path_in_etag(response: Any) -> None:
-    """The library names files by this header."""
-    if any("/" in response.headers.get(name, "").removeprefix("W/") for name in ("ETag", "X-Linked-Etag")):
-        raise HubUnreachable("The Hub's answer names a file in a way that is not accepted")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -30,7 +30,7 @@ _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 def stream_range(
     found: FoundModel, settings: Settings, file: str, begin: int, end: int, *, on_wait: OnWait | None = None
-) -> Iterator[memoryview]:
+) -> Generator[memoryview]:
     """Bytes `begin` up to but without `end` of one file at the pinned commit, in pieces of at most 1 MiB.
 
     A lost or crawling connection is taken up at the byte reached, as often as `settings.patience` allows; `on_wait`
@@ -42,7 +42,7 @@ def stream_range(
 
 def rest_of_file(
     found: FoundModel, settings: Settings, file: str, begin: int, *, on_wait: OnWait | None = None
-) -> Iterator[memoryview]:
+) -> Generator[memoryview]:
     """From byte `begin` to the end of the file, as `stream_range`; also from a server that only sends whole files."""
     return _stream(found, settings, file, begin, found.size_of_file()[file], on_wait, from_zero=True)
 
@@ -54,7 +54,7 @@ def address(found: FoundModel, settings: Settings, file: str) -> str:
 
 def _stream(
     found: FoundModel, settings: Settings, file: str, begin: int, end: int, on_wait: OnWait | None, *, from_zero: bool
-) -> Iterator[memoryview]:
+) -> Generator[memoryview]:
     """`from_zero`: a server that ignores the range may send the file from its first byte, and the part that is not
     wanted, or was delivered before, is dropped."""
     tries = Tries(settings.patience, on_wait, model=found.pinned.title, revision=found.pinned.commit)

@@ -49,7 +49,7 @@ def translate(error: BaseException, model: str, revision: str = "") -> Subnetsco
             do="Check this machine's connection and HF_ENDPOINT, or compare local folders",
         )
     if isinstance(error, OSError) and error.errno is not None:
-        return _of_disk(error)
+        return of_disk(error)
     return HubUnreachable(f"The Hub's answer about '{model}' could not be understood", do=_TRY_AGAIN)
 
 
@@ -117,7 +117,12 @@ def _of_status(status: int, model: str) -> SubnetscopeError:
     return kind(f"The Hub answered with error {status}", do=_TRY_AGAIN)
 
 
-def _of_disk(error: OSError) -> SubnetscopeError:
+def of_disk(error: OSError, *, missing: int = 0) -> SubnetscopeError:
+    """Ours for an error of the cache's disk; `missing` bytes of a file are still to come."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("The disk filled up while downloading", do="Make room in the Hub cache (HF_HOME)")
+        rest = f", with {missing / 1e9:.1f} GB of the file still to come" if missing else ""
+        return DiskFull(
+            f"The disk filled up while downloading{rest}",
+            do="Make room in the Hub cache (HF_HOME) and start again: what has arrived is kept",
+        )
     return ResourceError(f"The Hub cache cannot be written: {error.strerror}", do="Check the rights of HF_HOME")

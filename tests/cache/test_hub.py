@@ -10,8 +10,10 @@ import time
 import traceback
 from dataclasses import replace
 from email.utils import formatdate
+from pathlib import Path
 
 import pytest
+from huggingface_hub import hf_hub_download, scan_cache_dir
 
 from analysis.errors import (
     AccessDenied,
@@ -25,7 +27,7 @@ from analysis.errors import (
 )
 from analysis.models import parse_model
 from cache import catalog
-from cache.hub.downloads import cache_dir
+from cache.hub.places import PARTIAL, cache_dir
 from cache.patience import BRISK
 from tests.hub.builders import llama, model_files, safetensors_bytes
 from tests.hub.faults import Cut, FlippedBit, Headers, Latency, Redirect, Status, Trickle, Truncated
@@ -385,6 +387,58 @@ def test_a_file_is_hashed_once_until_it_changes(hub, hub_settings, monkeypatch):
     fetch(found, hub_settings)
 
 
+def test_a_bit_that_the_disk_lost_unseen_is_found_within_a_week(hub, hub_settings):
+    hub.add("org/model", FILES)
+    found = find("org/model", hub_settings)
+    blob = (fetch(found, hub_settings) / FILE).resolve()
+    seen = blob.stat()
+    blob.write_bytes(blob.read_bytes()[:-1] + b"\x55")
+    os.utime(blob, ns=(seen.st_atime_ns, seen.st_mtime_ns))
+    [note] = (hub_settings.data_dir / "verified").iterdir()
+    os.utime(note, (0, time.time() - 8 * 24 * 3600))
+    arrived = []
+    assert (fetch(found, hub_settings, on_bytes=arrived.append) / FILE).read_bytes() == FILES[FILE]
+    assert (arrived[0], sum(arrived)) == (-len(FILES[FILE]), 0)
+
+
+def test_a_small_file_is_checked_by_its_git_id(hub, hub_settings):
+    hub.add("org/model", FILES)
+    found = find("org/model", hub_settings)
+    hub.fail(FlippedBit(path="config.json", times=1))
+    folder = fetch(found, hub_settings, files=["config.json"])
+    assert (folder / "config.json").read_bytes() == FILES["config.json"]
+    assert (folder / "config.json").resolve().name == found.files[0].git_id
+
+
+def test_the_library_and_we_share_what_is_cached(hub, hub_settings):
+    commit = hub.add("org/model", FILES)
+    found = find("org/model", hub_settings)
+    asked = {"revision": commit, "endpoint": hub.url, "cache_dir": cache_dir(), "token": False}
+    theirs = hf_hub_download("org/model", "config.json", **asked)
+    folder = fetch(found, hub_settings, files=[FILE, "config.json"])
+    assert str(folder / "config.json") == theirs
+    hub.requests.clear()
+    assert hf_hub_download("org/model", FILE, **asked) == str(folder / FILE)
+    assert (folder / FILE).readlink() == Path("../../blobs") / str(found.files[1].sha256)
+    assert not hub.requests
+    [repository] = scan_cache_dir(cache_dir()).repos
+    assert repository.size_on_disk == sum(map(len, FILES.values()))
+
+
+def test_the_token_does_not_follow_to_another_host(hub, hub_settings, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    commit = hub.add("org/model", FILES, private=True)
+    found = find("org/model", hub_settings)
+    with LoopbackHub() as storage:
+        storage.add("org/model", FILES)
+        hub.fail(Redirect(path=WEIGHTS, to=f"{storage.url}/org/model/resolve/{commit}/{FILE}"))
+        storage.fail(Cut(after=5000, times=1))
+        assert (fetch(found, hub_settings) / FILE).read_bytes() == FILES[FILE]
+        assert [asked.authorization for asked in storage.requests] == ["", ""]
+    assert {asked.authorization for asked in hub.asked(WEIGHTS)} == {f"Bearer {TOKEN}"}
+    assert [asked.range.split("-")[0] for asked in hub.asked(WEIGHTS, "GET")] == ["bytes=0", "bytes=5000"]
+
+
 def test_an_exception_from_the_listener_ends_the_download(hub, hub_settings):
     hub.add("org/model", FILES)
 
@@ -393,18 +447,20 @@ def test_an_exception_from_the_listener_ends_the_download(hub, hub_settings):
 
     with pytest.raises(BrokenPipeError):
         fetch(find("org/model", hub_settings), hub_settings, on_bytes=stop)
-    assert not list(cache_dir().rglob("*.incomplete"))
+    assert [path.stat().st_size for path in cache_dir().rglob("blobs/*")] == [len(FILES[FILE])]
+    assert fetch(find("org/model", hub_settings), hub_settings, on_bytes=pytest.fail)
 
 
-def test_partial_files_of_killed_downloads_are_swept_after_a_day(hub, hub_settings):
+def test_partial_files_that_nobody_resumes_are_swept(hub, hub_settings):
     hub.add("org/model", FILES)
     blobs = cache_dir() / "models--other--model" / "blobs"
     blobs.mkdir(parents=True)
-    for name, age in (("old", 25), ("young", 1)):
-        (blobs / f"{name}.incomplete").write_bytes(b"half")
-        os.utime(blobs / f"{name}.incomplete", (0, time.time() - age * 3600))
+    ages = {"old.incomplete": 25, "young.incomplete": 1, f"old{PARTIAL}": 8 * 24, f"young{PARTIAL}": 6 * 24}
+    for name, hours in ages.items():
+        (blobs / name).write_bytes(b"half")
+        os.utime(blobs / name, (0, time.time() - hours * 3600))
     fetch(find("org/model", hub_settings), hub_settings)
-    assert [path.name for path in blobs.iterdir()] == ["young.incomplete"]
+    assert {path.name for path in blobs.iterdir()} == {"young.incomplete", f"young{PARTIAL}"}
 
 
 def test_a_disk_too_small_is_said_before_anything_is_fetched(hub, hub_settings, monkeypatch):
@@ -421,8 +477,10 @@ def test_the_hub_cannot_choose_where_a_file_is_put(hub, hub_settings, tmp_path):
     found = find("org/model", hub_settings)
     escape = '"../../../../escaped"'
     hub.fail(Headers(path=WEIGHTS, values=(("ETag", escape), ("X-Linked-Etag", escape))))
-    with pytest.raises(HubUnreachable, match="not accepted"):
-        fetch(found, hub_settings)
+    assert (fetch(found, hub_settings) / FILE).read_bytes() == FILES[FILE]
+    hub.add("org/model", {**FILES, "../../../escaped.safetensors": FILES[FILE]})
+    with pytest.raises(BadWeights, match="not accepted"):
+        find("org/model", hub_settings)
     assert not list(tmp_path.rglob("escaped*"))
 
 
