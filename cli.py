@@ -30,6 +30,7 @@ from analysis.measurements import MASK_RULES, RULES
 from analysis.models import Pair
 from analysis.plan import Plan
 from analysis.rollup import Headline, Venn, headline, venn
+from analysis.tensors import NO_PARAMETER
 from cache.jobs import Jobs
 from cache.progress import Progress
 from cache.settings import Settings
@@ -264,7 +265,7 @@ def _print_verdicts(pair: Pair, verdicts: Sequence[Verdict]) -> None:
 def _covered(coverage: dict[str, Any]) -> str:
     compared, base, tuned = (coverage[f"{what}_parameters"] for what in ("compared", "base", "tuned"))
     of_base, of_tuned = (sum(coverage["by_match"][side].values()) for side in ("base", "tuned"))
-    left_out = len(coverage["not_compared"])
+    left_out = sum(not entry["reason"].endswith(NO_PARAMETER) for entry in coverage["not_compared"])
     shares = f"{100 * of_base / base:.2f} % of base, {100 * of_tuned / tuned:.2f} % of tuned"
     return f"{compared:,} parameters: {shares}" + (f"; {left_out} tensors not compared" if left_out else "")
 

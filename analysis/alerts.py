@@ -15,9 +15,15 @@ from analysis.measurements import Tally
 from analysis.rollup import Headline
 from analysis.tensors import TITLE_OF_MATCH, Alignment, Match
 
-AlertKind = Literal["not_related", "nothing_changed", "only_embeddings", "dtypes", "nonfinite", "matched_by_rule"]
+AlertKind = Literal[
+    "not_related", "nothing_changed", "only_embeddings", "dtypes", "scales", "nonfinite", "matched_by_rule"
+]
 
-_NAME_OF_DTYPE = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_NAME_OF_DTYPE = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+    "F8_E4M3": "float8 (e4m3)", "F8_E5M2": "float8 (e5m2)",
+    "F8_E4M3FNUZ": "float8 (e4m3fnuz)", "F8_E5M2FNUZ": "float8 (e5m2fnuz)",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,7 @@ def alerts(found: Headline, alignment: Alignment, tallies: Mapping[str, Tally]) 
         *_not_related(found, tallies),
         *_extent(found, alignment, tallies),
         *_dtypes(alignment),
+        *_scales(alignment),
         *_nonfinite(found, tallies),
         *_matched_by_rule(alignment),
     ]
@@ -79,6 +86,17 @@ def _dtypes(alignment: Alignment) -> Iterator[Alert]:
             f"{_NAME_OF_DTYPE.get(after, after)} in the tuned model. Values are compared after an exact upcast, so "
             "rounding by the narrower type counts as change.",
             tuple(pair.name for pair in differing if (pair.base.dtype, pair.tuned.dtype) == (before, after)),
+        )
+
+
+def _scales(alignment: Alignment) -> Iterator[Alert]:
+    scaled = [pair for pair in alignment.pairs if pair.base.scales or pair.tuned.scales]
+    if scaled:
+        yield Alert(
+            "scales",
+            f"{_tensors(len(scaled))} stored as 8-bit codes with scales on at least one side. Values are codes times "
+            "scales, in float32: where only a scale moved, every entry that it is for has changed.",
+            tuple(pair.name for pair in scaled),
         )
 
 

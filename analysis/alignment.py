@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from analysis.naming import EMBEDDINGS, HEADS, canonical, is_buffer, is_table, parts_of_fused, stack_of
+from analysis.naming import EMBEDDINGS, HEADS, canonical, is_table, parts_of_fused, stack_of, why_no_parameter
 from analysis.places import place_of, reading_order
 from analysis.tensors import BYTES_OF_DTYPE, Alignment, Match, NotCompared, TensorInfo, TensorPair
 
@@ -45,7 +45,7 @@ def align(
     work.list_what_is_left()
     return Alignment(
         tuple(sorted(work.pairs, key=reading_order)),
-        tuple(sorted(work.listed, key=lambda entry: (-entry.parameters, entry.name))),
+        tuple(sorted(work.listed, key=lambda entry: (not entry.is_parameter, -entry.parameters, entry.name))),
         work.base.parameters,
         work.tuned.parameters,
     )
@@ -109,8 +109,8 @@ class _Work:
         """Tensors of one name. What isn't paired waits, unless both sides have the name and no rule can help."""
         for side, tensors in ((self.base, base), (self.tuned, tuned)):
             for tensor in list(tensors.values()):
-                if is_buffer(tensor):
-                    self._list_buffer(tensor, side.name, tuned)
+                if reason := why_no_parameter(tensor):
+                    self._list_aside(tensor, side.name, reason, tuned)
                     del tensors[tensor.name]
             side.parameters = sum(tensor.parameters for tensor in tensors.values())
             side.remember_tables(tensors.values())
@@ -185,12 +185,14 @@ class _Work:
                 reason = f"{_ONLY[side.name]}; without wrappers' prefixes its name is not the only one of its kind"
                 self.listed.append(NotCompared(part.label, side.name, reason, part.info.parameters))
 
-    def _list_buffer(self, tensor: TensorInfo, side: Literal["base", "tuned"], tuned: dict[str, TensorInfo]) -> None:
-        if side == "base" and tensor.name in tuned and is_buffer(tuned[tensor.name]):
+    def _list_aside(
+        self, tensor: TensorInfo, side: Literal["base", "tuned"], reason: str, tuned: dict[str, TensorInfo]
+    ) -> None:
+        """Lists what is no parameter, once where both sides have it for the same reason."""
+        in_both = side == "base" and tensor.name in tuned and why_no_parameter(tuned[tensor.name]) == reason
+        if in_both:
             del tuned[tensor.name]
-            self.listed.append(NotCompared(tensor.name, "both", "a buffer, not a parameter", tensor.parameters))
-        else:
-            self.listed.append(NotCompared(tensor.name, side, "a buffer, not a parameter", tensor.parameters))
+        self.listed.append(NotCompared(tensor.name, "both" if in_both else side, reason, tensor.parameters))
 
     def _same_name(self, before: TensorInfo, after: TensorInfo) -> None:
         if stack_of(before) and not _why_not(before, after):
@@ -292,6 +294,8 @@ def _joined(parts: Iterable[_Part]) -> list[_Part]:
 
 
 def _why_not(before: TensorInfo, after: TensorInfo) -> str:
+    if before.unread or after.unread:
+        return before.unread or after.unread
     if before.shape != after.shape:
         return f"shapes differ: base {list(before.shape)}, tuned {list(after.shape)}"
     strange = [t.dtype for t in (before, after) if t.dtype not in BYTES_OF_DTYPE]
@@ -318,7 +322,7 @@ def _are_rows_of(parts: Sequence[_Part], whole: _Part) -> bool:
         sum(shape[0] for shape in shapes) == whole.info.shape[0]
         and all(shape[1:] == whole.info.shape[1:] and shape[0] for shape in shapes)
         and whole.info.parameters > 0
-        and all(part.info.dtype in BYTES_OF_DTYPE for part in (*parts, whole))
+        and all(part.info.dtype in BYTES_OF_DTYPE and not part.info.unread for part in (*parts, whole))
     )
 
 

@@ -22,7 +22,7 @@ from analysis.errors import BadAssertion
 from analysis.labels import count, percent, shorten, visible
 from analysis.measurements import RULES, Spectrum, Tally
 from analysis.places import place_of
-from analysis.tensors import Alignment, TensorPair
+from analysis.tensors import BUFFER, Alignment, NotCompared, TensorPair
 
 _OPERATORS: dict[str, Callable[[Fraction, Fraction], bool]] = {
     "==": operator.eq,
@@ -270,7 +270,7 @@ def _why_not(
     left_out = [
         (entry.name, entry.reason)
         for entry in alignment.not_compared
-        if assertion.patterns and entry.parameters and assertion.chooses(_names_of(entry.name))
+        if assertion.patterns and _could_be_meant(entry) and assertion.chooses(_names_of(entry.name))
     ]
     words = []
     for found, what in ((left_out, "not compared"), (missing, "without a measurement")):
@@ -278,6 +278,11 @@ def _why_not(
             name, reason = found[0]
             words.append(f"{count(len(found))} {what}, first '{visible(name)}': {visible(reason)}")
     return "; ".join(words)
+
+
+def _could_be_meant(entry: NotCompared) -> bool:
+    """Whether a pattern that names it is about it: scales are looked at with their weights, a file holds no values."""
+    return entry.parameters > 0 and (entry.is_parameter or entry.reason == BUFFER)
 
 
 def _arguments(text: str, function: str, given: Sequence[str]) -> tuple[str, tuple[str, ...]]:

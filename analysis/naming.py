@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from analysis.tensors import TensorInfo
+from analysis.tensors import BUFFER, TensorInfo
 
 # Segments that training frameworks put into names, anywhere ...
 _INSERTED = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|base_layer)\.")
@@ -98,6 +98,11 @@ def is_table(key: str) -> bool:
     """Whether the tensor of this canonical name has a row a word (or a position): an embedding or an output head.
     Another vocabulary then means other rows, and those that both have still belong together."""
     return key in HEADS or bool(_TABLE.search(key))
+
+
+def why_no_parameter(tensor: TensorInfo) -> str:
+    """The reason to list the tensor without counting it among the parameters; '' for a parameter."""
+    return tensor.aside or (BUFFER if not tensor.unread and is_buffer(tensor) else "")
 
 
 def is_buffer(tensor: TensorInfo) -> bool:

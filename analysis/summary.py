@@ -145,10 +145,10 @@ def _rank(headline: Headline) -> Iterator[str]:
 
 
 def _coverage(alignment: Alignment) -> Iterator[str]:
-    if not alignment.not_compared:
+    n = sum(entry.is_parameter for entry in alignment.not_compared)
+    if not n:
         return
     of_base, of_tuned = alignment.compared_of("base"), alignment.compared_of("tuned")
-    n = len(alignment.not_compared)
     yield (
         f"{count(n)} {'tensor was' if n == 1 else 'tensors were'} not compared; what was compared is "
         f"{percent(of_base, alignment.base_parameters, 2)} of the base's parameters and "

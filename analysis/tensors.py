@@ -8,8 +8,12 @@ from collections.abc import Container
 from dataclasses import dataclass
 from typing import Literal
 
-# Bytes of one entry. F8 and smaller, complex and integer types are recognised, listed, and not compared.
-BYTES_OF_DTYPE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+# Bytes of one entry. Types below 8 bits, complex and integer types are recognised, listed, and not compared.
+BYTES_OF_DTYPE = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,
+}  # fmt: skip
+NO_PARAMETER = "not a parameter"  # how the reason ends where what is listed is none
+BUFFER = f"a buffer, {NO_PARAMETER}"
 Side = Literal["base", "tuned", "both"]
 
 # How a pair was found. The order is that of trust: what names and shapes say alone comes first.
@@ -39,10 +43,24 @@ class TensorInfo:
     begin: int
     end: int
     stored: tuple[int, ...] | None = None
+    scales: Scales | None = None  # what its codes are multiplied by
+    unread: str = ""  # why its values are not read: a format that we know by name only
+    aside: str = ""  # why it is no parameter: scales of another tensor, for example
 
     @property
     def parameters(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def parts(self) -> tuple[TensorInfo, ...]:
+        """What lies in files, as headers describe it: the tensor alone, and its scales where it has some."""
+        if self.scales is None:
+            return (self,)
+        return dataclasses.replace(self, scales=None), self.scales.info
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(part.file for part in self.parts))
 
     def rows(self, first: int, last: int, shape: tuple[int, ...] | None = None) -> TensorInfo:
         """A view of the slices `first` up to but without `last` of the leading axis; all of them are the tensor itself.
@@ -56,7 +74,29 @@ class TensorInfo:
             begin=self.begin + first * step,
             end=self.begin + last * step,
             stored=self.stored or self.shape,
+            scales=self.scales and self.scales.of_rows(first, last, self.shape, slice_only=shape is not None),
         )
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The numbers that a tensor's codes are multiplied by: each entry of `info`, read as a matrix, holds for a block of
+    `block` = (rows, columns) codes; the last block of a side may be smaller. A single entry holds for all codes. Of a
+    tensor with three sides each slice has its own blocks. `first_row` is the row of the scaled tensor at which a view
+    begins."""
+
+    info: TensorInfo
+    block: tuple[int, int]
+    first_row: int = 0
+
+    def of_rows(self, first: int, last: int, shape: tuple[int, ...], *, slice_only: bool) -> Scales:
+        """The scales of such a view of a tensor of `shape`; `slice_only`: of one slice, as a matrix."""
+        if self.info.parameters == 1:
+            return self
+        if len(shape) <= 2:
+            return dataclasses.replace(self, first_row=self.first_row + first)
+        slice_shape = (self.info.shape[1:] or (1,)) if slice_only else None
+        return dataclasses.replace(self, info=self.info.rows(first, last, slice_shape))
 
 
 @dataclass(frozen=True)
@@ -104,6 +144,11 @@ class NotCompared:
     side: Side
     reason: str
     parameters: int
+
+    @property
+    def is_parameter(self) -> bool:
+        """Whether anything is lost by leaving it out; buffers and the scales of a format are no parameters."""
+        return not self.reason.endswith(NO_PARAMETER)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from analysis.errors import WeightsError
 from analysis.models import ModelRef, parse_model
+from analysis.scales import with_scales
 from analysis.tensors import TensorInfo
 from cache import folders, hub, weights
 from cache.found import FileEntry, FoundModel
@@ -55,7 +56,7 @@ def list_tensors(found: FoundModel, settings: Settings) -> list[TensorInfo]:
     """All tensors of the model, from checked headers; no weights are read or downloaded. Raises WeightsError."""
     read = partial(folders.read_model_range, found) if found.folder else partial(hub.read_range, found, settings)
     try:
-        return weights.list_tensors(found.size_of_file(), read)
+        return with_scales(weights.list_tensors(found.size_of_file(), read), found.config)
     except WeightsError as error:
         saw = f"'{found.pinned.title}': {error.saw[0].lower()}{error.saw[1:]}"
         raise type(error)(saw, expected=error.expected, do=error.do) from error

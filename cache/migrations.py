@@ -90,7 +90,13 @@ ALTER TABLE tallies ADD COLUMN base_sum DOUBLE DEFAULT 0;
 ALTER TABLE tallies ADD COLUMN tuned_sum DOUBLE DEFAULT 0;
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS)
+# Scales of 8-bit tensors, as JSON text; '' where a tensor has none.
+_SCALES = """
+ALTER TABLE tensors ADD COLUMN base_scales VARCHAR DEFAULT '';
+ALTER TABLE tensors ADD COLUMN tuned_scales VARCHAR DEFAULT '';
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _SCALES)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:

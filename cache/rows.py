@@ -6,7 +6,9 @@ stored beside it, so that a pair of 50,000 tensors can be drawn without reading 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import pairwise
 from typing import Any
 
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from analysis.measurements import N_BINADES, N_CHANGE_BINS, Regions, Spectrum, Tally
 from analysis.places import place_of
-from analysis.tensors import Alignment, NotCompared, TensorInfo, TensorPair
+from analysis.tensors import Alignment, NotCompared, Scales, TensorInfo, TensorPair
 from cache.tables import HEAVY_LISTS, LIGHT_LISTS, SPECTRUM_NUMBERS, TALLY_JOINT, TALLY_NUMBERS, Table
 
 Row = Mapping[str, Any]
@@ -150,7 +152,21 @@ def tensor_rows(alignment: Alignment) -> list[dict[str, Any]]:
 
 def _side(side: str, info: TensorInfo) -> dict[str, Any]:
     fields = {f"{side}_{name}": getattr(info, name) for name in ("dtype", "file", "begin", "end")}
-    return fields | {f"{side}_stored": info.stored or ()}
+    return fields | {f"{side}_stored": info.stored or (), f"{side}_scales": _scales_text(info.scales)}
+
+
+def _scales_text(scales: Scales | None) -> str:
+    """The scales as JSON; '' where there are none."""
+    return json.dumps(asdict(scales), separators=(",", ":")) if scales else ""
+
+
+def _scales_of_text(text: str | None) -> Scales | None:
+    if not text:
+        return None
+    fields = json.loads(text)
+    info = fields["info"] | {"shape": tuple(fields["info"]["shape"])}
+    info["stored"] = tuple(info["stored"]) if info["stored"] is not None else None
+    return Scales(TensorInfo(**info), tuple(fields["block"]), fields["first_row"])
 
 
 def not_compared_rows(alignment: Alignment) -> list[dict[str, Any]]:
@@ -183,7 +199,8 @@ def alignment(tensors: pa.Table, not_compared: pa.Table, base_parameters: int, t
 def _infos(tensors: pa.Table, side: str, names: list[str], shapes: list[tuple[int, ...]]) -> Iterable[TensorInfo]:
     dtype, file, begin, end = (tensors[f"{side}_{name}"].to_pylist() for name in ("dtype", "file", "begin", "end"))
     stored = (tuple(shape) or None for shape in tensors[f"{side}_stored"].to_pylist())
-    return map(TensorInfo, names, dtype, shapes, file, begin, end, stored)
+    scales = map(_scales_of_text, tensors[f"{side}_scales"].to_pylist())
+    return map(TensorInfo, names, dtype, shapes, file, begin, end, stored, scales)
 
 
 def _arrays(column: pa.ChunkedArray) -> Iterator[NDArray[Any]]:

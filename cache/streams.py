@@ -83,11 +83,18 @@ def is_held(pair: TensorPair, budget: int) -> bool:
     return both <= budget or (0 < short <= SETTLED_UP_TO and 4 * pair.entries <= budget)
 
 
-def stretches(
-    steps: Iterable[Step], side: Literal["base", "tuned"], pair_of_name: Mapping[str, TensorPair]
-) -> list[Stretch]:
-    """The bytes of one side, step by step."""
-    tensors: list[TensorInfo] = [getattr(pair_of_name[s.name], side) for s in steps if getattr(s, side) == "stream"]
+def kept_aside(steps: Iterable[Step], side: str, pair_of_name: Mapping[str, TensorPair]) -> list[TensorInfo]:
+    """What a side's streamed tensors need beside them, such as scales; small, and so sent first and kept to the end."""
+    tensors = [getattr(pair_of_name[step.name], side) for step in steps if getattr(step, side) == "stream"]
+    parts = dict.fromkeys(part for tensor in tensors for part in tensor.parts[1:])
+    return sorted(parts, key=lambda part: (part.file, part.begin, part.end))
+
+
+def stretches(steps: Iterable[Step], side: str, pair_of_name: Mapping[str, TensorPair]) -> list[Stretch]:
+    """The bytes of one side: what is kept aside, then step by step."""
+    steps = tuple(steps)
+    tensors = kept_aside(steps, side, pair_of_name)
+    tensors += [getattr(pair_of_name[step.name], side) for step in steps if getattr(step, side) == "stream"]
     return [(tensor.file, tensor.begin, tensor.end) for tensor in tensors]
 
 

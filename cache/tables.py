@@ -51,7 +51,7 @@ TABLES = {
         _table(
             "tensors", "pair_key", "position",
             pair_key=_TEXT, position=_INT, name=_TEXT, base_name=_TEXT, tuned_name=_TEXT, match=_TEXT, shape=_LONGS,
-            base_stored=_LONGS, tuned_stored=_LONGS,
+            base_stored=_LONGS, tuned_stored=_LONGS, base_scales=_TEXT, tuned_scales=_TEXT,
             base_dtype=_TEXT, base_file=_TEXT, base_begin=_LONG, base_end=_LONG,
             tuned_dtype=_TEXT, tuned_file=_TEXT, tuned_begin=_LONG, tuned_end=_LONG,
         ),

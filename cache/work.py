@@ -18,6 +18,7 @@ from analysis.plan import Hole, Plan
 from analysis.tensors import Alignment, TensorPair
 from cache.backends.child import Child
 from cache.masks import MaskFile, enforce_quota
+from cache.patience import PATIENT, Patience
 from cache.progress import Meter
 from cache.settings import Settings
 from cache.store import Store
@@ -43,6 +44,7 @@ class Job:
     meter: Meter
     any_folder: bool
     keys_in_use: Callable[[], set[str]]  # pairs that any job works for: their masks stay
+    patience: Patience = PATIENT  # with the Hub
     finished: threading.Event = field(default_factory=threading.Event)
     children: list[Child] = field(default_factory=list)
     _cancelled: bool = False
@@ -254,6 +256,7 @@ class _Feed:
             "base": str(self.pair.base),
             "tuned": str(self.pair.tuned),
             "any_folder": self.job.any_folder,
+            "patience": self.job.patience,
             "pairs": self.needed,
             "holes": self.holes,
             "memory_budget": self.settings.memory_budget,
@@ -283,7 +286,7 @@ class _Feed:
     def on_message(self, message: dict[str, Any]) -> None:
         if message["event"] == "device":
             self.job.meter.runs_on(message["device"])
-        elif message["event"] == "waiting":
+        elif message["event"] == "idle":
             self.job.meter.enter("fetching")
         elif message["event"] == "starved":
             self.starved = True
@@ -300,7 +303,7 @@ class _Feed:
 
     def take_back(self) -> None:
         """What was measured from bytes that turned out not to be the file's is a hole again."""
-        names = {p.name for side, file in self.unsound for p in self.needed if getattr(p, side).file == file}
+        names = {p.name for side, file in self.unsound for p in self.needed if file in getattr(p, side).files}
         if names:
             self.store.forget_measurements(self.pair.key, [h for h in self.holes if h.name in names]).result()
 

@@ -17,7 +17,6 @@ from analysis.tensors import TensorPair
 from cache import catalog
 from cache.backends.child import Send, serve
 from cache.found import FoundModel
-from cache.patience import PATIENT
 from cache.settings import Settings
 
 _SECONDS_BETWEEN_MESSAGES = 0.2
@@ -25,9 +24,11 @@ _SECONDS_BETWEEN_MESSAGES = 0.2
 
 def fetch(request: dict[str, Any], send: Send) -> None:
     """Sends 'planned' with the bytes to come and whether the disk holds them (if not, that is all); 'bytes' as they
-    arrive; and 'ready' with side, file and folder for each file, in the order in which the pairs need them."""
-    settings = job_settings()
-    found = find_both(request, settings)
+    arrive; 'waiting' with the reason and the end of each pause; and 'ready' with side, file and folder for each file,
+    in the order in which the pairs need them."""
+    settings = job_settings(request)
+    report = Report(send)
+    found = find_both(request, settings, report)
     files = files_in_order(request["pairs"])
     of_side = {side: [file for of, file in files if of == side] for side in found}
     n_bytes = catalog.bytes_to_fetch_of_both(found["base"], of_side["base"], found["tuned"], of_side["tuned"], settings)
@@ -35,35 +36,34 @@ def fetch(request: dict[str, Any], send: Send) -> None:
     send({"event": "planned", "bytes": n_bytes, "fits": fits})
     if not fits:
         return
-    report = Report(send)
     for side in ("base", "tuned"):
         if found[side].folder:
-            folder = catalog.fetch(found[side], of_side[side], settings, report.add)
+            folder = catalog.fetch(found[side], of_side[side], settings, report.add, report.wait)
             for file in of_side[side]:
                 send({"event": "ready", "side": side, "file": file, "folder": folder})
     for side, file in files:
         if not found[side].folder:
-            folder = catalog.fetch(found[side], [file], settings, report.add)
+            folder = catalog.fetch(found[side], [file], settings, report.add, report.wait)
             report.flush()
             send({"event": "ready", "side": side, "file": file, "folder": folder})
 
 
-def job_settings() -> Settings:
-    """The settings, with the patience of something that nobody stands and waits for."""
-    return replace(Settings.from_environment(), patience=PATIENT)
+def job_settings(request: dict[str, Any]) -> Settings:
+    """The settings, with the job's patience."""
+    return replace(Settings.from_environment(), patience=request["patience"])
 
 
-def find_both(request: dict[str, Any], settings: Settings) -> dict[str, FoundModel]:
+def find_both(request: dict[str, Any], settings: Settings, report: Report) -> dict[str, FoundModel]:
     """Both models at their commits, as they may be read now. Raises ModelError."""
     return {
-        side: catalog.find(parse_model(request[side]), settings, any_folder=request["any_folder"])
+        side: catalog.find(parse_model(request[side]), settings, any_folder=request["any_folder"], on_wait=report.wait)
         for side in ("base", "tuned")
     }
 
 
 def files_in_order(pairs: Sequence[TensorPair]) -> list[tuple[str, str]]:
     """(side, file), each once, so that the first pairs can be read first."""
-    needed = ((side, getattr(pair, side).file) for pair in pairs for side in ("base", "tuned"))
+    needed = ((side, file) for pair in pairs for side in ("base", "tuned") for file in getattr(pair, side).files)
     return list(dict.fromkeys(needed))
 
 
@@ -80,6 +80,10 @@ class Report:
             due = time.monotonic() - self._sent_at > _SECONDS_BETWEEN_MESSAGES
         if due:
             self.flush()
+
+    def wait(self, reason: str, until: float) -> None:
+        self.flush()
+        self._send({"event": "waiting", "reason": reason, "until": until})
 
     def flush(self) -> None:
         with self._lock:

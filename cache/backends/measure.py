@@ -26,17 +26,17 @@ from analysis.plan import Hole
 from analysis.tensors import TensorInfo, TensorPair
 from cache.backends.child import Send, heard, serve
 from cache.masks import MaskFile, write_mask
-from cache.streams import Step
+from cache.streams import Step, kept_aside
 from cache.weights.passing import HasPassed, PassingWeights, StreamCut
-from cache.weights.reader import bytes_per_row
+from cache.weights.reader import bytes_per_row, rows
 from cache.weights.shelf import Shelf
+from cache.weights.values import decoder
 
 R = TypeVar("R")
 Result = tuple[Tally | Spectrum | Gap, tuple[MaskFile, ...]]
 Readers = tuple[ReadRows, ReadRows]
 
 _NICENESS = 10  # the page stays quick while a job runs on the same cores
-_TORCH_DTYPE = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 class Rows(Protocol):
@@ -48,7 +48,7 @@ class Rows(Protocol):
 
 
 def measure(request: dict[str, Any], send: Send) -> None:
-    """Sends 'device' once, then for each hole 'begin' and 'measured'; 'waiting' where all files that are here are
+    """Sends 'device' once, then for each hole 'begin' and 'measured'; 'idle' where all files that are here are
     measured, 'starved' before the error if a pipe ends too early."""
     os.nice(_NICENESS)
     engine = _engine(request)
@@ -79,11 +79,11 @@ def _measure_arriving(
 ) -> None:
     for hole in _arriving(holes, pair_of_name, shelf, send):
         pair = pair_of_name[hole.name]
-        before = _reader(shelf.holding("base", pair), pair.base)
+        before = _reader(shelf.side("base"), pair.base)
         if shelf.are_same_bytes(pair):
             fill(hole, _once(before), shelf)
         else:
-            fill(hole, (before, _reader(shelf.holding("tuned", pair), pair.tuned)), shelf)
+            fill(hole, (before, _reader(shelf.side("tuned"), pair.tuned)), shelf)
 
 
 def _arriving(
@@ -96,7 +96,7 @@ def _arriving(
     while ready or (absent and more):
         if more:
             if not ready:
-                send({"event": "waiting"})
+                send({"event": "idle"})
             more = _put_what_came(shelf, wait=not ready and n_files >= 0)
         if shelf.n_files != n_files:
             n_files = shelf.n_files
@@ -122,6 +122,9 @@ def _measure_passing(
     """Fills the holes step by step, while the bytes of both sides pass."""
     pipe_of_side = {side: PassingWeights(descriptor) for side, descriptor in request["pipes"].items()}
     try:
+        for side, pipe in pipe_of_side.items():
+            for tensor in kept_aside(request["steps"], side, pair_of_name):
+                pipe.keep(tensor)
         for step in request["steps"]:
             send({"event": "begin", "hole": step.holes[0]})  # before memory is taken for it
             _take(step, pair_of_name[step.name], pipe_of_side, shelf, fill)
@@ -134,13 +137,13 @@ def _take(step: Step, pair: TensorPair, pipe_of_side: Mapping[str, PassingWeight
     passing = [(side, pipe_of_side[side]) for side in ("base", "tuned") if getattr(step, side) == "stream"]
     for side, pipe in passing:
         pipe.begin(getattr(pair, side), held=step.held)
-    base: Rows = pipe_of_side["base"] if step.base == "stream" else shelf.holding("base", pair)
+    base: Rows = pipe_of_side["base"] if step.base == "stream" else shelf.side("base")
     for hole in step.holes:
         before = _reader(base, pair.base)
         if step.tuned == "base":
             fill(hole, _once(before), shelf)
             continue
-        tuned: Rows = pipe_of_side["tuned"] if step.tuned == "stream" else shelf.holding("tuned", pair)
+        tuned: Rows = pipe_of_side["tuned"] if step.tuned == "stream" else shelf.side("tuned")
         fill(hole, (before, _reader(tuned, pair.tuned)), shelf)
     for _, pipe in passing:
         pipe.end()
@@ -191,7 +194,7 @@ def _survive(work: Callable[[Engine], R], engine: Engine) -> R | str:
 
 def _reader(files: Rows, tensor: TensorInfo) -> ReadRows:
     """Blocks of one tensor. A block is overwritten by the next: new memory would cost ten times the reading."""
-    columns = tensor.shape[-1] if tensor.shape else 1
+    decode = decoder(tensor, lambda whole: files.read_rows(whole, 0, rows(whole)))
     buffer = np.empty(0, np.uint8)
 
     def read(first_row: int, last_row: int) -> Tensor:
@@ -199,8 +202,7 @@ def _reader(files: Rows, tensor: TensorInfo) -> ReadRows:
         wanted = (last_row - first_row) * bytes_per_row(tensor)
         if len(buffer) < wanted:
             buffer = np.empty(wanted, np.uint8)
-        raw = torch.from_numpy(files.read_rows(tensor, first_row, last_row, buffer))
-        return raw.view(_TORCH_DTYPE[tensor.dtype]).view(last_row - first_row, columns)
+        return decode(files.read_rows(tensor, first_row, last_row, buffer), first_row)
 
     return read
 

@@ -52,8 +52,8 @@ def prepare(request: dict[str, Any], send: Send) -> None:
 
 
 def needed_files(alignment: Alignment, side: str) -> tuple[str, ...]:
-    """The weight files of one side that hold a compared tensor; no other file is fetched."""
-    return tuple(dict.fromkeys(getattr(pair, side).file for pair in alignment.pairs))
+    """The weight files of one side that hold a compared tensor or its scales; no other file is fetched."""
+    return tuple(dict.fromkeys(file for pair in alignment.pairs for file in getattr(pair, side).files))
 
 
 _SHOWN = (
@@ -87,6 +87,7 @@ def is_tied(found: FoundModel) -> bool | None:
 def card(found: FoundModel, tensors: list[TensorInfo]) -> ModelCard:
     """What the store remembers of a model beside its measurements."""
     entries_of_dtype: dict[str, int] = {}
+    tensors = [tensor for tensor in tensors if not tensor.aside]
     for tensor in tensors:
         entries_of_dtype[tensor.dtype] = entries_of_dtype.get(tensor.dtype, 0) + tensor.parameters
     by_weight = sorted(entries_of_dtype, key=lambda dtype: -entries_of_dtype[dtype])

@@ -23,7 +23,7 @@ from cache.backends.fetch import Report, files_in_order, find_both, job_settings
 from cache.found import FoundModel
 from cache.settings import Settings
 from cache.streams import Origin, Request
-from cache.weights.shelf import are_one_stretch
+from cache.weights.shelf import are_same_stretches, files_in_step
 
 _AHEAD = 2  # requests of a side that are under way or wait to be written
 
@@ -31,8 +31,9 @@ _AHEAD = 2  # requests of a side that are under way or wait to be written
 def stream(request: dict[str, Any], send: Send) -> None:
     """Sends 'planned' with the bytes to come, the steps, and the files that lie here already; 'bytes' as they arrive;
     'unsound' with side and file for a file whose hash is not the Hub's. Ends when all is in the pipes."""
-    settings = job_settings()
-    found = find_both(request, settings)
+    settings = job_settings(request)
+    report = Report(send)
+    found = find_both(request, settings, report)
     pairs: tuple[TensorPair, ...] = request["pairs"]
     here = {
         (side, file): folder
@@ -41,16 +42,15 @@ def stream(request: dict[str, Any], send: Send) -> None:
     }
     for side in ("base", "tuned"):
         if found[side].folder:
-            catalog.fetch(found[side], (), settings, lambda _: None)  # still the folder that was pinned
+            catalog.fetch(found[side], (), settings, report.add)  # still the folder that was pinned
 
     def origin(side: Literal["base", "tuned"], pair: TensorPair) -> Origin:
-        if side == "tuned" and are_one_stretch(pair) and _are_one_file(found, pair):
+        if side == "tuned" and are_same_stretches(pair) and _are_same_files(found, pair):
             return "base"
-        return "file" if (side, getattr(pair, side).file) in here else "stream"
+        return "file" if all((side, file) in here for file in getattr(pair, side).files) else "stream"
 
     steps = streams.steps(pairs, request["holes"], request["memory_budget"], origin)
     pair_of_name = {pair.name: pair for pair in pairs}
-    report = Report(send)
     sides: list[_Side] = []
     for name, pipe in request["pipes"].items():
         wanted = streams.requests(streams.stretches(steps, name, pair_of_name), found[name].size_of_file())
@@ -67,8 +67,11 @@ def stream(request: dict[str, Any], send: Send) -> None:
     report.flush()
 
 
-def _are_one_file(found: dict[str, FoundModel], pair: TensorPair) -> bool:
-    return catalog.are_one_file(found["base"], pair.base.file, found["tuned"], pair.tuned.file)
+def _are_same_files(found: dict[str, FoundModel], pair: TensorPair) -> bool:
+    return all(
+        catalog.are_one_file(found["base"], base, found["tuned"], tuned)
+        for base, tuned in zip(*files_in_step(pair), strict=True)
+    )
 
 
 class _Side:
@@ -134,7 +137,8 @@ class _Side:
 
     def _download(self, request: Request, into: memoryview) -> None:
         position = 0
-        for piece in catalog.stream_range(self._found, self._settings, request.file, request.begin, request.end):
+        span = (request.file, request.begin, request.end)
+        for piece in catalog.stream_range(self._found, self._settings, *span, self._report.wait):
             into[position : position + len(piece)] = piece
             position += len(piece)
             self._report.add(len(piece))

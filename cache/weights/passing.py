@@ -24,13 +24,19 @@ class HasPassed(Exception):
 
 class PassingWeights:
     """One side's weights out of a pipe. Between `begin` and `end` the rows of one tensor can be read: in any order and
-    as often as wanted where it is held, else each once, in order."""
+    as often as wanted where it is held, else each once, in order; and those of what was kept before."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._memory = np.empty(0, np.uint8)  # the held tensor's; kept, because new memory costs more than reading
         self._tensor: TensorInfo | None = None
         self._held, self._passed = False, 0
+        self._kept: dict[TensorInfo, NDArray[np.uint8]] = {}
+
+    def keep(self, tensor: TensorInfo) -> None:
+        """Takes a small tensor whole, to be read at any time from now on. Raises StreamCut."""
+        self._kept[tensor] = np.empty(tensor.end - tensor.begin, np.uint8)
+        self._fill(self._kept[tensor])
 
     def begin(self, tensor: TensorInfo, *, held: bool) -> None:
         """From here on `tensor` passes. Raises StreamCut."""
@@ -47,9 +53,11 @@ class PassingWeights:
     ) -> NDArray[np.uint8]:
         """The bytes of rows `first_row` up to but without `last_row`, as WeightFiles.read_rows; of a held tensor a part
         of the memory that holds it. Raises StreamCut, or HasPassed."""
+        begin, end = first_row * bytes_per_row(tensor), last_row * bytes_per_row(tensor)
+        if tensor in self._kept:
+            return self._kept[tensor][begin:end]
         if tensor != self._tensor:
             raise HasPassed
-        begin, end = first_row * bytes_per_row(tensor), last_row * bytes_per_row(tensor)
         if self._held:
             return self._memory[begin:end]
         if begin != self._passed:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from analysis.tensors import TensorInfo, TensorPair
 from cache.weights.reader import WeightFiles
 
 Side = Literal["base", "tuned"]
+SIDES: tuple[Side, Side] = ("base", "tuned")
 
 
 class Shelf:
@@ -20,8 +24,9 @@ class Shelf:
     def __init__(self, pairs: Iterable[TensorPair]) -> None:
         self._tensors_of_file: dict[tuple[Side, str], list[TensorInfo]] = defaultdict(list)
         for pair in pairs:
-            self._tensors_of_file["base", pair.base.file].append(pair.base)
-            self._tensors_of_file["tuned", pair.tuned.file].append(pair.tuned)
+            for side in SIDES:
+                for part in getattr(pair, side).parts:
+                    self._tensors_of_file[side, part.file].append(part)
         self._opened: dict[tuple[Side, str], WeightFiles] = {}
 
     def put(self, side: Side, file: str, folder: Path) -> None:
@@ -34,23 +39,25 @@ class Shelf:
         return len(self._opened)
 
     def has(self, pair: TensorPair) -> bool:
-        return ("base", pair.base.file) in self._opened and ("tuned", pair.tuned.file) in self._opened
+        return all((side, file) in self._opened for side in SIDES for file in getattr(pair, side).files)
 
-    def holding(self, side: Side, pair: TensorPair) -> WeightFiles:
-        """The open file that holds this side of the pair."""
-        return self._opened[side, getattr(pair, side).file]
+    def side(self, side: Side) -> ShelfSide:
+        """One model's files, to read from."""
+        return ShelfSide(self._opened, side)
 
     def are_same_bytes(self, pair: TensorPair) -> bool:
         """Whether both sides are one stretch of one file, seen twice: as much is certain without reading it twice."""
-        files = (self.holding("base", pair), self.holding("tuned", pair))
-        base, tuned = (each.identity(info.file) for each, info in zip(files, (pair.base, pair.tuned), strict=True))
-        return base == tuned and are_one_stretch(pair)
+        return are_same_stretches(pair) and all(
+            self._opened["base", base].identity(base) == self._opened["tuned", tuned].identity(tuned)
+            for base, tuned in zip(*files_in_step(pair), strict=True)
+        )
 
     def verify(self, pair: TensorPair) -> None:
         """Nothing, or FileChanged if a file of the pair is no longer what it was when it was put here."""
-        for side in ("base", "tuned"):
-            if opened := self._opened.get((side, getattr(pair, side).file)):
-                opened.verify()
+        for side in SIDES:
+            for file in getattr(pair, side).files:
+                if opened := self._opened.get((side, file)):
+                    opened.verify()
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +69,31 @@ class Shelf:
             self._opened.popitem()[1].__exit__(kind, error, trace)
 
 
-def are_one_stretch(pair: TensorPair) -> bool:
-    """Whether both sides are the same bytes if their files have the same content."""
-    base, tuned = pair.base, pair.tuned
-    return (base.begin, base.end, base.dtype, base.shape) == (tuned.begin, tuned.end, tuned.dtype, tuned.shape)
+class ShelfSide:
+    """The files of one model that have arrived: WeightFiles' verb, over all of them."""
+
+    def __init__(self, opened: Mapping[tuple[Side, str], WeightFiles], side: Side) -> None:
+        self._opened, self._side = opened, side
+
+    def read_rows(
+        self, tensor: TensorInfo, first_row: int, last_row: int, into: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]:
+        return self._opened[self._side, tensor.file].read_rows(tensor, first_row, last_row, into)
+
+
+def are_same_stretches(pair: TensorPair) -> bool:
+    """Whether both sides are the same values if their files have the same content."""
+    base, tuned = (
+        [(part.begin, part.end, part.dtype, part.shape) for part in side.parts] for side in (pair.base, pair.tuned)
+    )
+    return base == tuned and _spread(pair.base) == _spread(pair.tuned)
+
+
+def files_in_step(pair: TensorPair) -> tuple[list[str], list[str]]:
+    """The files of both sides, part by part."""
+    return [part.file for part in pair.base.parts], [part.file for part in pair.tuned.parts]
+
+
+def _spread(tensor: TensorInfo) -> object:
+    """Which of its scales is for which of its codes."""
+    return tensor.scales and (tensor.scales.block, tensor.scales.first_row)

@@ -35,7 +35,9 @@ def not_compared(alignment: Alignment) -> None:
     left_out = alignment.not_compared
     if not left_out:
         return
-    with st.expander(f"{count(len(left_out))} tensors are not compared"):
+    lost = sum(entry.is_parameter for entry in left_out)
+    none = f", {count(len(left_out) - lost)} are no parameters" if lost < len(left_out) else ""
+    with st.expander(f"{count(lost)} tensors are not compared{none}"):
         st.dataframe(
             not_compared_rows(left_out[:_MOST_LISTED]),
             hide_index=True,
