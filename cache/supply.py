@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
+from contextlib import closing
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -126,12 +127,13 @@ class _Supply:
 
     def _listen(self) -> None:
         try:
-            for message in self._child.messages():
-                self._feed.on_supplied(message)
-                if message["event"] == "planned":
-                    self._planned.set_result(message)
-                elif message["event"] == "ready":
-                    self._pass_on(message)
+            with closing(self._child.messages()) as messages:
+                for message in messages:
+                    self._feed.on_supplied(message)
+                    if message["event"] == "planned":
+                        self._planned.set_result(message)
+                    elif message["event"] == "ready":
+                        self._pass_on(message)
         except BaseException as error:  # raised again in the job's thread, by `finish`
             self._error = error
         self._pass_on({"event": "all"})
