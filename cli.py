@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -87,6 +88,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--device", choices=("cpu", "cuda", "auto"), help="where to compute (default: auto)")
         command.add_argument("--stream", action="store_true", help="read Hub models without keeping their files")
         command.add_argument("--store", type=Path, metavar="FILE", help="the DuckDB file that keeps results")
+        command.add_argument(
+            "--allow-pickles", action="store_true", help="read pytorch_model.bin where there are no safetensors"
+        )
         command.add_argument("--json", type=Path, metavar="FILE", help="write all numbers here ('-' for the terminal)")
     return parser
 
@@ -163,6 +167,8 @@ def _check(options: argparse.Namespace) -> int:
 @contextmanager
 def _working(options: argparse.Namespace) -> Iterator[tuple[Store, Jobs]]:
     """The terminal's own store and queue; closed whatever happens."""
+    if options.allow_pickles:
+        os.environ["SUBNETSCOPE_PICKLES"] = "1"  # for the children that look and fetch
     settings = Settings.from_environment()
     if options.device:
         settings = dataclasses.replace(settings, device=options.device)
@@ -219,6 +225,7 @@ class _Bars:
 
     def __init__(self) -> None:
         self._bars: dict[str, tqdm] = {}
+        self._said = ""
 
     def __enter__(self) -> _Bars:
         return self
@@ -228,6 +235,9 @@ class _Bars:
             bar.close()
 
     def show(self, progress: Progress) -> None:
+        if progress.waiting_words not in ("", self._said):
+            self._said = progress.waiting_words
+            tqdm.write(self._said, file=sys.stderr)
         if progress.bytes_planned:
             self._move("fetching", progress.bytes_done, progress.bytes_planned, unit="B", unit_scale=True)
         if progress.planned:

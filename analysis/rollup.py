@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from analysis.coverage import reasons_to_withhold
 from analysis.measurements import CHANGE_EDGES, RELATIVE_EDGES, RULES, Regions, Spectrum, Tally
 from analysis.metrics import Metric, correlation, effective_rank, stable_rank
+from analysis.noise import noise_values
 from analysis.tensors import Alignment, TensorPair
 
 RELATED = 0.5  # a median correlation below it: the models do not come from one another
@@ -249,11 +250,31 @@ def layer_profile(
     ]
 
 
+def layer_totals(
+    alignment: Alignment, metric: Metric, tallies: Mapping[str, Tally], spectra: Mapping[str, Spectrum]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(layers, the metric pooled over each layer's tensors that have it); what lies outside the layers is left out."""
+    amounts: dict[int, tuple[float, float]] = {}
+    for pair in alignment.pairs:
+        parts = metric.parts(tallies.get(pair.name), spectra.get(pair.name))
+        if pair.place.layer is not None and parts is not None:
+            part, whole = amounts.get(pair.place.layer, (0.0, 0.0))
+            amounts[pair.place.layer] = part + parts[0], whole + parts[1]
+    layers = sorted(amounts)
+    return np.array(layers, np.float64), np.array([_ratio(*amounts[layer]) for layer in layers], np.float64)
+
+
 def energy_curve(spectrum: Spectrum, label: str) -> Curve:
     """Share of the squared Frobenius norm in the first k directions, k = 1 ... min(m, n)."""
     energy = np.cumsum(np.square(spectrum.singular_values.astype(np.float64)))
     whole = energy[-1] if len(energy) and energy[-1] > 0 else math.nan
     return Curve(label, np.arange(1, len(energy) + 1, dtype=np.float64), energy / whole)
+
+
+def noise_energy_curve(spectrum: Spectrum, label: str) -> Curve:
+    """The same of unstructured noise of this shape, whatever its size."""
+    energy = np.cumsum(np.square(noise_values(spectrum.rows, spectrum.columns, 1.0)))
+    return Curve(label, np.arange(1, len(energy) + 1, dtype=np.float64), energy)
 
 
 def spectrum_summary(spectrum: Spectrum) -> dict[str, float]:

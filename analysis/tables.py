@@ -8,9 +8,10 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from analysis.labels import count, percent, scientific, visible
+from analysis.labels import count, percent, scientific, share, visible
 from analysis.measurements import RULES, TOLERANCES, Spectrum, Tally
 from analysis.metrics import cosine, effective_rank, energy_rank, mean_change, relative_update, stable_rank
+from analysis.noise import above_noise
 from analysis.rollup import OUTSIDE_LAYERS, Cell, Curve, Grid, Headline, Venn
 from analysis.tensors import TITLE_OF_MATCH, Alignment, NotCompared, TensorPair
 
@@ -106,20 +107,23 @@ def number_rows(pair: TensorPair, tally: Tally, spectrum: Spectrum | None) -> li
         "1 - cosine": scientific(_over(*cosine(tally)), 5),
     }
     if spectrum is not None and not spectrum.reason:
-        amounts |= _spectral_texts(spectrum)
+        amounts |= _spectral_texts(spectrum, tally)
     rows += [{"number": name, "value": value, "share": ""} for name, value in amounts.items()]
     return [{"tensor": pair.name, **row} for row in rows]
 
 
-def _spectral_texts(spectrum: Spectrum) -> dict[str, str]:
+def _spectral_texts(spectrum: Spectrum, tally: Tally) -> dict[str, str]:
     values = spectrum.singular_values
+    directions, energy, whole = above_noise(spectrum, tally)
     return {
         "rank": f"{spectrum.rank} of {spectrum.max_rank}",
         "rank, bounds of the method": f"{spectrum.rank_low} to {spectrum.rank_high}",
         "rank threshold": scientific(spectrum.tolerance, 5),
         "stable rank": scientific(stable_rank(values), 5),
         "effective rank": scientific(effective_rank(values), 5),
-        "directions for 90 % of the energy": scientific(energy_rank(values, 0.9), 5),
+        **{f"directions for {p} % of the energy": scientific(energy_rank(values, p / 100), 5) for p in (90, 95, 99)},
+        "directions above noise": count(directions),
+        "energy above noise": share(energy / whole) if whole else "–",
         "largest singular value": scientific(float(values[0]), 5) if len(values) else "–",
         "method": spectrum.method,
     }

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from analysis.errors import WeightsError
+from analysis.errors import NoWeights, WeightsError
 from analysis.models import ModelRef, parse_model
+from analysis.quantised import HOW_TO_GO_ON, LEAST_READABLE_PERCENT, unreadable, without_quantised
 from analysis.scales import with_scales
 from analysis.tensors import TensorInfo
 from cache import folders, hub, weights
 from cache.found import FileEntry, FoundModel
 from cache.settings import Settings
+from cache.weights.instead import pickles_not_allowed
+from cache.weights.repository import PICKLES
 
 OnWait = Callable[[str, float], None]  # the reason, and the end in seconds since the epoch
 
@@ -56,10 +59,23 @@ def list_tensors(found: FoundModel, settings: Settings) -> list[TensorInfo]:
     """All tensors of the model, from checked headers; no weights are read or downloaded. Raises WeightsError."""
     read = partial(folders.read_model_range, found) if found.folder else partial(hub.read_range, found, settings)
     try:
-        return with_scales(weights.list_tensors(found.size_of_file(), read), found.config)
+        tensors = weights.list_tensors(found.size_of_file(), read, pickles=settings.pickles)
+        return _understood(tensors, found.config)
     except WeightsError as error:
         saw = f"'{found.pinned.title}': {error.saw[0].lower()}{error.saw[1:]}"
         raise type(error)(saw, expected=error.expected, do=error.do) from error
+
+
+def _understood(tensors: list[TensorInfo], config: Mapping[str, object]) -> list[TensorInfo]:
+    """The tensors with what belongs together put together: scales with their codes, the parts of quantised weights."""
+    understood = with_scales(without_quantised(tensors, config), config)
+    if reason := unreadable(understood):
+        raise NoWeights(
+            f"Nearly all of its weights are {reason}",
+            expected=f"Less than {LEAST_READABLE_PERCENT} % of its parameters, beside embeddings, could be compared",
+            do=HOW_TO_GO_ON,
+        )
+    return understood
 
 
 def bytes_to_fetch(found: FoundModel, files: Collection[str], settings: Settings) -> int:  # noqa: ARG001 (as the others)
@@ -112,7 +128,10 @@ def fetch(
     on_wait: OnWait | None = None,
 ) -> Path:
     """The folder that holds `files`, each checked: against size and SHA-256 from the Hub, or, for a folder, against
-    the fingerprint it was pinned by. `on_bytes` hears of every downloaded byte, `on_wait` as in `find`."""
+    the fingerprint it was pinned by. `on_bytes` hears of every downloaded byte, `on_wait` as in `find`. Raises
+    NoWeights for pickles that are not allowed (any more)."""
+    if not settings.pickles and any(file.endswith(PICKLES.ending) for file in files):
+        raise pickles_not_allowed()
     if found.folder:
         folders.confirm(found)
         return found.folder

@@ -20,12 +20,13 @@ from cache import cards
 from cache.found import FileEntry, FoundModel
 from cache.regular_file import not_allowed, open_regular, read_range, real_below
 from cache.settings import Settings
-from cache.weights.repository import INDEX_FILE
+from cache.weights.repository import INDEX_FILE, PICKLES, kind_of
 from cache.weights.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES
 
 _WHOLE_FILE = 64 * 1024 * 1024  # up to here a file's content is its fingerprint, beyond it header, size and time
 _SAMPLES, _SAMPLE = 512, 64 * 1024  # of a larger file: how many stretches of its data are hashed, of how many bytes
 _CHUNK = 4 * 1024 * 1024
+_DEEPEST, _MOST_BELOW = 4, 5_000  # how far below a folder without weights is looked for some
 
 
 @dataclass(frozen=True)
@@ -132,13 +133,25 @@ def _name_below(real: Path, settings: Settings) -> str:
 
 
 def _files(place: Place) -> tuple[FileEntry, ...]:
-    """The folder's files; where no weights are among them, also the weights in the folders below."""
+    """The folder's files; where no weights are among them, also the names of what lies in the folders below."""
     names = sorted(entry.name for entry in os.scandir(place.path))
     files = [file for name in names if (file := _entry(place, name))]
     if not any(file.path.endswith(".safetensors") for file in files):
-        below = sorted(str(path.relative_to(place.path)) for path in place.path.glob("*/*.safetensors"))
-        files += [FileEntry(name, 0, None) for name in below]
+        files += [FileEntry(name, 0, None) for name in _names_below(place.path)]
     return tuple(files)
+
+
+def _names_below(folder: Path) -> list[str]:
+    """The first 5,000 files in the folders below, four deep at most; links to folders are not followed."""
+    found: list[str] = []
+    for at, folders, files in os.walk(folder):
+        depth = len(Path(at).relative_to(folder).parts)
+        folders[:] = sorted(folders) if depth < _DEEPEST else []
+        if depth:
+            found += (f"{Path(at).relative_to(folder)}/{name}" for name in files)
+        if len(found) >= _MOST_BELOW:
+            break
+    return sorted(found[:_MOST_BELOW])
 
 
 def _entry(place: Place, name: str) -> FileEntry | None:
@@ -160,10 +173,13 @@ def _entry(place: Place, name: str) -> FileEntry | None:
 
 
 def _fingerprint(place: Place, files: Sequence[FileEntry]) -> str:
-    """'files-' and 40 hex digits that change when a weight file changes."""
+    """'files-' and 40 hex digits that change when a weight file changes. Pickles count where there is nothing else."""
+    kind = kind_of({file.path for file in files}, pickles=True)
+    pickles = kind is PICKLES
     digest = hashlib.sha256()
     for file in sorted(files, key=lambda file: file.path):
-        if "/" not in file.path and (file.path.endswith(".safetensors") or file.path == INDEX_FILE):
+        is_weights = PICKLES.found.fullmatch(file.path) if pickles else file.path.endswith(".safetensors")
+        if "/" not in file.path and (is_weights or file.path == kind.index):
             digest.update(f"{file.path}\n{file.size}\n{_content_print(place, file)}\n".encode())
     return f"files-{digest.hexdigest()[:40]}"
 

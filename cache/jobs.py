@@ -11,17 +11,19 @@ import logging
 import queue
 import secrets
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from analysis.cost import seconds
-from analysis.errors import BadReference, HubUnreachable, SubnetscopeError, WorkerDied
+from analysis.errors import BadReference, HubBusy, HubUnreachable, SubnetscopeError, WorkerDied
 from analysis.models import Pair, PinnedModel, parse_model
 from analysis.plan import Plan
 from analysis.tensors import Alignment
 from cache.backends.child import Child
+from cache.patience import PATIENT, Patience
 from cache.progress import ENDED, Meter, Progress, State
 from cache.records import JobKind, JobRecord, ModelCard
 from cache.settings import Settings
@@ -56,14 +58,17 @@ class Preparation:
 class Jobs:
     """The process-wide queue over one store. Safe to call from any thread. `any_folder` is for the terminal."""
 
-    def __init__(self, store: Store, settings: Settings, *, any_folder: bool = False) -> None:
-        self._store, self._settings, self._any_folder = store, settings, any_folder
+    def __init__(
+        self, store: Store, settings: Settings, *, any_folder: bool = False, patience: Patience = PATIENT
+    ) -> None:
+        self._store, self._settings, self._any_folder, self._patience = store, settings, any_folder, patience
         self._lock = threading.Lock()
         self._job_of_id: dict[str, Job] = {}
         self._record_of_id: dict[str, JobRecord] = {}
         self._queue_of_kind: dict[str, queue.SimpleQueue[Job | None]] = {k: queue.SimpleQueue() for k in _WORK_OF_KIND}
         self._lanes: list[threading.Thread] = []
         self._preparing = threading.BoundedSemaphore(_PREPARED_AT_ONCE)
+        self._alarm_of_id: dict[str, threading.Timer] = {}  # of jobs that wait for the Hub
         self._stopping = False
 
     def start(self, *, resume: bool = True) -> None:
@@ -80,6 +85,8 @@ class Jobs:
         self._stopping = True
         for kind_queue in self._queue_of_kind.values():
             kind_queue.put(None)
+        for alarm in list(self._alarm_of_id.values()):
+            alarm.cancel()
         for job in list(self._job_of_id.values()):
             job.cancel()
         for lane in self._lanes:
@@ -210,7 +217,7 @@ class Jobs:
     def _remember(self, record: JobRecord, pairs: tuple[Pair, ...], plan: Plan) -> Job:
         title = titled(pairs[0].base, [pair.tuned for pair in pairs])
         meter = Meter(record.id, record.kind, title, tuple(pair.key for pair in pairs))
-        job = Job(record.id, record.kind, pairs, plan, meter, self._any_folder, self._keys_in_use)
+        job = Job(record.id, record.kind, pairs, plan, meter, self._any_folder, self._keys_in_use, self._patience)
         self._job_of_id[record.id], self._record_of_id[record.id] = job, record
         for old in [i for i, j in self._job_of_id.items() if j.meter.state in ENDED][:-_KEPT_ENDED]:
             self._job_of_id.pop(old)
@@ -241,6 +248,8 @@ class Jobs:
         except Cancelled:
             if not self._stopping:
                 self._ended(job, "cancelled")
+        except HubBusy as error:
+            self._postpone(job, error)
         except SubnetscopeError as error:
             self._ended(job, "failed", error)
         except Exception:
@@ -253,8 +262,26 @@ class Jobs:
         else:
             self._ended(job, "done")
 
+    def _postpone(self, job: Job, error: HubBusy) -> None:
+        """The job leaves its lane to others and comes back when the Hub may answer again; it fails when it has come
+        back in vain too often."""
+        seconds_to_wait = job.seconds_to_wait(error)
+        if seconds_to_wait is None:
+            self._ended(job, "failed", error)
+            return
+        job.meter.leave_lane(error.saw, time.time() + seconds_to_wait)
+        self._record(job, state="waiting", message=json.dumps(error.as_dict()))
+        alarm = threading.Timer(seconds_to_wait, self._queue_of_kind[job.kind].put, args=(job,))
+        alarm.daemon = True
+        self._alarm_of_id[job.id] = alarm
+        alarm.start()
+        if job.cancelled and not self._stopping:  # meanwhile
+            self.cancel(job.id)
+
     def _ended(self, job: Job, state: State, error: SubnetscopeError | None = None) -> None:
         job.meter.end(state, error)
+        if alarm := self._alarm_of_id.pop(job.id, None):
+            alarm.cancel()
         progress = job.meter.read()
         message = json.dumps(error.as_dict()) if error else ""
         self._record(

@@ -90,13 +90,20 @@ ALTER TABLE tallies ADD COLUMN base_sum DOUBLE DEFAULT 0;
 ALTER TABLE tallies ADD COLUMN tuned_sum DOUBLE DEFAULT 0;
 """
 
+# What people write about a pair.
+_NOTES = """
+CREATE TABLE notes (
+    pair_key VARCHAR PRIMARY KEY, algorithm VARCHAR NOT NULL, data VARCHAR NOT NULL, tags VARCHAR[] NOT NULL,
+    note VARCHAR NOT NULL, stored_at TIMESTAMP NOT NULL);
+"""
+
 # Scales of 8-bit tensors, as JSON text; '' where a tensor has none.
 _SCALES = """
 ALTER TABLE tensors ADD COLUMN base_scales VARCHAR DEFAULT '';
 ALTER TABLE tensors ADD COLUMN tuned_scales VARCHAR DEFAULT '';
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _SCALES)
+STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from analysis.errors import SubnetscopeError
 from cache.records import JobKind
 
-State = Literal["queued", "running", "done", "failed", "cancelled"]
+State = Literal["queued", "running", "waiting", "done", "failed", "cancelled"]  # waiting: for the Hub, in no lane
 Stage = Literal["", "starting", "fetching", "tallies", "spectra", "overlap"]
+_IN_NO_LANE: tuple[State, ...] = ("queued", "waiting")
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
+_SOON = 120.0  # seconds; nearer moments are told to the second
 _ENOUGH_TO_JUDGE = 0.5  # seconds of measuring before the job's own speed replaces the estimate
 
 
@@ -37,6 +40,16 @@ class Progress:
     tensor: str = ""  # what is being measured now
     error: SubnetscopeError | None = None
     note: str = ""  # what was decided on the way and should be known
+    waiting_for: str = ""  # why nothing happens just now, as a sentence
+    waiting_until: float = 0.0  # seconds since the epoch
+
+    @property
+    def waiting_words(self) -> str:
+        """'waiting until 14:05 UTC tomorrow (the Hub asks us to slow down)', or nothing where it is not waited."""
+        if not self.waiting_for:
+            return ""
+        reason = self.waiting_for[0].lower() + self.waiting_for[1:]
+        return f"waiting until {clock(self.waiting_until)} ({reason})"
 
     @property
     def ended(self) -> bool:
@@ -46,6 +59,14 @@ class Progress:
     def share(self) -> float:
         """What part of the plan is stored, for a bar; an empty plan is done."""
         return self.done / self.planned if self.planned else float(self.state == "done")
+
+
+def clock(moment: float) -> str:
+    """A moment to come, as one says it today: '14:05 UTC', '14:05 UTC tomorrow', '14:05 UTC on 25 Nov 2026'."""
+    then, now = datetime.fromtimestamp(moment, UTC), datetime.now(UTC)
+    days = (then.date() - now.date()).days
+    day = {0: "", 1: " tomorrow"}.get(days, f" on {then.day} {then:%b %Y}")
+    return f"{then:%H:%M:%S} UTC" if moment - time.time() < _SOON else f"{then:%H:%M} UTC{day}"
 
 
 class Meter:
@@ -63,22 +84,36 @@ class Meter:
         self._error: SubnetscopeError | None = None
         self._note = ""
         self._fetching_since = 0.0
+        self._waiting_for, self._waiting_until = "", 0.0
 
     def start(self) -> bool:
-        """Whether the job may run: it was queued until now."""
+        """Whether the job may run: it was queued, or waiting, until now."""
         with self._lock:
-            if self._state != "queued":
+            if self._state not in _IN_NO_LANE:
                 return False
             self._state, self._stage, self._started = "running", "starting", time.monotonic()
+            self._waiting_for, self._measuring_since = "", 0.0
+            self._bytes_planned = self._bytes_done  # what is still to come is counted anew
             return True
 
     def drop(self) -> bool:
-        """Whether the job was still queued: now it will not start."""
+        """Whether the job was still queued, or waiting: now it will not start."""
         with self._lock:
-            if self._state != "queued":
+            if self._state not in _IN_NO_LANE:
                 return False
-            self._state = "cancelled"
+            self._state, self._waiting_for = "cancelled", ""
             return True
+
+    def waits(self, reason: str, until: float) -> None:
+        """Nothing will happen until then (seconds since the epoch)."""
+        with self._lock:
+            self._waiting_for, self._waiting_until = reason, until
+
+    def leave_lane(self, reason: str, until: float) -> None:
+        """Others go on; the job may start again then."""
+        with self._lock:
+            self._state, self._stage, self._tensor = "waiting", "", ""
+            self._waiting_for, self._waiting_until = reason, until
 
     def enter(self, stage: Stage) -> None:
         with self._lock:
@@ -125,7 +160,7 @@ class Meter:
 
     def end(self, state: State, error: SubnetscopeError | None = None) -> None:
         with self._lock:
-            self._state, self._error, self._stage, self._tensor = state, error, "", ""
+            self._state, self._error, self._stage, self._tensor, self._waiting_for = state, error, "", "", ""
             self._ended = time.monotonic()
 
     @property
@@ -149,6 +184,8 @@ class Meter:
                 tensor=self._tensor,
                 error=self._error,
                 note=self._note,
+                waiting_for=self._waiting_for if self._state == "waiting" or time.time() < self._waiting_until else "",
+                waiting_until=self._waiting_until,
             )
 
     def _seconds_left(self, now: float) -> float | None:

@@ -58,6 +58,25 @@ PAIRS = f"""
                FROM gaps WHERE {GAP_IN_USE} GROUP BY pair_key) g ON g.pair_key = p.pair_key"""
 PAIRS_VALUES = [TALLY_VERSION, SPECTRUM_VERSION, *GAP_VALUES]
 
+# One row a pair that has measurements: the amounts of PairNumbers, in its order, behind the key.
+NUMBERS = """
+    SELECT p.pair_key, t.entries, t.exact, t.mukherjee, t.bf16, t.updates, t.bases, coalesce(s.share, 'nan'::DOUBLE),
+           c.compared, p.base_parameters
+    FROM pairs p
+    JOIN (SELECT pair_key, sum(entries)::BIGINT AS entries, sum("equal" + nonfinite_same)::BIGINT AS exact,
+                 sum(mukherjee_unchanged + nonfinite_same)::BIGINT AS mukherjee,
+                 sum(bf16_unchanged + nonfinite_same)::BIGINT AS bf16,
+                 sum(update_square_sum) AS updates, sum(base_square_sum) AS bases
+          FROM tallies WHERE version = ? GROUP BY pair_key) t ON t.pair_key = p.pair_key
+    LEFT JOIN (SELECT pair_key, avg("rank" / least("rows", "columns")) AS share
+               FROM spectra WHERE version = ? AND "of" = 'update' AND reason = '' GROUP BY pair_key) s
+        ON s.pair_key = p.pair_key
+    JOIN (SELECT pair_key, sum(coalesce(list_product(shape), 1))::BIGINT AS compared
+          FROM tensors WHERE "match" <> 'tied' GROUP BY pair_key) c ON c.pair_key = p.pair_key"""
+NUMBERS_VALUES = [TALLY_VERSION, SPECTRUM_VERSION]
+
+NOTES = "SELECT pair_key, algorithm, data, tags, note FROM notes"
+
 JOB_COLUMNS = tuple(field.name for field in fields(JobRecord))
 
 

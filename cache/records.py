@@ -43,6 +43,51 @@ class StoredPair:
 
 
 @dataclass(frozen=True)
+class PairNumbers:
+    """A pair's headline as amounts, pooled over what is measured of it: enough for a table of many pairs."""
+
+    entries: int
+    exact: int  # unchanged under the exact rule
+    mukherjee: int
+    bf16: int
+    update_square_sum: float
+    base_square_sum: float
+    mean_rank_share: float  # unweighted mean over matrices of rank / min(m, n); nan without spectra
+    compared_parameters: int  # each counted once, also an embedding that a tied head is compared with
+    base_parameters: int
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What the team wrote about a pair. Free text of theirs; empty where nobody wrote."""
+
+    algorithm: str = ""
+    data: str = ""
+    tags: tuple[str, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class LibraryEntry:
+    """One comparison with its numbers, and what was written about it."""
+
+    known: StoredPair
+    amounts: PairNumbers | None
+    notes: Notes
+    published: str
+
+    @property
+    def key(self) -> str:
+        return self.known.pair.key
+
+    @property
+    def text(self) -> str:
+        """All that a search looks at."""
+        pair, notes = self.known.pair, self.notes
+        return " ".join((str(pair.base), str(pair.tuned), notes.algorithm, notes.data, notes.note, *notes.tags)).lower()
+
+
+@dataclass(frozen=True)
 class JobRecord:
     """One job as the ledger holds it. It is unfinished while `ended_at` is None; times are UTC, naive."""
 

@@ -32,6 +32,7 @@ class Settings:
     mask_quota: int  # bytes
     local_roots: tuple[Path, ...]  # the demo folder is the last of them where `demo` is on
     demo: bool
+    pickles: bool  # PyTorch's .bin files are read where a model has no safetensors; nothing in them is run
     device: Device
     memory_budget: int  # bytes a worker may use for blocks of tensors
     endpoint: str  # without a trailing '/'
@@ -59,6 +60,7 @@ class Settings:
             mask_quota=_size(environ, "SUBNETSCOPE_MASK_QUOTA", "50GB"),
             local_roots=_roots(environ, "SUBNETSCOPE_LOCAL_ROOTS", demo),
             demo=demo,
+            pickles=_switch(environ, "SUBNETSCOPE_PICKLES", default=False),
             device=_device(environ, "SUBNETSCOPE_DEVICE"),
             memory_budget=_size(environ, "SUBNETSCOPE_MEMORY", "1GB", smallest=16_000_000),
             endpoint=_endpoint(environ, "HF_ENDPOINT", "https://huggingface.co"),

@@ -36,12 +36,12 @@ from cache import queries, rows, tables
 from cache.batch import Delete
 from cache.database import Database
 from cache.masks import MaskFile
-from cache.records import JobRecord, ModelCard, StoredPair
+from cache.records import JobRecord, ModelCard, Notes, PairNumbers, StoredPair
 
 Of = Literal["update", "base", "tuned"]
 Side = Literal["base", "tuned"]
 
-PAIRS, JOBS = "pairs", "jobs"  # what `generation` is asked for beside a pair's key
+PAIRS, JOBS, NOTES = "pairs", "jobs", "notes"  # what `generation` is asked for beside a pair's key
 
 _KEPT_ALIGNMENTS = 4
 
@@ -74,7 +74,8 @@ class Store:
 
     def generation(self, key: str = PAIRS) -> int:
         """A number that changes with every committed put for this pair; PAIRS stands for all pairs, JOBS for the
-        ledger, a base model's key for its regions. For caching in memory: it means nothing in another process."""
+        ledger, NOTES for what people wrote, a base model's key for its regions. For caching in memory: it means nothing
+        in another process."""
         return self._database.generation(key)
 
     # Pairs
@@ -131,6 +132,23 @@ class Store:
         if not found:
             raise _unknown(key)
         return dict((found.base if side == "base" else found.tuned).config)
+
+    def numbers(self) -> dict[str, PairNumbers]:
+        """The headline amounts of every pair that has measurements, by pair key, without reading them one by one."""
+        found = self._database.rows(queries.NUMBERS, queries.NUMBERS_VALUES)
+        return {key: PairNumbers(*amounts) for key, *amounts in found}
+
+    # What people write
+
+    def annotate(self, key: str, notes: Notes) -> Future[None]:
+        """A future that is done when these notes have replaced the pair's earlier ones."""
+        row = asdict(notes) | {"tags": list(notes.tags), "pair_key": key, "stored_at": _now()}
+        return self._database.write({"notes": [row]}, touches=(NOTES,))
+
+    def notes(self) -> dict[str, Notes]:
+        """What was written about pairs, by pair key."""
+        found = self._database.rows(queries.NOTES, [])
+        return {key: Notes(algorithm, data, tuple(tags), note) for key, algorithm, data, tags, note in found}
 
     # Measurements
 

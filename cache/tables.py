@@ -84,6 +84,10 @@ TABLES = {
             stored_at=_TIME, path=_TEXT, entries=_LONG, changed=_LONG, bytes=_LONG, sha256=_TEXT,
         ),
         _table(
+            "notes", "pair_key", pair_key=_TEXT, algorithm=_TEXT, data=_TEXT, tags=pa.list_(_TEXT), note=_TEXT,
+            stored_at=_TIME,
+        ),
+        _table(
             "jobs", "id", id=_TEXT, kind=_TEXT, request=_TEXT, state=_TEXT, message=_TEXT,
             created_at=_TIME, started_at=_TIME, ended_at=_TIME, measured=_LONG, planned=_LONG,
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.cost import seconds
-from analysis.errors import BadWeights, MasksMissing, NothingToCompare, WorkerDied
+from analysis.errors import BadWeights, HubBusy, MasksMissing, NothingToCompare, WorkerDied
 from analysis.measurements import MASK_RULES, Gap, MaskRule
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
@@ -48,6 +49,8 @@ class Job:
     finished: threading.Event = field(default_factory=threading.Event)
     children: list[Child] = field(default_factory=list)
     _cancelled: bool = False
+    _waited: int = 0  # times in a row that the job left its lane without having come further
+    _reached: tuple[int, int] | None = None  # measurements and bytes at the last of them
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(
@@ -92,6 +95,17 @@ class Job:
             self._cancelled = True
             for child in self.children:
                 child.kill()
+
+    def seconds_to_wait(self, error: HubBusy) -> float | None:
+        """Until the Hub is asked again: as it says, and longer each time in a row that nothing came of it; None when it
+        has been often enough."""
+        progress = self.meter.read()
+        reached = progress.done, progress.bytes_done
+        self._waited = self._waited + 1 if reached == self._reached else 0
+        self._reached = reached
+        if self._waited >= len(self.patience.later):
+            return None
+        return max(error.until - time.time(), self.patience.later[self._waited])
 
     @property
     def cancelled(self) -> bool:
@@ -280,6 +294,8 @@ class _Feed:
             self.job.meter.fetching(message["bytes"])
         elif message["event"] == "bytes":
             self.job.meter.fetched(message["bytes"])
+        elif message["event"] == "waiting":
+            self.job.meter.waits(message["reason"], message["until"])
         elif message["event"] == "unsound":
             self.unsound.append((message["side"], message["file"]))
 

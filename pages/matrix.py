@@ -41,9 +41,12 @@ if spectrum and not spectrum.reason:
     st.subheader("Directions of the update", anchor=False)
     values, energy = st.columns(2, gap="large")
     with values:
-        charts.show(spectra.singular_values([(known.name, spectrum)], with_threshold=True), "Singular values")
+        of_update = spectra.singular_values([(known.name, spectrum)], with_threshold=True, with_noise=True)
+        charts.show(of_update, "Singular values")
     with energy:
-        charts.show(spectra.energy([rollup.energy_curve(spectrum, known.name)]), "Energy of the leading directions")
+        noise = rollup.noise_energy_curve(spectrum, known.name)
+        charts.show(spectra.energy([rollup.energy_curve(spectrum, known.name)], noise=[noise]), "Energy")
+    one_matrix.against_noise(spectrum, tally)
 elif known.is_matrix:
     one_matrix.no_spectrum(pair.key, known, spectrum)
 

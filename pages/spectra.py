@@ -7,6 +7,8 @@ from analysis.figures import curves, spectra
 from analysis.metrics import CATALOG
 from pages.parts import charts, flow, lookups, numbers, panels, pickers
 
+MOST_WITH_NOISE = 4  # lines; more would hide each other
+
 view, pair = panels.open_pair("spectra", "Spectra")
 found = lookups.spectra(pair.key)
 measured = {name: spectrum for name, spectrum in found.items() if not spectrum.reason}
@@ -25,7 +27,10 @@ chosen = [name for name in asked if name in measured]
 view = view.choosing("matrix", *chosen)
 values, energy = st.columns(2, gap="large")
 with values:
-    charts.show(spectra.singular_values([(name, measured[name]) for name in chosen]), "Singular values")
+    of_chosen = [(name, measured[name]) for name in chosen]
+    charts.show(spectra.singular_values(of_chosen, with_noise=len(chosen) <= MOST_WITH_NOISE), "Singular values")
 with energy:
     charts.show(spectra.energy([rollup.energy_curve(measured[name], name) for name in chosen]), "Energy")
+if len(chosen) <= MOST_WITH_NOISE:
+    st.caption("Dotted: what unstructured noise of each matrix's size and shape would have (Marchenko and Pastur).")
 numbers.take_away(view, lookups.tensor_rows(pair.key), "spectra")

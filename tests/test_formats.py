@@ -4,7 +4,6 @@ number equal to the truth that was planted. docs/formats.md names the test of ea
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,40 +12,14 @@ import torch
 from torch import Tensor
 
 import cli
-from tests.hub.builders import LLAMA_CONFIG, BFloat16, llama, tuned_from, write_model
+from analysis.errors import NoWeights
+from tests.comparing import Tensors, compared, exact, in_torch, listed, moved, truth
+from tests.hub.builders import LLAMA_CONFIG, llama, write_model
 
-ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("terminal")
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 DEEPSEEK = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
 IN_BLOCKS = LLAMA_CONFIG | {"quantization_config": DEEPSEEK}
-
-Tensors = dict[str, Tensor]
-
-
-@pytest.fixture(autouse=True)
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("SUBNETSCOPE_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("SUBNETSCOPE_THREADS", "1")
-    monkeypatch.setenv("SUBNETSCOPE_DEVICE", "cpu")
-    monkeypatch.delenv("SUBNETSCOPE_PICKLES", raising=False)
-
-
-def compared(folder: Path, base: Path, tuned: Path, *options: str) -> dict:
-    out = folder / "report.json"
-    assert cli.main(["compare", str(base), str(tuned), "--no-spectra", "--json", str(out), *options]) == 0
-    return json.loads(out.read_text())
-
-
-def exact(report: dict) -> tuple[int, int]:
-    return report["totals"]["unchanged"]["exact"], report["totals"]["entries"]
-
-
-def truth(changed: Mapping[str, np.ndarray]) -> tuple[int, int]:
-    return sum(int((~mask).sum()) for mask in changed.values()), sum(mask.size for mask in changed.values())
-
-
-def in_torch(tensors: Mapping[str, BFloat16]) -> Tensors:
-    return {name: torch.from_numpy(tensor.bits.view(np.int16)).view(torch.bfloat16) for name, tensor in tensors.items()}
 
 
 def is_quantised(name: str) -> bool:
@@ -78,13 +51,6 @@ def quantised(
         file[name], file[name + suffix] = codes, scales[0, 0] if block is None else scales
         values[name] = (codes.float() * spread(scales, tensor.shape, (height, width))).bfloat16()
     return file, values
-
-
-def moved(values: Tensors) -> tuple[Tensors, dict[str, np.ndarray]]:
-    """The same in bfloat16, 20 % of each tensor's entries moved by one step, and which."""
-    plain = {name: BFloat16(tensor.view(torch.int16).numpy().view(np.uint16)) for name, tensor in values.items()}
-    tuned, changed = tuned_from(plain, changed_share=0.2)
-    return in_torch(tuned), changed
 
 
 def wide_llama() -> Tensors:
@@ -228,7 +194,157 @@ def test_float8_codes_that_are_no_number_are_counted(tmp_path: Path):
     assert report["totals"]["nonfinite"] == 5
 
 
-def test_every_test_here_has_its_row_in_the_docs():
-    text = (ROOT / "docs" / "formats.md").read_text(encoding="utf-8")
-    tests = {name for name in globals() if name.startswith("test_")} - {"test_every_test_here_has_its_row_in_the_docs"}
-    assert {name for name in tests if f"`{name}`" not in text} == set()
+def integers(shape: tuple[int, ...], dtype: torch.dtype = torch.int32) -> Tensor:
+    info = torch.iinfo(dtype)
+    return torch.randint(info.min, info.max, shape, dtype=torch.int64).to(dtype)
+
+
+def gptq(name: str, outputs: int, inputs: int) -> Tensors:
+    return {
+        f"{name}.qweight": integers((inputs // 8, outputs)),
+        f"{name}.qzeros": integers((1, outputs // 8)),
+        f"{name}.scales": torch.ones((1, outputs), dtype=torch.float16),
+        f"{name}.g_idx": torch.zeros(inputs, dtype=torch.int32),
+    }
+
+
+def awq(name: str, outputs: int, inputs: int) -> Tensors:
+    return gptq(name, outputs, inputs) | {f"{name}.qweight": integers((inputs, outputs // 8))}
+
+
+def bitsandbytes_4bit(name: str, outputs: int, inputs: int) -> Tensors:
+    return {
+        f"{name}.weight": integers((outputs * inputs // 2, 1), torch.uint8),
+        f"{name}.weight.absmax": integers((outputs * inputs // 64,), torch.uint8),
+        f"{name}.weight.quant_map": torch.zeros(16),
+        f"{name}.weight.nested_absmax": torch.zeros(1),
+        f"{name}.weight.nested_quant_map": torch.zeros(256),
+        f"{name}.weight.quant_state.bitsandbytes__nf4": integers((80,), torch.uint8),
+    }
+
+
+def bitsandbytes_8bit(name: str, outputs: int, inputs: int) -> Tensors:
+    return {f"{name}.weight": integers((outputs, inputs), torch.int8), f"{name}.SCB": torch.ones(outputs)}
+
+
+def packed_by_compressed_tensors(name: str, outputs: int, inputs: int) -> Tensors:
+    return {
+        f"{name}.weight_packed": integers((outputs, inputs // 8)),
+        f"{name}.weight_scale": torch.ones((outputs, 1), dtype=torch.bfloat16),
+        f"{name}.weight_shape": torch.tensor([outputs, inputs]),
+    }
+
+
+def nvfp4(name: str, outputs: int, inputs: int) -> Tensors:
+    return {
+        f"{name}.weight": integers((outputs, inputs // 2), torch.uint8),
+        f"{name}.weight_scale": torch.ones((outputs, inputs // 16)).to(E4M3),
+        f"{name}.weight_scale_2": torch.tensor(1.0),
+        f"{name}.input_scale": torch.tensor(1.0),
+    }
+
+
+def int8(name: str, outputs: int, inputs: int) -> Tensors:
+    return {f"{name}.weight": integers((outputs, inputs), torch.int8), f"{name}.weight_scale": torch.ones(outputs, 1)}
+
+
+def hqq(name: str, outputs: int, inputs: int) -> Tensors:
+    of_groups = {f"{name}.{part}": torch.ones(1, outputs) for part in ("scale", "zero")}
+    return {f"{name}.W_q": integers((outputs, inputs // 2), torch.uint8), **of_groups}
+
+
+def of_an_unknown_method(name: str, outputs: int, inputs: int) -> Tensors:
+    return {f"{name}.weight": integers((outputs, inputs // 2), torch.uint8)}
+
+
+FOUR_BITS = {"config_groups": {"group_0": {"weights": {"num_bits": 4}}}, "quant_method": "compressed-tensors"}
+QUANTISED = [
+    (gptq, {"quant_method": "gptq", "bits": 4}, "quantised as GPTQ", 1),
+    (gptq, None, "quantised as GPTQ or AWQ", 1),
+    (awq, {"quant_method": "awq", "bits": 4}, "quantised as AWQ", 1),
+    (bitsandbytes_4bit, {"quant_method": "bitsandbytes"}, "quantised as bitsandbytes 4-bit", 1),
+    (bitsandbytes_8bit, None, "quantised as bitsandbytes 8-bit", 1),
+    (packed_by_compressed_tensors, FOUR_BITS, "quantised as compressed-tensors, packed", 1),
+    (packed_by_compressed_tensors, None, "the parameters are those of the packed numbers as stored", 1 / 8),
+    (nvfp4, {"quant_method": "modelopt"}, "quantised as NVFP4", 1),
+    (int8, FOUR_BITS, "quantised as 8-bit integers with scales", 1),
+    (
+        hqq,
+        {"quant_method": "hqq"},
+        "quantised as HQQ, which is not read; the parameters are those of the packed",
+        1 / 2,
+    ),
+    (of_an_unknown_method, {"quant_method": "newest"}, "quantised as 'newest' (so config.json says)", 1 / 2),
+]
+BY_FORMAT = pytest.mark.parametrize(
+    ("pack", "said", "reason", "share"), QUANTISED, ids=[f"{q[0].__name__}-{bool(q[1])}" for q in QUANTISED]
+)
+
+
+def packed(tensors: Tensors, pack, chosen) -> Tensors:
+    """The model with the chosen projections quantised."""
+    file: Tensors = {}
+    for name, tensor in tensors.items():
+        file |= pack(name.removesuffix(".weight"), *tensor.shape) if chosen(name) else {name: tensor}
+    return file
+
+
+@BY_FORMAT
+def test_quantised_tensors_are_listed_by_their_formats_name(pack, said, reason: str, share: float, tmp_path: Path):
+    """Half of the model is quantised on the tuned side: the other half is compared."""
+    values = wide_llama()
+    tuned, changed = moved(values)
+    gone = {name for name in tuned if is_quantised(name) and "layers.1." in name}
+    config = LLAMA_CONFIG | ({"quantization_config": said} if said else {})
+    file = packed(tuned, pack, gone.__contains__)
+    base = write_model(tmp_path / "base", values)
+    report = compared(tmp_path, base, write_model(tmp_path / "tuned", file, config=config))
+    assert exact(report) == truth({name: mask for name, mask in changed.items() if name not in gone})
+    coverage = report["coverage"]
+    lost = {one["name"]: one for one in coverage["not_compared"] if not one["reason"].endswith("not a parameter")}
+    assert {name: one["parameters"] for name, one in lost.items()} == {name: changed[name].size for name in gone}
+    assert all(one["side"] == "both" and reason in one["reason"] for one in lost.values())
+    of_codes = sum(changed[name].size for name in gone) * share
+    assert coverage["tuned_parameters"] == sum(m.size for n, m in changed.items() if n not in gone) + of_codes
+    aside = {one["name"] for one in coverage["not_compared"]} - lost.keys()
+    assert len(aside) == len(file.keys() - values.keys()) - (len(gone) if not gone <= file.keys() else 0)
+    assert report["withheld"]
+
+
+@BY_FORMAT
+def test_a_model_that_is_quantised_as_a_whole_is_refused(pack, said, reason: str, share, tmp_path: Path):
+    values = wide_llama()
+    config = LLAMA_CONFIG | ({"quantization_config": said} if said else {})
+    tuned = write_model(tmp_path / "tuned", packed(values, pack, is_quantised), config=config)
+    with pytest.raises(NoWeights) as refused:
+        listed(tuned)
+    assert reason.partition(";")[0] in str(refused.value)
+    assert "Compare the unquantised weights" in str(refused.value)
+
+
+def test_mxfp4_experts_are_listed_and_the_rest_is_compared(tmp_path: Path):
+    """gpt-oss: 32 numbers in 16 bytes, and a byte of scale for them."""
+    values = wide_llama() | {"model.layers.0.mlp.experts.gate_up_proj": torch.randn(2, 96, 320).bfloat16()}
+    tuned, changed = moved(values)
+    name = "model.layers.0.mlp.experts.gate_up_proj"
+    file = {other: tensor for other, tensor in tuned.items() if other != name}
+    file[f"{name}_blocks"] = integers((2, 320, 3, 16), torch.uint8)
+    file[f"{name}_scales"] = integers((2, 320, 3), torch.uint8)
+    config = LLAMA_CONFIG | {"quantization_config": {"quant_method": "mxfp4"}}
+    base, other = write_model(tmp_path / "base", values), write_model(tmp_path / "tuned", file, config=config)
+    report = compared(tmp_path, base, other)
+    assert exact(report) == truth({other: mask for other, mask in changed.items() if other != name})
+    coverage = report["coverage"]
+    assert coverage["base_parameters"] == coverage["tuned_parameters"] == sum(mask.size for mask in changed.values())
+    left = {(one["name"], one["side"], one["parameters"]): one["reason"] for one in coverage["not_compared"]}
+    assert left[name, "both", 2 * 96 * 320] == "quantised as MXFP4, which is not read"
+    assert left[f"{name}_scales", "tuned", 2 * 320 * 3].endswith("not a parameter")
+    assert len(left) == 2
+
+
+def test_gguf_files_are_refused_by_name(tmp_path: Path, capsys):
+    base = write_model(tmp_path / "base", wide_llama())
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "model-Q4_K_M.gguf").write_bytes(b"GGUF" + bytes(64))
+    assert cli.main(["compare", str(base), str(tmp_path / "tuned")]) == 5
+    assert "no safetensors weights here, only GGUF files" in capsys.readouterr().err

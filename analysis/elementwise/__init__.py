@@ -1,35 +1,58 @@
 """One pass over a tensor pair: blocks of rows in, one Tally out, and on the way the packed masks of changed entries.
 
-On the CPU a compiled kernel reads each entry once (`cpu_blocks`); every other device, and float64, goes through torch
-(`torch_blocks`). Both count the same integers, which a test compares over all dtypes; sums may differ in the last bits.
+On the CPU compiled kernels read each entry once: `bf16_steps` where both sides are bfloat16, `cpu_blocks` else; every
+other device, and float64, goes through torch (`torch_blocks`). All count the same integers, which tests compare over
+dtypes and shapes; sums may differ in the last bits.
 Knows nothing about names, layers or files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.elementwise import cpu_blocks, torch_blocks
+from analysis.elementwise import bf16_steps, cpu_blocks, torch_blocks
 from analysis.elementwise.block import BlockTally, Geometry, geometry
 from analysis.measurements import MaskRule, Tally
 
 __all__ = ["Geometry", "geometry", "tally"]
 
+Blocks = Iterable[tuple[Tensor, Tensor]]
 OnMask = Callable[[MaskRule, np.ndarray], None]
 
 
-def tally(
-    blocks: Iterable[tuple[Tensor, Tensor]], shape: Geometry, *, on_mask: OnMask | None = None, threads: int = 1
-) -> Tally:
+def tally(blocks: Blocks, shape: Geometry, *, on_mask: OnMask | None = None, threads: int = 1) -> Tally:
     """The Tally of a tensor that arrives as (before, after) blocks of whole rows, in order.
 
     `on_mask(rule, packed)` receives each block's changed entries as bits, entry i in bit i % 8 of byte i // 8, so
     every block but the last must hold a multiple of 8 entries where masks are wanted. `threads` is for the CPU.
     """
+    arriving = iter(blocks)
+    first = next(arriving, None)
+    if first is None:
+        raise ValueError("a tensor pair has at least one row")
+    whole = chain([first], arriving)
+    if bf16_steps.fits(*first, shape):
+        return _by_steps(whole, shape, on_mask, threads)
+    return _by_blocks(whole, shape, on_mask, threads)
+
+
+def _by_steps(blocks: Blocks, shape: Geometry, on_mask: OnMask | None, threads: int) -> Tally:
+    counting, first_row = bf16_steps.StepPass(shape, threads), 0
+    for before, after in blocks:
+        exact, mukherjee = counting.add(before, after, first_row)
+        first_row += before.shape[0]
+        if on_mask is not None:
+            on_mask("exact", exact)
+            on_mask("mukherjee", mukherjee)
+    return counting.finish()
+
+
+def _by_blocks(blocks: Blocks, shape: Geometry, on_mask: OnMask | None, threads: int) -> Tally:
     total: BlockTally | None = None
     rows: list[np.ndarray] = []
     first_row = 0
@@ -41,8 +64,7 @@ def tally(
             on_mask("exact", block.packed_exact)
             on_mask("mukherjee", block.packed_mukherjee)
         total = block if total is None else total.plus(block)
-    if total is None:
-        raise ValueError("a tensor pair has at least one row")
+    assert total is not None
     return total.as_tally(np.concatenate(rows))
 
 

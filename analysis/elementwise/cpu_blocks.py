@@ -8,6 +8,7 @@ cell holds at most one edge, and one comparison decides the side.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
@@ -56,6 +57,7 @@ _relative_starts = (np.arange(_RELATIVE_FIRST, _RELATIVE_LAST + 1, dtype=np.uint
     np.float64
 )
 _RELATIVE_BELOW, _RELATIVE_EDGE = _cells(RELATIVE_EDGES, _relative_starts)
+TABLES = (_CHANGE_BELOW, _CHANGE_EDGE, _RELATIVE_BELOW, _RELATIVE_EDGE)
 
 
 def tally_block(before: Tensor, after: Tensor, first_row: int, shape: Geometry, *, threads: int = 1) -> BlockTally:
@@ -100,6 +102,50 @@ def _row_ranges(rows: int, threads: int) -> list[tuple[int, int]]:
     return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
 
 
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """The arrays that kernels add to: a Tally's scalars and histograms."""
+
+    counts: np.ndarray
+    sums: np.ndarray
+    largest: np.ndarray
+    joint: np.ndarray
+    binades: np.ndarray
+    loose_binades: np.ndarray
+    relative: np.ndarray
+
+    @staticmethod
+    def blank() -> Sheet:
+        joint = np.zeros((N_BINADES, N_CHANGE_BINS), np.int64)
+        binades, loose_binades = np.zeros(N_BINADES, np.int64), np.zeros(N_BINADES, np.int64)
+        counts, sums, largest = np.zeros(len(_INTEGERS), np.int64), np.zeros(len(_SUMS)), np.zeros(1, np.float32)
+        return Sheet(counts, sums, largest, joint, binades, loose_binades, np.zeros(N_RELATIVE_BINS, np.int64))
+
+    def arrays(self) -> tuple[np.ndarray, ...]:
+        return self.counts, self.sums, self.largest, self.joint, self.binades, self.loose_binades, self.relative
+
+    def amounts(self, entries: int) -> dict[str, float]:
+        found: dict[str, float] = dict(zip(_INTEGERS, self.counts.tolist(), strict=True))
+        found |= dict(zip(_SUMS, self.sums.tolist(), strict=True))
+        return found | {"entries": entries, "max_abs_update": float(self.largest[0])}
+
+    def bins(self) -> dict[str, np.ndarray]:
+        return {
+            "joint": self.joint,
+            "base_binades": self.binades,
+            "mukherjee_binades": self.loose_binades,
+            "relative": self.relative,
+        }
+
+
+def add_values(before: np.ndarray, after: np.ndarray, sheet: Sheet) -> None:
+    """Adds single entries, (n,) bits of bfloat16 each, to `sheet`; their places are somebody else's."""
+    left, right = before[None], after[None]
+    flags, loose = np.empty(left.shape, np.uint8), np.empty(left.shape, np.uint8)
+    row, marks = np.zeros(1, np.int64), np.zeros(left.shape, np.uint32)
+    _pass(left, right, True, 0, 1, 0, 1, flags, loose, row, marks, *sheet.arrays(), *TABLES)
+
+
 def _tally_rows(
     left: np.ndarray,
     right: np.ndarray,
@@ -110,25 +156,18 @@ def _tally_rows(
     changed: np.ndarray,
     loose: np.ndarray,
 ) -> BlockTally:
-    counts, sums, largest = np.zeros(len(_INTEGERS), np.int64), np.zeros(len(_SUMS)), np.zeros(1, np.float32)
-    joint = np.zeros((N_BINADES, N_CHANGE_BINS), np.int64)
-    binades, loose_binades = np.zeros(N_BINADES, np.int64), np.zeros(N_BINADES, np.int64)
-    relative = np.zeros(N_RELATIVE_BINS, np.int64)
+    sheet = Sheet.blank()
     row_changes = np.zeros(rows[1] - rows[0], np.int64)
     by_map_row = np.zeros((shape.density_shape[0], shape.columns), np.uint32)
     _pass(
-        left, right, halves, rows[0], rows[1], first_row, shape.row_step, changed, loose, counts, sums, largest,
-        joint, binades, loose_binades, relative, row_changes, by_map_row,
-        _CHANGE_BELOW, _CHANGE_EDGE, _RELATIVE_BELOW, _RELATIVE_EDGE,
+        left, right, halves, rows[0], rows[1], first_row, shape.row_step, changed, loose, row_changes, by_map_row,
+        *sheet.arrays(), *TABLES,
     )  # fmt: skip
-    amounts: dict[str, float] = dict(zip(_INTEGERS, counts.tolist(), strict=True))
-    amounts |= dict(zip(_SUMS, sums.tolist(), strict=True))
-    amounts |= {"entries": (rows[1] - rows[0]) * shape.columns, "max_abs_update": float(largest[0])}
     steps = np.arange(0, shape.columns, shape.column_step)
     nothing = np.empty(0, np.uint8)
     return BlockTally(
-        amounts,
-        {"joint": joint, "base_binades": binades, "mukherjee_binades": loose_binades, "relative": relative},
+        sheet.amounts((rows[1] - rows[0]) * shape.columns),
+        sheet.bins(),
         row_changes,
         by_map_row.sum(0, dtype=np.int64),
         np.add.reduceat(by_map_row, steps, axis=1, dtype=np.int64),
@@ -147,10 +186,53 @@ def _rounded_to_bf16(value):
 
 
 @no_type_check
+@njit(cache=True, nogil=True, inline="always")
+def bin_of_change(size, change_below, change_edge):
+    """Which of the bins by |after - before| this size belongs to."""
+    cell = np.float32(size).view(np.uint32) >> np.uint32(16)
+    return change_below[cell] + np.int32(size > change_edge[cell]) if cell < len(change_below) else N_CHANGE_BINS - 1
+
+
+@no_type_check
+@njit(cache=True, nogil=True, inline="always")
+def bin_of_ratio(ratio, relative_below, relative_edge):
+    """Which of the bins by relative change this ratio belongs to."""
+    place = np.int64(np.float64(ratio).view(np.uint64) >> np.uint64(_RELATIVE_SHIFT)) - _RELATIVE_FIRST
+    if place < 0:
+        return np.int32(0)
+    if place >= len(relative_below):
+        return np.int32(N_RELATIVE_BINS - 1)
+    return relative_below[place] + np.int32(ratio > relative_edge[place])
+
+
+@no_type_check
+@njit(cache=True, nogil=True, inline="always")
+def within_bf16(size, larger):
+    """Zhu's rule: 1000 d <= m decides d <= m / 1000 without rounding."""
+    return np.int64(np.float64(size) * 1000.0 <= np.float64(larger))
+
+
+@no_type_check
+@njit(cache=True, nogil=True, inline="always")
+def within_mukherjee(before, after):
+    """What torch.isclose says of the bfloat16 difference of both values rounded to bfloat16."""
+    return abs(_rounded_to_bf16(_rounded_to_bf16(after) - _rounded_to_bf16(before))) <= _ATOL_BF16
+
+
+@no_type_check
+@njit(cache=True, nogil=True, inline="always")
+def binade_of(bits):
+    """Which bin of N_BINADES the float32 with these bits belongs to."""
+    exponent = np.int64((bits >> np.uint32(23)) & np.uint32(0xFF)) - 127
+    inside = min(max(exponent, FIRST_BINADE - 1), LAST_BINADE + 1) - FIRST_BINADE + 2
+    return inside if bits & np.uint32(0x7FFFFFFF) else 0
+
+
+@no_type_check
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _pass(
-    left, right, halves, begin, end, first_row, row_step, changed, loose, counts, sums, largest,
-    joint, binades, loose_binades, relative, row_changes, by_map_row,
+    left, right, halves, begin, end, first_row, row_step, changed, loose, row_changes, by_map_row,
+    counts, sums, largest, joint, binades, loose_binades, relative,
     change_below, change_edge, relative_below, relative_edge,
 ):  # fmt: skip
     columns = left.shape[1]
@@ -158,7 +240,7 @@ def _pass(
     bits_b, bits_a = b.view(np.uint32), a.view(np.uint32)
     moved = np.empty(_STRETCH, np.int32)
     exponents = np.zeros(256, np.int64)
-    zeros = 0
+    zeros = zeroed = 0
     for row in range(begin, end):
         map_row = by_map_row[(first_row + row) // row_step]
         n_row = 0
@@ -196,6 +278,7 @@ def _pass(
                         b[i] = np.float32(0)
                         a[i] = np.float32(0)
                 counts[0] += n_odd
+                zeroed += n_odd
                 zeros -= n_odd
 
             s_b = s_a = s_u = s_abs = s_dot = plain_b = plain_a = 0.0
@@ -225,7 +308,6 @@ def _pass(
                 exponents[(bits_b[i] >> np.uint32(23)) & np.uint32(0xFF)] += 1
                 zeros += np.int64((bits_b[i] & np.uint32(0x7FFFFFFF)) == 0)
             equal = n - n_odd - k
-            within_bf16 = within_loose = flips = 0
             if strange:
                 for i in range(n):
                     flags[i] |= loose_flags[i]
@@ -234,33 +316,16 @@ def _pass(
                 for i in range(n):
                     loose_flags[i] = 0
             n_row += k
+            within = within_loose = flips = 0
             for j in range(k):
                 i = moved[j]
                 before, after = b[i], a[i]
-                size = abs(after - before)
-                larger = max(abs(before), abs(after))
-                cell = np.float32(size).view(np.uint32) >> np.uint32(16)
-                bin_of_change = len(joint[0]) - 1
-                if cell < len(change_below):
-                    bin_of_change = change_below[cell] + np.int32(size > change_edge[cell])
-                magnitude = bits_b[i] & np.uint32(0x7FFFFFFF)
-                binade = min(max(np.int64(magnitude >> np.uint32(23)) - 127, FIRST_BINADE - 1), LAST_BINADE + 1)
-                binade = binade - FIRST_BINADE + 2 if magnitude else 0
-                joint[binade, bin_of_change] += 1
-
-                size64, larger64 = np.float64(size), np.float64(larger)
-                within_bf16 += np.int64(size64 * 1000.0 <= larger64)
-                ratio = size64 / larger64
-                place = np.int64(np.float64(ratio).view(np.uint64) >> np.uint64(_RELATIVE_SHIFT)) - _RELATIVE_FIRST
-                if place < 0:
-                    relative[0] += 1
-                elif place >= len(relative_below):
-                    relative[len(relative) - 1] += 1
-                else:
-                    relative[relative_below[place] + np.int32(ratio > relative_edge[place])] += 1
-
-                delta = abs(_rounded_to_bf16(_rounded_to_bf16(after) - _rounded_to_bf16(before)))
-                if delta <= _ATOL_BF16:
+                size, larger = abs(after - before), max(abs(before), abs(after))
+                binade = binade_of(bits_b[i])
+                joint[binade, bin_of_change(size, change_below, change_edge)] += 1
+                relative[bin_of_ratio(np.float64(size) / np.float64(larger), relative_below, relative_edge)] += 1
+                within += within_bf16(size, larger)
+                if within_mukherjee(before, after):
                     within_loose += 1
                 else:
                     loose_flags[i] = 1
@@ -270,12 +335,12 @@ def _pass(
             for i in range(n):
                 marks[i] += np.uint32(flags[i])
             counts[2] += equal
-            counts[3] += equal + within_bf16
+            counts[3] += equal + within
             counts[4] += equal + within_loose
             counts[5] += flips
         row_changes[row - begin] = n_row
     binades[0] += zeros
-    exponents[0] -= zeros + counts[0]  # what was zeroed above has no exponent of its own
+    exponents[0] -= zeros + zeroed  # what was zeroed above has no exponent of its own
     for exponent in range(256):
         binade = min(max(exponent - 127, FIRST_BINADE - 1), LAST_BINADE + 1) - FIRST_BINADE + 2
         binades[binade] += exponents[exponent]

@@ -11,16 +11,20 @@ from numpy.typing import NDArray
 from analysis.figures import theme
 from analysis.labels import scientific
 from analysis.measurements import Spectrum
+from analysis.noise import noise_values
 from analysis.rollup import Curve
 
 MOST_POINTS = 400
 
 
-def singular_values(spectra: Sequence[tuple[str, Spectrum]], *, with_threshold: bool = False) -> go.Figure:
+def singular_values(
+    spectra: Sequence[tuple[str, Spectrum]], *, with_threshold: bool = False, with_noise: bool = False
+) -> go.Figure:
     """Singular values by their position, both axes logarithmic, one line a matrix.
 
     Values of exactly zero have no place on a log axis and are left out. `with_threshold` draws the value below which
-    the first spectrum's directions don't count towards its numerical rank.
+    the first spectrum's directions don't count towards its numerical rank; `with_noise` what unstructured noise of each
+    matrix's size and norm would have.
     """
     curves = [_descending(label, spectrum) for label, spectrum in spectra]
     longest = max((len(spectrum.singular_values) for _, spectrum in spectra), default=10)
@@ -34,14 +38,18 @@ def singular_values(spectra: Sequence[tuple[str, Spectrum]], *, with_threshold: 
     )
     for position, curve in enumerate(curves):
         drawn.add_trace(_line(curve, position, "direction %{x}<br>singular value <b>%{y:.3e}</b>"))
+    if with_noise:
+        for position, (label, spectrum) in enumerate(spectra):
+            drawn.add_trace(_noise_line(_noise(label, spectrum), position, "direction %{x}<br>noise <b>%{y:.3e}</b>"))
     if with_threshold and spectra and spectra[0][1].tolerance > 0:
         limit = spectra[0][1].tolerance
         theme.mark(drawn, f"counts towards the rank above {scientific(limit)}", y=limit)
     return drawn
 
 
-def energy(curves: Sequence[Curve]) -> go.Figure:
-    """Share of the squared Frobenius norm in the first k directions, over k on a log axis.
+def energy(curves: Sequence[Curve], *, noise: Sequence[Curve] = ()) -> go.Figure:
+    """Share of the squared Frobenius norm in the first k directions, over k on a log axis; `noise` is the same of
+    unstructured noise, in the same order.
 
     Lines have the colours of `singular_values` over the same matrices, whose legend serves both.
     """
@@ -55,12 +63,22 @@ def energy(curves: Sequence[Curve]) -> go.Figure:
     for position, curve in enumerate(curves):
         thin = Curve(curve.label, *_thinned(curve.x, curve.y))
         drawn.add_trace(_line(thin, position, "first %{x} directions hold <b>%{y:.2%}</b>"))
+    for position, curve in enumerate(noise):
+        thin = Curve(curve.label, *_thinned(curve.x, curve.y))
+        drawn.add_trace(_noise_line(thin, position, "first %{x} directions of noise hold <b>%{y:.2%}</b>"))
     theme.mark(drawn, "90 %", y=0.9)
     return drawn
 
 
 def _descending(label: str, spectrum: Spectrum) -> Curve:
     values = spectrum.singular_values.astype(np.float64)
+    values = values[values > 0]
+    return Curve(label, *_thinned(np.arange(1, len(values) + 1, dtype=np.float64), values))
+
+
+def _noise(label: str, spectrum: Spectrum) -> Curve:
+    square_sum = float(np.square(spectrum.singular_values.astype(np.float64)).sum())
+    values = noise_values(spectrum.rows, spectrum.columns, square_sum)
     values = values[values > 0]
     return Curve(label, *_thinned(np.arange(1, len(values) + 1, dtype=np.float64), values))
 
@@ -93,3 +111,8 @@ def _line(curve: Curve, position: int, hover: str) -> go.Scatter:
         text=theme.full(curve.label),
         hovertemplate=f"%{{text}}<br>{hover}<extra></extra>",
     )
+
+
+def _noise_line(curve: Curve, position: int, hover: str) -> go.Scatter:
+    drawn = _line(Curve(f"noise like {curve.label}", curve.x, curve.y), position, hover)
+    return drawn.update(line={**drawn.line.to_plotly_json(), "dash": "dot", "width": 1.2}, opacity=0.8)

@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from analysis.measurements import Spectrum, Tally
+from analysis.noise import above_noise
 
 Parts = tuple[float, float]
 Scale = Literal["share", "log", "linear"]
@@ -242,6 +243,27 @@ _ALL = (
         "spectrum",
         None,
         _over_max_rank(lambda values: energy_rank(values, 0.90)),
+    ),
+    Metric(
+        "directions-above-noise",
+        "Directions above noise",
+        "directions",
+        "log",
+        "Singular values larger than unstructured noise of the update's size and shape would have: the update's common "
+        "directions. None of them: its entries changed as if independently of each other.",
+        "spectrum",
+        None,
+        lambda spectrum, tally: (float(above_noise(spectrum, tally)[0]), 1.0),
+    ),
+    Metric(
+        "energy-above-noise",
+        "Energy above noise",
+        "share of the squared norm",
+        "share",
+        "Share of the squared Frobenius norm that lies in the directions above noise.",
+        "spectrum",
+        None,
+        lambda spectrum, tally: above_noise(spectrum, tally)[1:],
     ),
     Metric(
         "largest-singular-value",

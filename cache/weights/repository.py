@@ -11,56 +11,85 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from analysis.errors import BadWeights, NoWeights
-from analysis.tensors import TensorInfo
+from analysis.errors import BadWeights
+from analysis.tensors import NO_PARAMETER, TensorInfo
+from cache.weights.instead import no_weights
 from cache.weights.safetensors_header import MAX_TENSORS
 
-SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_FILE = "adapter_model.safetensors"
 MAX_INDEX_BYTES = 50_000_000
 
-_SHARD_NAME = re.compile(r"[A-Za-z0-9._-]+\.safetensors")
-_NUMBERED = re.compile(r"(.+)-\d{5}-of-(\d{5})\.safetensors")
+_SHARD_NAME = re.compile(r"[A-Za-z0-9._-]+")
+_NUMBERED = re.compile(r"(.+)-\d{5}-of-(\d{5})")
 _DO_INDEX = "Choose another revision, or repair the repository's index"
-# What else weights come in, by the end of the file's name; the first that is found names the reason.
-_OTHER_FORMATS = {
-    ".gguf": "GGUF files",
-    ".bin": "PyTorch pickles (.bin), which can run code and are not opened",
-    ".pt": "PyTorch pickles (.pt), which can run code and are not opened",
-    ".pth": "PyTorch pickles (.pth), which can run code and are not opened",
-    ".ckpt": "checkpoint files (.ckpt), which can run code and are not opened",
-    ".h5": "TensorFlow files (.h5)",
-    ".msgpack": "Flax files (.msgpack)",
-    ".onnx": "ONNX files",
-}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of weight files, by the names that libraries give them."""
+
+    title: str
+    ending: str
+    single: str
+    index: str
+    found: re.Pattern[str]  # where there is no index: which files may be weights
+
+    def among(self, names: Iterable[str]) -> list[str]:
+        """The weight files of this kind that lie in the model's own folder."""
+        return sorted(name for name in names if self.found.fullmatch(name) and name != ADAPTER_FILE)
+
+
+SAFETENSORS = Kind("safetensors", ".safetensors", "model.safetensors", INDEX_FILE, re.compile(r"[^/]+\.safetensors"))
+PICKLES = Kind(
+    "PyTorch",
+    ".bin",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    re.compile(r"pytorch_model(?:_fsdp|-\d{5}-of-\d{5})?\.bin"),
+)
+
+
+def kind_of(names: Collection[str], *, pickles: bool) -> Kind:
+    """Which kind of a model's files is read: safetensors wherever there are some, pickles only where they are allowed
+    and alone."""
+    if pickles and not SAFETENSORS.among(names) and INDEX_FILE not in names and PICKLES.among(names):
+        return PICKLES
+    return SAFETENSORS
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The files that hold the weights; `shard_of_tensor` is the index, empty where there is none."""
+    """The files that hold the weights; `shard_of_tensor` is the index, empty where there is none. `unread` are files
+    beside them, of the same kind, that hold another copy of the weights, or none."""
 
     files: tuple[str, ...]
     shard_of_tensor: Mapping[str, str]
+    unread: tuple[str, ...] = ()
 
 
-def layout(names: Collection[str], index: bytes | None) -> Layout:
+def layout(names: Collection[str], index: bytes | None, kind: Kind = SAFETENSORS) -> Layout:
     """Where the weights of a model lie, from the names of its files (relative to the model's folder).
 
-    `index` is the content of model.safetensors.index.json, which decides where it exists; else model.safetensors;
-    else every .safetensors file beside it. Raises NoWeights (with what was found instead), or BadWeights for an
-    index that names files outside the folder or files that are not there.
+    `index` is the content of the kind's index, which decides where it exists; else the single file of the usual name;
+    else a whole set of numbered files; else every file of the kind. Raises NoWeights (with what was found instead), or
+    BadWeights for an index that names files outside the folder or files that are not there.
     """
     if index is not None:
-        return _indexed(names, index)
-    found = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
-    if SINGLE_FILE in found:
-        return Layout((SINGLE_FILE,), {})
-    models = [name for name in found if name != ADAPTER_FILE]
-    if not models:
-        raise _no_weights(names, adapter=bool(found))
-    _check_numbering(models)
-    return Layout(tuple(models), {})
+        return _indexed(names, index, kind)
+    found = kind.among(names)
+    if kind.single in found:
+        return Layout((kind.single,), {}, _unread(found, (kind.single,)))
+    if not found:
+        raise no_weights(names)
+    _check_numbering(found, kind)
+    numbered = [name for name in found if _NUMBERED.fullmatch(name.removesuffix(kind.ending))]
+    files = tuple(numbered or found)
+    return Layout(files, {}, _unread(found, files))
+
+
+def _unread(found: Iterable[str], files: Collection[str]) -> tuple[str, ...]:
+    return tuple(name for name in found if name not in files)
 
 
 def merge(layout: Layout, tensors_of_file: Mapping[str, Sequence[TensorInfo]]) -> list[TensorInfo]:
@@ -89,33 +118,40 @@ def merge(layout: Layout, tensors_of_file: Mapping[str, Sequence[TensorInfo]]) -
     return tensors
 
 
-def _indexed(names: Collection[str], index: bytes) -> Layout:
-    shard_of_tensor = _read_index(index)
+def beside(layout: Layout) -> list[TensorInfo]:
+    """What stands for the files that are not read, so that each is listed: tensors without entries, set aside."""
+    instead = layout.files[0] if len(layout.files) == 1 else f"{len(layout.files)} others"
+    reason = f"a file that is not read: {instead} {'holds' if len(layout.files) == 1 else 'hold'} the weights; "
+    return [TensorInfo(name, "", (0,), name, 0, 0, aside=reason + NO_PARAMETER) for name in layout.unread]
+
+
+def _indexed(names: Collection[str], index: bytes, kind: Kind) -> Layout:
+    shard_of_tensor = _read_index(index, kind)
     shards = sorted(set(shard_of_tensor.values()))
-    strange = [shard for shard in shards if not _SHARD_NAME.fullmatch(shard)]
+    strange = [shard for shard in shards if not (_SHARD_NAME.fullmatch(shard) and shard.endswith(kind.ending))]
     if strange:
         raise BadWeights(
-            f"{INDEX_FILE} names {_some([ascii(shard[:80]) for shard in strange])}",
-            expected="Its shards must be .safetensors files beside it",
+            f"{kind.index} names {_some([ascii(shard[:80]) for shard in strange])}",
+            expected=f"Its shards must be {kind.ending} files beside it",
             do=_DO_INDEX,
         )
     missing = [shard for shard in shards if shard not in names]
     if missing:
         raise BadWeights(f"{len(missing)} of {len(shards)} shards are missing: {_some(missing)}", do=_DO_INDEX)
-    return Layout(tuple(shards), shard_of_tensor)
+    return Layout(tuple(shards), shard_of_tensor, _unread(kind.among(names), shards))
 
 
-def _read_index(index: bytes) -> dict[str, str]:
+def _read_index(index: bytes, kind: Kind) -> dict[str, str]:
     try:
         shard_of_tensor = json.loads(index.decode("utf-8"))["weight_map"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
-        raise BadWeights(f"{INDEX_FILE} is not an index: it has no readable 'weight_map'", do=_DO_INDEX) from error
+        raise BadWeights(f"{kind.index} is not an index: it has no readable 'weight_map'", do=_DO_INDEX) from error
     if (
         not isinstance(shard_of_tensor, dict)
         or not shard_of_tensor
         or not all(isinstance(shard, str) for shard in shard_of_tensor.values())
     ):
-        raise BadWeights(f"The 'weight_map' of {INDEX_FILE} does not say which file holds which tensor", do=_DO_INDEX)
+        raise BadWeights(f"The 'weight_map' of {kind.index} does not say which file holds which tensor", do=_DO_INDEX)
     return shard_of_tensor
 
 
@@ -123,39 +159,16 @@ def _is_meant(layout: Layout, tensor: TensorInfo) -> bool:
     return layout.shard_of_tensor.get(tensor.name, tensor.file) == tensor.file
 
 
-def _check_numbering(models: Sequence[str]) -> None:
+def _check_numbering(models: Sequence[str], kind: Kind) -> None:
     """Without an index, 'x-00001-of-00003.safetensors' still tells how many there must be."""
     shards_of_set: Counter[tuple[str, str]] = Counter()
     for name in models:
-        if numbered := _NUMBERED.fullmatch(name):
+        if numbered := _NUMBERED.fullmatch(name.removesuffix(kind.ending)):
             shards_of_set[numbered[1], numbered[2]] += 1
     for (stem, total), count in shards_of_set.items():
         if count != int(total):
-            raise BadWeights(
-                f"{count} of the {int(total)} files '{stem}-…-of-{total}.safetensors' are there", do=_DO_INDEX
-            )
-
-
-def _no_weights(names: Collection[str], *, adapter: bool) -> NoWeights:
-    if adapter or "adapter_model.bin" in names:
-        return NoWeights(
-            "This is an adapter (LoRA or similar), not a whole model",
-            expected="Adapters are not compared yet",
-            do="Merge it into its base model, and compare the merged model",
-        )
-    folders = sorted({name.rpartition("/")[0] for name in names if name.endswith(".safetensors")})
-    if folders:
-        return NoWeights(
-            f"The weights lie in folders: {_some(folders)}",
-            do="Put the folder's name behind the model's, with a '/'",
-        )
-    ends = {ending for name in names for ending in _OTHER_FORMATS if name.endswith(ending)}
-    instead = next((text for ending, text in _OTHER_FORMATS.items() if ending in ends), "")
-    return NoWeights(
-        f"No safetensors weights here, only {instead}" if instead else "No safetensors weights here",
-        expected="Models are read from .safetensors files only",
-        do="Choose a revision or a repository that holds them, or convert the model",
-    )
+            files = f"{stem}-…-of-{total}{kind.ending}"
+            raise BadWeights(f"{count} of the {int(total)} files '{files}' are there", do=_DO_INDEX)
 
 
 def _some(names: Iterable[str]) -> str:

@@ -54,7 +54,7 @@ def header_length(start: bytes, file_size: int, file: str) -> int:
         raise _bad(file, f"it holds {file_size} bytes, too few for a header")
     length = int.from_bytes(start[:LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
-        _refuse_other_kinds(start, file)
+        refuse_other_kinds(start, file)
         raise _bad(file, f"its header would be {length:,} bytes, more than the {MAX_HEADER_BYTES:,} that are read")
     if LENGTH_BYTES + length > file_size:
         raise _bad(
@@ -90,7 +90,7 @@ def _bad(file: str, reason: str, do: str = _DO) -> BadWeights:
     return BadWeights(f"'{file[:200]}' is not a sound safetensors file: {reason}", do=do)
 
 
-def _refuse_other_kinds(start: bytes, file: str) -> None:
+def refuse_other_kinds(start: bytes, file: str) -> None:
     seen = start[:64].lstrip().lower()
     for beginning, (kind, do) in _KIND_OF_START.items():
         if seen.startswith(beginning):

@@ -8,7 +8,7 @@ could get back past it; and a step that Streamlit makes too many is recognised (
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 import streamlit as st
 
@@ -17,7 +17,7 @@ from analysis.links import View
 from analysis.models import PinnedModel
 
 Query = Mapping[str, Sequence[str]]
-_PAGES = ("compare", "pair", "layers", "matrix", "spectra", "overlap", "gallery", "jobs")
+_PAGES = ("compare", "pair", "layers", "matrix", "spectra", "overlap", "library", "gallery", "jobs")
 SCRIPT_OF_PAGE = {page: f"{page}.py" for page in _PAGES}
 _PAGE, _LEFT, _COMPLETED = "address.page", "address.left", "address.completed"
 
@@ -104,7 +104,16 @@ def page_link(label: str, page: str) -> None:
 
 def whole(view: View) -> str:
     """The whole link to this view, as somebody else would open it."""
+    return _whole(view.page, links.to_link(view))
+
+
+def whole_of(page: str, named: Query) -> str:
+    """The whole link to a page without a view of its own, with this query."""
+    return _whole(page, f"{page}?{urlencode(dict(named), doseq=True)}" if named else page)
+
+
+def _whole(page: str, link: str) -> str:
     here = urlsplit(st.context.url or "http://localhost:8501/")
     path = here.path.rstrip("/")
-    root = path.removesuffix("/" + view.page) if path.endswith("/" + view.page) else path
-    return f"{here.scheme}://{here.netloc}{root}/{links.to_link(view)}"
+    root = path.removesuffix("/" + page) if path.endswith("/" + page) else path
+    return f"{here.scheme}://{here.netloc}{root}/{link}"

@@ -9,6 +9,8 @@ import time
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 
+import numpy as np
+
 from analysis import published, rollup, tables
 from analysis.alerts import Alert
 from analysis.alerts import alerts as alerts_of
@@ -101,6 +103,11 @@ def grid(key: str, metric: str, tolerance: str) -> Grid:
 
 def profile(key: str, metric: str) -> list[Curve]:
     return _profile(key, generation(key), metric)
+
+
+def layer_totals(key: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """(layers, the metric pooled over each layer's tensors)."""
+    return _layer_totals(key, generation(key), metric)
 
 
 def tolerance_curve(key: str) -> Curve:
@@ -216,6 +223,12 @@ def _grid(key: str, current: int, metric: str, tolerance: str) -> Grid:
 def _profile(key: str, current: int, metric: str) -> list[Curve]:
     found, values, _ = _measured(key, current)
     return rollup.layer_profile(alignment(key), CATALOG[metric], found, values)
+
+
+@lru_cache(maxsize=64)
+def _layer_totals(key: str, current: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    found, values, _ = _measured(key, current)
+    return rollup.layer_totals(alignment(key), metric_at(metric, "1e-05"), found, values)
 
 
 @lru_cache(maxsize=64)

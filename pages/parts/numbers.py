@@ -58,8 +58,13 @@ def failures(reasons: Mapping[tuple[str, str], str]) -> None:
 
 def take_away(view: View, rows: Sequence[Row], name: str) -> None:
     """The link to this view, and its numbers as CSV."""
+    take_away_at(address.whole(view), rows, name)
+
+
+def take_away_at(link: str, rows: Sequence[Row], name: str) -> None:
+    """A link, and the numbers behind it as CSV."""
     with st.expander("Copy link, take the numbers away"):
-        st.code(address.whole(view), language=None, wrap_lines=True)
+        st.code(link, language=None, wrap_lines=True)
         text = as_csv(rows)
         if len(text.encode()) > _MOST_DOWNLOAD:
             st.caption(f"The numbers behind this view are {size(len(text.encode()))}; the terminal writes them: --json")

@@ -10,6 +10,7 @@ from analysis.labels import count, percent, scientific, share
 from analysis.links import View
 from analysis.measurements import Spectrum, Tally
 from analysis.metrics import effective_rank, relative_update
+from analysis.noise import above_noise
 from analysis.tables import Row
 from analysis.tensors import TITLE_OF_MATCH, TensorInfo, TensorPair
 from pages.parts import flow, lookups, numbers, pickers
@@ -79,6 +80,21 @@ def _rank(spectrum: Spectrum | None) -> None:
     effective = scientific(effective_rank(spectrum.singular_values))
     below = f"{count(spectrum.rank)} of {count(spectrum.max_rank)}; effective {effective}"
     numbers.number("Rank of the update", share(spectrum.rank / spectrum.max_rank), below)
+
+
+def against_noise(spectrum: Spectrum, tally: Tally) -> None:
+    """What of the spectrum unstructured noise does not explain, in words."""
+    n, energy, whole = above_noise(spectrum, tally)
+    if not whole:
+        return
+    word = "direction is" if n == 1 else "directions are"
+    found = (
+        f"{count(n)} {word} stronger, with {share(energy / whole)} of the energy" if n else "no direction is stronger"
+    )
+    st.caption(
+        "Dotted: unstructured noise of this size and shape, independent entries of one variance (Marchenko, Pastur). "
+        f"Against it {found}. Such noise is full-rank too."
+    )
 
 
 def no_spectrum(key: str, known: TensorPair, spectrum: Spectrum | None) -> None:

@@ -111,7 +111,7 @@ def bar(job: Progress, *, titled: bool = False) -> None:
     """One job's progress in one line, and the button that cancels it."""
     state, button = st.columns([6, 1], vertical_alignment="center")
     title = f"**{safe_label(job.title, 160)}**: " if titled else ""
-    if job.state == "running":
+    if job.state in ("running", "waiting"):
         state.progress(min(job.share, 1.0), text=title + _progress_words(job))
     else:
         state.markdown(f"{title}queued behind another job")
@@ -121,6 +121,8 @@ def bar(job: Progress, *, titled: bool = False) -> None:
 
 
 def _progress_words(job: Progress) -> str:
+    if job.waiting_for:
+        return safe_label(job.waiting_words, 300)
     words = [_STAGES.get(job.stage, "working")]
     if job.bytes_planned and (job.stage == "fetching" or job.bytes_done < job.bytes_planned):
         words.append(f"{size(job.bytes_done)} of {size(job.bytes_planned)} fetched")

@@ -18,6 +18,7 @@ def draw() -> None:
     with st.sidebar:
         st.markdown("### Subnetscope")
         address.page_link("Compare", "compare")
+        address.page_link("All comparisons", "library")
         address.page_link("Published pairs", "gallery")
         _views()
         n = len(handles.jobs().active())

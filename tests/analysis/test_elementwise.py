@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.elementwise import Geometry, cpu_blocks, geometry, tally, torch_blocks
+from analysis.elementwise import Geometry, bf16_steps, cpu_blocks, geometry, tally, torch_blocks
 from analysis.elementwise.block import BlockTally
 from analysis.measurements import CHANGE_EDGES, N_BINADES, RELATIVE_EDGES, RULES, TOLERANCES, Tally
 from analysis.metrics import correlation
@@ -194,6 +194,68 @@ def test_blocks_and_threads_change_nothing(rows: int, threads: int):
         near = pytest.approx(other, rel=1e-12, abs=lost)
         same = np.array_equal(one, other) if isinstance(one, np.ndarray) else one == near
         assert same, field.name
+
+
+def random_bits(seed: int) -> torch.Tensor:
+    """(264, 1024) bfloat16s of any kind: every bit at random."""
+    bits = np.random.default_rng(seed).integers(0, 1 << 16, (264, 1024), dtype=np.uint16)
+    return torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
+
+
+def moved(before: torch.Tensor, farthest: int) -> torch.Tensor:
+    """`before` with each entry's bits moved by up to `farthest`, into other signs and out of the finite too."""
+    steps = np.random.default_rng(5).integers(-farthest, farthest + 1, tuple(before.shape), dtype=np.int16)
+    return (before.view(torch.int16) + torch.from_numpy(steps)).view(torch.bfloat16)
+
+
+def tuned(std: float) -> tuple[torch.Tensor, torch.Tensor]:
+    before = normal((264, 1024)).bfloat16()
+    return before, (before.float() + normal((264, 1024), std=std, seed=1)).bfloat16()
+
+
+STEP_PAIRS = {
+    "any bits against any bits": (random_bits(1), random_bits(2)),
+    "any bits, moved by one step": (random_bits(3), moved(random_bits(3), 1)),
+    "any bits, moved to the table's border and beyond": (random_bits(4), moved(random_bits(4), 40)),
+    "weights, a small update": tuned(2e-5),
+    "weights, a large update": tuned(1e-3),
+    "nothing changed": (random_bits(6), random_bits(6)),
+    "zeros against zeros of the other sign": (torch.zeros(264, 1024).bfloat16(), -torch.zeros(264, 1024).bfloat16()),
+    "all infinite": (torch.full((264, 1024), torch.inf).bfloat16(), torch.full((264, 1024), -torch.inf).bfloat16()),
+}
+
+
+@pytest.mark.parametrize("pair", STEP_PAIRS.values(), ids=STEP_PAIRS.keys())
+@pytest.mark.parametrize(("rows", "threads"), [(264, 1), (40, 3)], ids=str)
+def test_counting_steps_gives_what_the_other_kernel_gives(
+    pair: tuple[torch.Tensor, torch.Tensor], rows: int, threads: int
+):
+    before, after = pair
+    shape = geometry(tuple(before.shape))
+    assert bf16_steps.fits(before, after, shape)
+    masks: dict[str, list[np.ndarray]] = {"exact": [], "mukherjee": []}
+    found = tally(
+        blocks(before, after, rows), shape, on_mask=lambda rule, bits: masks[rule].append(bits), threads=threads
+    )
+    expected = cpu_blocks.tally_block(before, after, 0, shape)
+    assert np.array_equal(np.concatenate(masks["exact"]), expected.packed_exact)
+    assert np.array_equal(np.concatenate(masks["mukherjee"]), expected.packed_mukherjee)
+    other = expected.as_tally(expected.row_changes)
+    for field in dataclasses.fields(Tally):
+        one, two = getattr(found, field.name), getattr(other, field.name)
+        if isinstance(one, float):
+            assert one == pytest.approx(two, rel=1e-11, abs=_lost_in_cancelling(vars(other))), field.name
+        else:
+            assert np.array_equal(one, two), field.name
+
+
+def test_a_pass_leaves_its_table_empty():
+    before, after = STEP_PAIRS["any bits, moved to the table's border and beyond"]
+    shape = geometry(tuple(before.shape))
+    first = tally(blocks(before, after, 100), shape)
+    again = tally(blocks(before, after, 100), shape)
+    assert first.joint.tolist() == again.joint.tolist()
+    assert not bf16_steps._spare_tables[-1].any()
 
 
 def test_swapping_base_and_tuned_keeps_what_is_symmetric():

@@ -83,7 +83,7 @@ def test_rows_of_a_matrix_keep_its_table_of_scales_and_remember_where_they_begin
 
 
 def test_one_slice_of_a_stack_takes_its_slice_of_the_scales():
-    [stack, scales] = with_scales([tensor("a", (4, 300, 200)), tensor("a_scale_inv", (4, 3, 2), "F32")], {})
+    [stack, _] = with_scales([tensor("a", (4, 300, 200)), tensor("a_scale_inv", (4, 3, 2), "F32")], {})
     view = stack.rows(2, 3, (300, 200))
     assert view.scales is not None
     assert (view.scales.info.shape, view.scales.info.begin, view.scales.info.end) == ((3, 2), 48, 72)

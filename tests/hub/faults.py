@@ -54,6 +54,26 @@ class Truncated(Fault):
 
 
 @dataclass
+class Withheld(Fault):
+    """The last bytes of the file never come, whatever the headers promise; the connection is lost there."""
+
+    last: int = 1
+
+
+@dataclass
+class Stall(Fault):
+    """Nothing comes for a while after so many bytes of the body."""
+
+    after: int = 100
+    seconds: float = 30.0
+
+
+@dataclass
+class NoRanges(Fault):
+    """The whole file comes, whatever range was asked for."""
+
+
+@dataclass
 class FlippedBit(Fault):
     """One bit of the file is wrong, its size is right. `at` counts bytes from the file's start."""
 

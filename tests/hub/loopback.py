@@ -25,7 +25,20 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from tests.hub.faults import Cut, Fault, FlippedBit, Headers, Latency, Redirect, Status, Trickle, Truncated
+from tests.hub.faults import (
+    Cut,
+    Fault,
+    FlippedBit,
+    Headers,
+    Latency,
+    NoRanges,
+    Redirect,
+    Stall,
+    Status,
+    Trickle,
+    Truncated,
+    Withheld,
+)
 from tests.hub.repositories import Blob, Repository
 
 TOKEN = "hf_loopbackReaderToken"  # may read private and gated repositories
@@ -40,6 +53,7 @@ class Asked:
     path: str
     range: str
     authorization: str
+    at: float  # monotonic
 
 
 class LoopbackHub:
@@ -148,6 +162,7 @@ async def _answer(hub: LoopbackHub, request: Request, handler: _Handler) -> Resp
         request.url.path,
         request.headers.get("range", ""),
         request.headers.get("authorization", ""),
+        time.monotonic(),
     )
     hub.requests.append(asked)
     if late := hub.struck(Latency, request):
@@ -222,7 +237,8 @@ async def _file(hub: LoopbackHub, request: Request) -> Response:
     if blob is None:
         return _error(404, "EntryNotFound", "Entry not found")
     content = _damaged(hub, request, blob)
-    begin, end = _range(request.headers.get("range", ""), len(content))
+    asked = "" if hub.struck(NoRanges, request) else request.headers.get("range", "")
+    begin, end = _range(asked, len(content))
     headers = {
         "X-Repo-Commit": commit,
         "ETag": f'"{blob.etag}"',
@@ -232,24 +248,25 @@ async def _file(hub: LoopbackHub, request: Request) -> Response:
     }
     if blob.is_large:
         headers |= {"X-Linked-Size": str(len(blob.content)), "X-Linked-Etag": f'"{blob.etag}"'}
-    if request.headers.get("range"):
+    if asked:
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(content)}"
     if request.method == "HEAD":
         return Response(headers=headers)
-    status = 206 if request.headers.get("range") else 200
-    return StreamingResponse(_body(hub, request, content[begin:end]), status, headers)
+    status = 206 if asked else 200
+    return StreamingResponse(_body(hub, request, content[begin:end], len(content) - end), status, headers)
 
 
 def _damaged(hub: LoopbackHub, request: Request, blob: Blob) -> bytes:
     """The content, unless a fault strikes the GET."""
     if request.method != "GET":
         return blob.content
-    content = bytearray(blob.content)
+    content = blob.content  # gigabytes, in a benchmark: not copied without need
     if flipped := hub.struck(FlippedBit, request):
-        content[flipped.at] ^= 1
+        at = flipped.at % len(content)
+        content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
     if short := hub.struck(Truncated, request):
-        del content[-short.by :]
-    return bytes(content)
+        content = content[: -short.by]
+    return content
 
 
 def _range(header: str, size: int) -> tuple[int, int]:
@@ -259,12 +276,20 @@ def _range(header: str, size: int) -> tuple[int, int]:
     return int(asked[1]), min(size, int(asked[2]) + 1) if asked[2] else size
 
 
-async def _body(hub: LoopbackHub, request: Request, content: bytes) -> AsyncIterator[bytes]:
+async def _body(hub: LoopbackHub, request: Request, content: bytes, after: int) -> AsyncIterator[bytes]:
+    """The range's bytes, `after` which the file goes on."""
     if slow := hub.struck(Trickle, request):
         for begin in range(len(content)):
             await asyncio.sleep(slow.seconds)
             yield content[begin : begin + 1]
         return
+    if stall := hub.struck(Stall, request):
+        yield content[: stall.after]
+        await asyncio.sleep(stall.seconds)
+        content = content[stall.after :]
+    if (withheld := hub.struck(Withheld, request)) and withheld.last > after:
+        yield content[: max(0, len(content) + after - withheld.last)]
+        raise ConnectionResetError("cut on demand")
     if cut := hub.struck(Cut, request):
         yield content[: cut.after]
         raise ConnectionResetError("cut on demand")

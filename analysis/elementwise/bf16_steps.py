@@ -1,0 +1,242 @@
+"""A bfloat16 pair tallied by counting steps: one increment an entry, and the arithmetic once per kind of entry.
+
+Nearly every update of a bfloat16 weight moves it by a few of its steps, so an entry is told by the base's 16 bits and
+a small number, how many steps up or down. Masks, rows and columns are taken in the same pass, by vector instructions;
+sums and histograms come at the end from the table of counts, where each kind of entry is visited once. Entries outside
+the table (a new sign, more than 32 steps, not finite) are collected and go through `cpu_blocks`.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import no_type_check
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from analysis.elementwise import cpu_blocks
+from analysis.elementwise.block import BlockTally, Geometry
+from analysis.elementwise.cpu_blocks import bin_of_change, bin_of_ratio, binade_of, within_bf16, within_mukherjee
+from analysis.measurements import MUKHERJEE_ATOL, Tally
+
+_FEWEST_ENTRIES = 1 << 18  # below, the table costs more than it saves
+_FARTHEST = 32  # steps
+_STRETCH = 1024
+_BEYOND = np.uint16(2 * _FARTHEST + 1)  # the row of the table for what it does not hold, whose counts mean nothing
+_MOST_COUNTED = 2**32 - 1
+
+# The largest float32 that rounds (ties to even) to the bfloat16 next to Mukherjee's tolerance or below, as bits.
+_atol_bits = int(torch.tensor(MUKHERJEE_ATOL).bfloat16().view(torch.int16))
+_LARGEST_WITHIN = np.uint32((_atol_bits << 16) + 0x8000 - _atol_bits % 2)
+
+_spare_tables: list[np.ndarray] = []  # all zero; touching new memory takes longer than counting a matrix
+
+
+def fits(before: Tensor, after: Tensor, shape: Geometry) -> bool:
+    """Whether `StepPass` takes such blocks: bfloat16 on the CPU, whole bytes of mask a row, and enough of them."""
+    are_bf16 = before.dtype == after.dtype == torch.bfloat16 and before.device.type == "cpu"
+    return are_bf16 and shape.columns % 8 == 0 and shape.rows * shape.columns >= _FEWEST_ENTRIES
+
+
+class StepPass:
+    """The pass over one tensor: `add` its blocks in order, then `finish`."""
+
+    def __init__(self, shape: Geometry, threads: int) -> None:
+        self._shape = shape
+        self._workers = [_Worker(shape) for _ in range(max(1, threads))]
+        self._row_changes: list[np.ndarray] = []
+
+    def add(self, before: Tensor, after: Tensor, first_row: int) -> tuple[np.ndarray, np.ndarray]:
+        """The block's packed masks (exact, Mukherjee's); before, after: (rows, columns) in bfloat16."""
+        left, right = (side.contiguous().view(torch.int16).numpy().view(np.uint16) for side in (before, after))
+        exact, loose = (np.empty((len(left), self._shape.columns // 8), np.uint8) for _ in range(2))
+        changes = np.empty(len(left), np.int64)
+        bounds = np.linspace(0, len(left), len(self._workers) + 1).astype(int).tolist()
+
+        def run(k: int) -> None:
+            part = slice(bounds[k], bounds[k + 1])
+            masks = exact[part], loose[part]
+            self._workers[k].add(left[part], right[part], first_row + bounds[k], *masks, changes[part])
+
+        if len(self._workers) == 1:
+            run(0)
+        else:
+            with ThreadPoolExecutor(len(self._workers)) as pool:
+                list(pool.map(run, range(len(self._workers))))
+        self._row_changes.append(changes)
+        return exact.ravel(), loose.ravel()
+
+    def finish(self) -> Tally:
+        """The tensor's Tally; the pass is over."""
+        total, *others = [worker.finish() for worker in self._workers]
+        for other in others:
+            total = total.plus(other)
+        return total.as_tally(np.concatenate(self._row_changes))
+
+
+class _Worker:
+    """One thread's share: its table of counts, and the sheet that all ends up in."""
+
+    def __init__(self, shape: Geometry) -> None:
+        self._shape, self._entries, self._in_table = shape, 0, 0
+        self._table = _spare_tables.pop() if _spare_tables else np.zeros((int(_BEYOND) + 1) << 16, np.uint32)
+        self._reach = np.zeros(1, np.int64)
+        self._sheet = cpu_blocks.Sheet.blank()
+        self._marks = np.zeros(shape.columns, np.uint16)  # changes by column, within one row of the density map
+        self._column_changes = np.zeros(shape.columns, np.int64)
+        self._density = np.zeros(shape.density_shape, np.int64)
+        self._odd = np.empty((2, 0), np.uint16)
+
+    def add(
+        self,
+        left: np.ndarray,
+        right: np.ndarray,
+        first_row: int,
+        exact: np.ndarray,
+        loose: np.ndarray,
+        changes: np.ndarray,
+    ) -> None:
+        if self._odd.shape[1] < left.size:
+            self._odd = np.empty((2, left.size), np.uint16)
+        if self._in_table + left.size > _MOST_COUNTED:
+            self._empty_table()
+        n_odd = _count(
+            left, right, first_row, self._shape.row_step, self._shape.column_step, self._table, self._reach,
+            exact, loose, changes, self._marks, self._column_changes, self._density, self._odd[0], self._odd[1],
+        )  # fmt: skip
+        self._entries += left.size
+        self._in_table += left.size
+        if n_odd:
+            cpu_blocks.add_values(self._odd[0, :n_odd], self._odd[1, :n_odd], self._sheet)
+
+    def finish(self) -> BlockTally:
+        self._empty_table()
+        _spare_tables.append(self._table)
+        amounts, bins = self._sheet.amounts(self._entries), self._sheet.bins()
+        nothing = np.empty(0, np.uint8)
+        return BlockTally(amounts, bins, np.empty(0, np.int64), self._column_changes, self._density, nothing, nothing)
+
+    def _empty_table(self) -> None:
+        _decode(self._table, self._reach[0], *self._sheet.arrays(), *cpu_blocks.TABLES)
+        self._in_table = 0
+        self._reach[0] = 0
+
+
+@no_type_check
+@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+def _count(
+    left, right, first_row, row_step, column_step, table, reach, exact, loose, changes,
+    marks, column_changes, density, odd_left, odd_right,
+):  # fmt: skip
+    """Fills the masks (rows, columns / 8), the row changes and the table; how many entries went to `odd_left` and
+    `odd_right` instead."""
+    rows, columns = left.shape
+    index = np.empty(_STRETCH, np.uint32)
+    flags, loose_flags = np.empty(_STRETCH, np.uint8), np.empty(_STRETCH, np.uint8)
+    steps, beyond = np.empty(_STRETCH, np.uint16), np.empty(_STRETCH, np.uint8)
+    beyond_words = beyond.view(np.uint64)
+    words, loose_words = flags.view(np.uint64), loose_flags.view(np.uint64)
+    n_odd = np.uint64(0)
+    middle = np.uint16(_FARTHEST)
+    since_flush = 0
+    for row in range(rows):
+        n_row = np.uint64(0)
+        for first in range(0, columns, _STRETCH):
+            n = min(_STRETCH, columns - first)
+            pb, pa = left[row, first : first + n], right[row, first : first + n]
+            of_column = marks[first : first + n]
+            for i in range(n):
+                p, q = pb[i], pa[i]
+                moved = np.uint8(p != q) & np.uint8(np.uint16((p | q) & np.uint16(0x7FFF)) != 0)
+                x, y = np.uint32(np.uint32(p) << np.uint32(16)), np.uint32(np.uint32(q) << np.uint32(16))
+                size = np.float32(y.view(np.float32) - x.view(np.float32)).view(np.uint32) & np.uint32(0x7FFFFFFF)
+                flags[i] = moved
+                loose_flags[i] = moved & np.uint8(np.uint32(size) > _LARGEST_WITHIN)
+            for i in range(n):
+                p, q = pb[i], pa[i]
+                step = np.uint16(q - p + np.uint16(_FARTHEST))
+                other_sign = np.uint16((p ^ q) & np.uint16(0x8000))
+                p_strange = np.uint16(np.uint16(p & np.uint16(0x7F80)) == np.uint16(0x7F80))
+                q_strange = np.uint16(np.uint16(q & np.uint16(0x7F80)) == np.uint16(0x7F80))
+                steps[i] = max(step, np.uint16(other_sign | np.uint16(-p_strange) | np.uint16(-q_strange)))
+            farthest = np.uint16(0)
+            for i in range(n):
+                farthest = max(farthest, np.uint16(max(steps[i], middle) - min(steps[i], middle)))
+            for i in range(n):
+                index[i] = (np.uint32(min(steps[i], _BEYOND)) << np.uint32(16)) | np.uint32(pb[i])
+            for i in range(n):
+                table[index[i]] += np.uint32(1)
+            if farthest > middle:
+                farthest = middle
+                for i in range(n):
+                    beyond[i] = np.uint8(steps[i] >= _BEYOND)
+                for w in range(n >> 3):
+                    if beyond_words[w]:
+                        for i in range(8 * w, 8 * w + 8):
+                            odd_left[n_odd] = pb[i]
+                            odd_right[n_odd] = pa[i]
+                            n_odd += np.uint64(beyond[i])
+            reach[0] = max(reach[0], np.int64(farthest))
+            for i in range(n):
+                of_column[i] += np.uint16(flags[i])
+            for w in range(n >> 3):
+                n_row += (words[w] * np.uint64(0x0101010101010101)) >> np.uint64(56)
+                exact[row, (first >> 3) + w] = (words[w] * np.uint64(0x0102040810204080)) >> np.uint64(56)
+                loose[row, (first >> 3) + w] = (loose_words[w] * np.uint64(0x0102040810204080)) >> np.uint64(56)
+        changes[row] = n_row
+        since_flush += 1
+        map_row = (first_row + row) // row_step
+        if row == rows - 1 or (first_row + row + 1) // row_step != map_row or since_flush == 60_000:
+            since_flush = 0
+            for column in range(columns):
+                column_changes[column] += marks[column]
+                density[map_row, column // column_step] += marks[column]
+                marks[column] = 0
+    return np.int64(n_odd)
+
+
+@no_type_check
+@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+def _decode(
+    table, reach, counts, sums, largest, joint, binades, loose_binades, relative,
+    change_below, change_edge, relative_below, relative_edge,
+):  # fmt: skip
+    """Adds what the table counted, and leaves it all zero. No cell is in use farther than `reach` steps
+    away."""
+    table[np.int64(_BEYOND) << 16 :] = 0
+    for step in range(-reach, reach + 1):
+        for p in range(1 << 16):
+            cell = ((step + _FARTHEST) << 16) | p
+            times = np.int64(table[cell])
+            if times == 0:
+                continue
+            table[cell] = 0
+            bits = np.uint32(p) << np.uint32(16)
+            before = np.uint32(bits).view(np.float32)
+            after = np.uint32(np.uint32(p + step) << np.uint32(16)).view(np.float32)
+            x, y = np.float64(before), np.float64(after)
+            sums[0] += times * (x * x)
+            sums[1] += times * (y * y)
+            sums[4] += times * (x * y)
+            sums[5] += times * x
+            sums[6] += times * y
+            binades[binade_of(np.uint32(bits))] += times
+            if step == 0:
+                counts[2] += times
+                counts[3] += times
+                counts[4] += times
+                continue
+            size, larger = abs(np.float32(after - before)), max(abs(before), abs(after))
+            sums[2] += times * ((y - x) * (y - x))
+            sums[3] += times * abs(y - x)
+            binade = binade_of(np.uint32(bits))
+            joint[binade, bin_of_change(size, change_below, change_edge)] += times
+            relative[bin_of_ratio(np.float64(size) / np.float64(larger), relative_below, relative_edge)] += times
+            counts[3] += times * within_bf16(size, larger)
+            if within_mukherjee(before, after):
+                counts[4] += times
+            else:
+                loose_binades[binade] += times
+            largest[0] = max(largest[0], size)

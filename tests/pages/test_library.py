@@ -1,0 +1,82 @@
+"""The table of all comparisons: its numbers are those of each pair's own page, what is written stays, links restore."""
+
+from __future__ import annotations
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from analysis import rollup
+from analysis.models import Pair
+from cache import instance
+from cache.records import Notes
+from pages.parts import library
+from tests.analysis.by_hand import measured, small_model
+from tests.pages.conftest import SEEDS
+from tests.pages.test_pages import opened, query, texts
+
+
+def rows_shown(app: AppTest) -> int:
+    """How many comparisons the table lists, as its download says."""
+    labels = [button.proto.label for button in app.get("download_button")]
+    return int(labels[0].split()[0]) if labels else 0
+
+
+def test_the_amounts_of_all_pairs_are_those_of_each_pair(current: instance.Instance, two_runs: tuple[Pair, Pair]):
+    amounts = current.store.numbers()
+    assert amounts.keys() == {pair.key for pair in two_runs}
+    alignment = small_model()
+    for seed, pair in enumerate(two_runs):
+        headline = rollup.headline(alignment, *measured(alignment, seed=seed), spectra_planned=True)
+        found = amounts[pair.key]
+        for rule, part in (("exact", found.exact), ("mukherjee", found.mukherjee), ("bf16", found.bf16)):
+            assert (part, found.entries) == (headline.unchanged[rule].part, headline.unchanged[rule].whole)
+        assert found.mean_rank_share == pytest.approx(headline.mean_rank_share)
+        assert found.compared_parameters == alignment.compared_of("base")
+        assert found.base_parameters == alignment.base_parameters
+
+
+def test_notes_stay_and_replace_each_other(current: instance.Instance, pair: Pair):
+    current.store.annotate(pair.key, Notes("GRPO", "math", ("seed 1", "paper"), "first *try*")).result()
+    current.store.annotate(pair.key, Notes("DAPO", "math", ("paper",))).result()
+    assert current.store.notes() == {pair.key: Notes("DAPO", "math", ("paper",), "")}
+
+
+@pytest.mark.usefixtures("current")
+def test_an_empty_store_says_so():
+    app = opened(page="library")
+    assert not app.exception
+    assert "Nothing is compared on this server yet." in texts(app)
+
+
+def test_ticked_comparisons_are_laid_over_each_other(two_runs: tuple[Pair, Pair]):
+    app = opened(page="library", pick=[pair.key for pair in two_runs], metric=["rank"])
+    assert not app.exception
+    assert {"Sparsity over tolerance", "Layer by layer"} <= {heading.value for heading in app.subheader}
+    assert len(app.get("plotly_chart")) == 4
+    assert query(app)["metric"] == ["rank"]
+
+
+def test_sft_against_rl_ticks_both_kinds(current: instance.Instance, two_runs: tuple[Pair, Pair]):
+    for pair, algorithm in zip(two_runs, ("SFT", "GRPO"), strict=True):
+        current.store.annotate(pair.key, Notes(algorithm)).result()
+    app = opened(page="library")
+    app.button[0].click().run()
+    assert not app.exception
+    assert query(app)["pick"] == [pair.key for pair in two_runs]
+
+
+def test_filters_look_at_names_notes_and_tags(current: instance.Instance, two_runs: tuple[Pair, Pair]):
+    current.store.annotate(two_runs[1].key, Notes("GRPO", "math", ("frozen vision",))).result()
+    for named, expected in (
+        ({}, 2), ({"q": [SEEDS[0].name]}, 1), ({"q": ["MATH grpo"]}, 1), ({"q": ["nowhere"]}, 0),
+        ({"tag": ["frozen vision"]}, 1), ({"tag": ["GRPO"]}, 1), ({"of": ["org/base"]}, 2), ({"of": ["other"]}, 0),
+    ):  # fmt: skip
+        app = opened(page="library", **named)
+        assert not app.exception
+        assert rows_shown(app) == expected, named
+
+
+def test_what_is_written_in_a_cell_replaces_that_alone(current: instance.Instance, pair: Pair):
+    before = Notes("GRPO", "math", ("old",), "kept")
+    library._write(pair.key, before, {"tags": ["new", " "], "algorithm": " DAPO "})
+    assert current.store.notes()[pair.key] == Notes("DAPO", "math", ("new",), "kept")
