@@ -86,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_check, program="check")
     for command in (compare, overlap, check):
         command.add_argument("--device", choices=("cpu", "cuda", "auto"), help="where to compute (default: auto)")
+        command.add_argument("--stream", action="store_true", help="read Hub models without keeping their files")
         command.add_argument("--store", type=Path, metavar="FILE", help="the DuckDB file that keeps results")
         command.add_argument(
             "--allow-pickles", action="store_true", help="read pytorch_model.bin where there are no safetensors"
@@ -173,7 +174,7 @@ def _working(options: argparse.Namespace) -> Iterator[tuple[Store, Jobs]]:
         settings = dataclasses.replace(settings, device=options.device)
     file = options.store or settings.data_dir / "terminal.duckdb"
     _make_folder(file)
-    settings = dataclasses.replace(settings, store_file=file.absolute())
+    settings = dataclasses.replace(settings, store_file=file.absolute(), stream=settings.stream or options.stream)
     if options.json and str(options.json) != "-":
         _make_folder(options.json)  # before the work, not after it
     with Store.open(file) as store:
@@ -213,6 +214,8 @@ def _watch(jobs: Jobs, job_id: str) -> None:
         while not (progress := jobs.wait(job_id, timeout=_POLL_SECONDS)).ended:
             bars.show(progress)
         bars.show(progress)
+    if progress.note:
+        print(f"note: {progress.note}", file=sys.stderr)
     if progress.error is not None:
         raise progress.error
 

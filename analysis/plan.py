@@ -26,6 +26,7 @@ class Plan:
 
     spectra: bool = True
     masks: bool = True
+    keep_files: bool = True  # of models on the Hub; else their bytes are streamed
 
     def wanted(self, alignment: Alignment) -> Iterator[Hole]:
         """All tallies first, since they cost a reading and show nearly everything; then the spectra of matrices."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,21 @@ from cache.weights.repository import PICKLES
 
 OnWait = Callable[[str, float], None]  # the reason, and the end in seconds since the epoch
 
-__all__ = ["FileEntry", "FoundModel", "bytes_to_fetch", "fetch", "find", "list_tensors", "reference", "suggest_base"]
+__all__ = [
+    "FileEntry",
+    "FoundModel",
+    "are_one_file",
+    "bytes_to_fetch",
+    "bytes_to_fetch_of_both",
+    "fetch",
+    "find",
+    "has_room",
+    "kept",
+    "list_tensors",
+    "reference",
+    "stream_range",
+    "suggest_base",
+]
 
 
 def reference(text: str, *, any_folder: bool = False) -> ModelRef:
@@ -67,6 +81,43 @@ def _understood(tensors: list[TensorInfo], config: Mapping[str, object]) -> list
 def bytes_to_fetch(found: FoundModel, files: Collection[str], settings: Settings) -> int:  # noqa: ARG001 (as the others)
     """Bytes of `files` (names as in TensorInfo.file) that would have to be downloaded."""
     return 0 if found.folder else hub.bytes_to_fetch(found, files)
+
+
+def bytes_to_fetch_of_both(
+    base: FoundModel, base_files: Collection[str], tuned: FoundModel, tuned_files: Collection[str], settings: Settings
+) -> int:
+    """The same for a pair: a file that both have is fetched once."""
+    of_base = {entry.sha256 for entry in base.files if entry.path in base_files and not base.folder} - {None}
+    own = [entry.path for entry in tuned.files if entry.path in tuned_files and entry.sha256 not in of_base]
+    return bytes_to_fetch(base, base_files, settings) + bytes_to_fetch(tuned, own, settings)
+
+
+def are_one_file(base: FoundModel, base_file: str, tuned: FoundModel, tuned_file: str) -> bool:
+    """Whether the Hub lists both files with the same SHA-256; False where it tells none."""
+    sha256 = {
+        entry.sha256
+        for found, file in ((base, base_file), (tuned, tuned_file))
+        for entry in found.files
+        if entry.path == file
+    }
+    return len(sha256) == 1 and None not in sha256
+
+
+def has_room(n_bytes: int) -> bool:
+    """Whether the disk holds a download of so many bytes."""
+    return hub.has_room(n_bytes)
+
+
+def kept(found: FoundModel, file: str, settings: Settings) -> Path | None:
+    """The folder in which the file lies on this machine, sound; None where it would have to be downloaded."""
+    return found.folder or hub.kept(found, file, settings)
+
+
+def stream_range(
+    found: FoundModel, settings: Settings, file: str, begin: int, end: int, on_wait: OnWait | None = None
+) -> Iterator[memoryview]:
+    """Exactly these bytes of a file of a model on the Hub, piece by piece; nothing is kept. Raises ModelError."""
+    return hub.stream_range(found, settings, file, begin, end, on_wait=on_wait)
 
 
 def fetch(

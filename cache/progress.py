@@ -39,6 +39,7 @@ class Progress:
     device: str = ""
     tensor: str = ""  # what is being measured now
     error: SubnetscopeError | None = None
+    note: str = ""  # what was decided on the way and should be known
     waiting_for: str = ""  # why nothing happens just now, as a sentence
     waiting_until: float = 0.0  # seconds since the epoch
 
@@ -81,6 +82,8 @@ class Meter:
         self._started = self._measuring_since = self._ended = 0.0
         self._device = self._tensor = ""
         self._error: SubnetscopeError | None = None
+        self._note = ""
+        self._fetching_since = 0.0
         self._waiting_for, self._waiting_until = "", 0.0
 
     def start(self) -> bool:
@@ -112,10 +115,9 @@ class Meter:
             self._state, self._stage, self._tensor = "waiting", "", ""
             self._waiting_for, self._waiting_until = reason, until
 
-    def enter(self, stage: Stage, *, bytes_planned: int = 0) -> None:
+    def enter(self, stage: Stage) -> None:
         with self._lock:
             self._stage = stage
-            self._bytes_planned += bytes_planned
             if stage in ("tallies", "overlap") and not self._measuring_since:
                 self._measuring_since = time.monotonic()
 
@@ -124,9 +126,22 @@ class Meter:
         with self._lock:
             self._done, self._planned, self._cost_left = done, planned, cost_left
 
+    def fetching(self, n_bytes: int) -> None:
+        """So many bytes are on their way, and nothing is measured yet."""
+        with self._lock:
+            self._stage = "fetching"
+            self._bytes_planned = self._bytes_done + n_bytes
+            self._fetching_since = self._fetching_since or time.monotonic()
+
     def fetched(self, n_bytes: int) -> None:
         with self._lock:
             self._bytes_done += n_bytes
+            if n_bytes and self._bytes_done >= self._bytes_planned:  # the speed seen so far was the network's
+                self._measuring_since, self._cost_done = time.monotonic(), 0.0
+
+    def say(self, note: str) -> None:
+        with self._lock:
+            self._note = note
 
     def runs_on(self, device: str) -> None:
         with self._lock:
@@ -168,19 +183,21 @@ class Meter:
                 device=self._device,
                 tensor=self._tensor,
                 error=self._error,
+                note=self._note,
                 waiting_for=self._waiting_for if self._state == "waiting" or time.time() < self._waiting_until else "",
                 waiting_until=self._waiting_until,
             )
 
     def _seconds_left(self, now: float) -> float | None:
-        """The rest of the plan at the speed seen so far; of the download, while that is what is waited for."""
+        """The rest of the plan at the speed seen so far; of the download, while that takes longer."""
         if self._state != "running":
             return None
-        if self._stage == "fetching":
-            spent = now - self._started
+        bytes_left = self._bytes_planned - self._bytes_done
+        if self._fetching_since and bytes_left > 0:
+            spent = now - self._fetching_since
             if self._bytes_done <= 0 or spent < _ENOUGH_TO_JUDGE:
                 return None
-            return (self._bytes_planned - self._bytes_done) * spent / self._bytes_done + self._cost_left
+            return max(bytes_left * spent / self._bytes_done, self._cost_left)
         if not self._measuring_since:
             return None
         spent = now - self._measuring_since

@@ -39,6 +39,7 @@ class Settings:
     threads: int
     store_file: Path | None = None  # where the store is not the data folder's own
     patience: Patience = BRISK  # with the Hub; jobs have more of it
+    stream: bool = False  # no job keeps the files of Hub models
 
     @property
     def store_path(self) -> Path:
@@ -64,6 +65,7 @@ class Settings:
             memory_budget=_size(environ, "SUBNETSCOPE_MEMORY", "1GB", smallest=16_000_000),
             endpoint=_endpoint(environ, "HF_ENDPOINT", "https://huggingface.co"),
             threads=_threads(environ, "SUBNETSCOPE_THREADS"),
+            stream=_switch(environ, "SUBNETSCOPE_STREAM", default=False),
         )
 
 

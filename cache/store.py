@@ -225,6 +225,15 @@ class Store:
         """A future that is done when every gap of this pair is a hole again: a new try, maybe with more memory."""
         return self._database.write({}, deletes=[Delete("gaps", {"pair_key": key})], touches=(key, PAIRS))
 
+    def forget_measurements(self, key: str, holes: Sequence[Hole]) -> Future[None]:
+        """A future that is done when these are holes again, and masks that came with them are off the record."""
+        deletes = []
+        for hole in holes:
+            where = {"pair_key": key, "name": hole.name}
+            tables_of_hole = ("tallies", "masks") if hole.kind == "tally" else ("spectra",)
+            deletes += [Delete(t, where | ({"of": hole.of} if t == "spectra" else {})) for t in tables_of_hole]
+        return self._database.write({}, deletes=deletes, touches=(key, PAIRS))
+
     # Overlap: regions by base and tuned models, masks by pair
 
     def put_regions(self, base_key: str, tuned_keys: Sequence[str], name: str, regions: Regions) -> Future[None]:

@@ -12,20 +12,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.cost import seconds
-from analysis.errors import HubBusy, MasksMissing, NothingToCompare, WorkerDied
+from analysis.errors import BadWeights, HubBusy, MasksMissing, NothingToCompare, WorkerDied
 from analysis.measurements import MASK_RULES, Gap, MaskRule
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
-from analysis.tensors import Alignment
+from analysis.tensors import Alignment, TensorPair
 from cache.backends.child import Child
 from cache.masks import MaskFile, enforce_quota
 from cache.patience import PATIENT, Patience
 from cache.progress import Meter
 from cache.settings import Settings
 from cache.store import Store
+from cache.supply import NoRoom, bring_and_measure
 
 _COST_OF_REGIONS = 0.01  # seconds, only the ratio to what is done matters
-_CRASHES_ALLOWED = 2  # on one tensor, before it becomes a gap
+_CRASHES_ALLOWED = 2  # on one tensor, before it becomes a gap; of the child that brings weights, in a row
+_DAMAGES_ALLOWED = 2  # of one streamed file
 
 
 class Cancelled(Exception):
@@ -34,7 +36,7 @@ class Cancelled(Exception):
 
 @dataclass
 class Job:
-    """A job at work: what it is, how far, and the child that works for it now."""
+    """A job at work: what it is, how far, and the children that work for it now."""
 
     id: str
     kind: str
@@ -45,36 +47,54 @@ class Job:
     keys_in_use: Callable[[], set[str]]  # pairs that any job works for: their masks stay
     patience: Patience = PATIENT  # with the Hub
     finished: threading.Event = field(default_factory=threading.Event)
-    _child: Child | None = None
+    children: list[Child] = field(default_factory=list)
     _cancelled: bool = False
     _waited: int = 0  # times in a row that the job left its lane without having come further
     _reached: tuple[int, int] | None = None  # measurements and bytes at the last of them
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def run(
-        self, module: str, request: Mapping[str, Any], on_message: Callable[[dict[str, Any]], None], *, network: bool
+        self,
+        module: str,
+        request: Mapping[str, Any],
+        on_message: Callable[[dict[str, Any]], None],
+        *,
+        network: bool,
+        pass_fds: Sequence[int] = (),
+        on_start: Callable[[Child], None] | None = None,
     ) -> None:
         """Feeds every message of a new child to `on_message`. Raises Cancelled, the child's error, or WorkerDied."""
-        with self._lock:
-            self.raise_if_cancelled()
-            self._child = Child(module, request, network=network)
+        child = self.start(module, request, network=network, pass_fds=pass_fds)
         try:
-            with closing(self._child.messages()) as messages:  # ends the child also where `on_message` raises
+            if on_start:
+                on_start(child)
+            with closing(child.messages()) as messages:  # ends the child also where `on_message` raises
                 for message in messages:
                     on_message(message)
         except WorkerDied:
             self.raise_if_cancelled()
             raise
         finally:
-            with self._lock:
-                self._child = None
+            self.forget(child)
+
+    def start(self, module: str, request: Mapping[str, Any], *, network: bool, pass_fds: Sequence[int] = ()) -> Child:
+        """A child that `cancel` ends, until it is forgotten. Raises Cancelled."""
+        with self._lock:
+            self.raise_if_cancelled()
+            child = Child(module, request, network=network, pass_fds=pass_fds)
+            self.children.append(child)
+            return child
+
+    def forget(self, child: Child) -> None:
+        with self._lock:
+            self.children.remove(child)
 
     def cancel(self) -> None:
-        """Ends the child at once; what it had reported stays."""
+        """Ends the children at once; what they had reported stays."""
         with self._lock:
             self._cancelled = True
-            if self._child is not None:
-                self._child.kill()
+            for child in self.children:
+                child.kill()
 
     def seconds_to_wait(self, error: HubBusy) -> float | None:
         """Until the Hub is asked again: as it says, and longer each time in a row that nothing came of it; None when it
@@ -149,10 +169,10 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
             expected="Two models of one architecture, one tuned from the other",
             do="Check both ids; the model card of the tuned model names its base",
         )
-    folders: Mapping[str, str] | None = None
+    streamed = _sides_of_the_hub(pair) if settings.stream or not plan.keep_files else ()
     crashes: Counter[Hole | None] = Counter()
+    damaged: Counter[tuple[str, str]] = Counter()
     while holes := store.holes(pair.key, plan, masks_too=masks_too):
-        folders = folders or _folders(job, pair, alignment, holes)
         feed = _Feed(job, pair, alignment, holes, store, settings)
         job.meter.plan(
             done=feed.n_planned(plan) - len(holes),
@@ -160,14 +180,36 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
             cost_left=sum(feed.cost_of_hole.values()),
         )
         try:
-            job.run("cache.backends.measure", feed.request(folders), feed.on_message, network=False)
-            return
+            bring_and_measure(job, feed, streamed)
+            if not feed.n_measured:
+                return
+        except NoRoom:
+            streamed = _sides_of_the_hub(pair)
+            job.meter.say("the disk does not hold the download, so the weights are streamed and not kept")
         except WorkerDied as death:
-            crashes[feed.current] += 1
-            if crashes[feed.current] >= _CRASHES_ALLOWED:
-                _give_up(feed.current, pair, store, death, masks_too=masks_too)
+            culprit = None if feed.supply_died else feed.current
+            crashes[culprit] = 1 + (0 if feed.supply_died and feed.n_measured else crashes[culprit])
+            if crashes[culprit] >= _CRASHES_ALLOWED:
+                _give_up(culprit, pair, store, death, masks_too=masks_too)
         finally:
             _wait_for(feed.written)
+            feed.take_back()
+        damaged.update(feed.unsound)
+        _refuse_damaged(pair, damaged)
+
+
+def _sides_of_the_hub(pair: Pair) -> tuple[str, ...]:
+    return tuple(side for side in ("base", "tuned") if getattr(pair, side).where == "hub")
+
+
+def _refuse_damaged(pair: Pair, damaged: Mapping[tuple[str, str], int]) -> None:
+    for (side, file), times in damaged.items():
+        if times >= _DAMAGES_ALLOWED:
+            raise BadWeights(
+                f"'{file}' of '{getattr(pair, side).title}' arrived damaged twice",
+                expected="Its bytes must have the SHA-256 that the Hub lists",
+                do="Try again later, or choose another revision",
+            )
 
 
 _lock_of_key: dict[str, threading.Lock] = {}
@@ -204,23 +246,40 @@ class _Feed:
     store: Store
     settings: Settings
     current: Hole | None = None
+    n_measured: int = 0
+    starved: bool = False
+    supply_died: bool = False
+    unsound: list[tuple[str, str]] = field(default_factory=list)  # side and file
     written: list[Future[Any]] = field(default_factory=list)
     cost_of_hole: dict[Hole, float] = field(default_factory=dict)
+    needed: tuple[TensorPair, ...] = ()
 
     def __post_init__(self) -> None:
-        pair_of_name = {pair.name: pair for pair in self.alignment.pairs}
+        names = {hole.name for hole in self.holes}
+        self.needed = tuple(pair for pair in self.alignment.pairs if pair.name in names)
+        pair_of_name = {pair.name: pair for pair in self.needed}
         threads = self.settings.threads
         self.cost_of_hole = {h: seconds(h, pair_of_name[h.name], threads=threads) for h in self.holes}
 
     def n_planned(self, plan: Plan) -> int:
         return sum(1 for _ in plan.wanted(self.alignment))
 
-    def request(self, folders: Mapping[str, str]) -> dict[str, Any]:
-        names = {hole.name for hole in self.holes}
+    def wanted(self) -> dict[str, Any]:
+        """For the child that brings the weights."""
         return {
-            "base_folder": folders["base"],
-            "tuned_folder": folders["tuned"],
-            "pairs": [pair for pair in self.alignment.pairs if pair.name in names],
+            "base": str(self.pair.base),
+            "tuned": str(self.pair.tuned),
+            "any_folder": self.job.any_folder,
+            "patience": self.job.patience,
+            "pairs": self.needed,
+            "holes": self.holes,
+            "memory_budget": self.settings.memory_budget,
+        }
+
+    def request(self) -> dict[str, Any]:
+        """For the child that measures them."""
+        return {
+            "pairs": self.needed,
             "holes": self.holes,
             "pair_key": self.pair.key,
             "masks": self.job.plan.masks,
@@ -230,9 +289,23 @@ class _Feed:
             "memory_budget": self.settings.memory_budget,
         }
 
+    def on_supplied(self, message: dict[str, Any]) -> None:
+        if message["event"] == "planned" and message["fits"]:
+            self.job.meter.fetching(message["bytes"])
+        elif message["event"] == "bytes":
+            self.job.meter.fetched(message["bytes"])
+        elif message["event"] == "waiting":
+            self.job.meter.waits(message["reason"], message["until"])
+        elif message["event"] == "unsound":
+            self.unsound.append((message["side"], message["file"]))
+
     def on_message(self, message: dict[str, Any]) -> None:
         if message["event"] == "device":
             self.job.meter.runs_on(message["device"])
+        elif message["event"] == "idle":
+            self.job.meter.enter("fetching")
+        elif message["event"] == "starved":
+            self.starved = True
         elif message["event"] == "begin":
             self.current = message["hole"]
             self.job.meter.begin(message["hole"].name, "tallies" if message["hole"].kind == "tally" else "spectra")
@@ -242,36 +315,13 @@ class _Feed:
             written.add_done_callback(lambda done: None if done.exception() else self.job.meter.measured(cost))
             self.written = [*_not_yet(self.written), written]
             self.current = None
+            self.n_measured += 1
 
-
-def _folders(job: Job, pair: Pair, alignment: Alignment, holes: Sequence[Hole]) -> Mapping[str, str]:
-    """Where both models' files lie, after fetching those that the holes need and that are not here yet."""
-    names = {hole.name for hole in holes}
-    needed = [entry for entry in alignment.pairs if entry.name in names]
-    request = {
-        "base": str(pair.base),
-        "tuned": str(pair.tuned),
-        "any_folder": job.any_folder,
-        "patience": job.patience,
-        "files": {
-            "base": tuple(dict.fromkeys(file for entry in needed for file in entry.base.files)),
-            "tuned": tuple(dict.fromkeys(file for entry in needed for file in entry.tuned.files)),
-        },
-    }
-    found: dict[str, str] = {}
-
-    def on_message(message: dict[str, Any]) -> None:
-        if message["event"] == "planned":
-            job.meter.enter("fetching", bytes_planned=message["bytes"])
-        elif message["event"] == "bytes":
-            job.meter.fetched(message["bytes"])
-        elif message["event"] == "waiting":
-            job.meter.waits(message["reason"], message["until"])
-        elif message["event"] == "fetched":
-            found.update(base=message["base"], tuned=message["tuned"])
-
-    job.run("cache.backends.fetch", request, on_message, network=True)
-    return found
+    def take_back(self) -> None:
+        """What was measured from bytes that turned out not to be the file's is a hole again."""
+        names = {p.name for side, file in self.unsound for p in self.needed if file in getattr(p, side).files}
+        if names:
+            self.store.forget_measurements(self.pair.key, [h for h in self.holes if h.name in names]).result()
 
 
 def _masks_to_count(pairs: Sequence[Pair], store: Store) -> list[tuple[str, MaskRule, tuple[MaskFile, ...]]]:

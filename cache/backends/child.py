@@ -1,6 +1,7 @@
 """A child process that does one piece of work: a request goes in on its standard input, messages come out, one a line.
 
-The same file holds both ends. A child dies with its parent: the kernel is asked to see to it where it can, and
+The same file holds both ends. The parent may say more while the child works: further lines on the standard input,
+which the child reads with `heard`. A child dies with its parent: the kernel is asked to see to it where it can, and
 everywhere the end of the standard input, which the parent holds open, is the signal.
 """
 
@@ -10,13 +11,14 @@ import contextlib
 import ctypes
 import logging
 import os
+import queue
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,10 @@ _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 
 class Child:
-    """A running child. Iterate over `messages()`; `kill()` ends it at once, from any thread."""
+    """A running child. Iterate over `messages()`; `kill()` ends it at once, from any thread. `pass_fds`: descriptors
+    that it gets beside its standard ones, under the same numbers."""
 
-    def __init__(self, module: str, request: Mapping[str, Any], *, network: bool) -> None:
+    def __init__(self, module: str, request: Mapping[str, Any], *, network: bool, pass_fds: Sequence[int] = ()) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", module],
@@ -47,19 +50,19 @@ class Child:
             stderr=self._errors,
             env=_environment(network),
             start_new_session=True,
+            pass_fds=pass_fds,
         )
-        self._module = module
-        self._request = to_line(request)
+        self.module = module
+        self._to_say = [to_line(request)]
+        self._is_heard, self._saying = False, threading.Lock()
 
     def messages(self) -> Generator[dict[str, Any], None, None]:
         """What the child says, until it is done. Raises its error where it reports one, WorkerDied where it ends
         without a word."""
-        assert self._process.stdin is not None
         assert self._process.stdout is not None
         finished = False
         try:
-            self._process.stdin.write(self._request)
-            self._process.stdin.flush()
+            self._say()
             for line in self._process.stdout:
                 if not line.endswith(b"\n"):
                     break  # cut off in the middle of a message
@@ -75,17 +78,37 @@ class Child:
         finally:
             self.close()
         if not finished:
-            raise _died(self._module, self._process.returncode)
+            raise _died(self.module, self._process.returncode)
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Says something more, from any thread; before `messages()` it waits for its turn. A child that is gone does
+        not hear it."""
+        with self._saying:
+            self._to_say.append(to_line(message))
+        if self._is_heard:
+            with contextlib.suppress(BrokenPipeError):
+                self._say()
+
+    def _say(self) -> None:
+        with self._saying:
+            self._is_heard = True
+            stdin = self._process.stdin
+            if stdin is None or stdin.closed:
+                return
+            while self._to_say:
+                stdin.write(self._to_say.pop(0))
+            stdin.flush()
 
     def kill(self) -> None:
         self._process.kill()
 
     def close(self) -> None:
         """Ends the child, which has nothing left to say, and waits for it."""
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    stream.close()
+        with self._saying:
+            for stream in (self._process.stdin, self._process.stdout):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -102,7 +125,7 @@ class Child:
         said = self._errors.read().decode(errors="replace").strip()
         self._errors.close()
         if said and ("Traceback" in said or self._process.returncode not in (0, -signal.SIGKILL)):
-            log.error("%s (exit code %s) said:\n%s", self._module, self._process.returncode, said)
+            log.error("%s (exit code %s) said:\n%s", self.module, self._process.returncode, said)
 
     @property
     def pid(self) -> int:
@@ -122,7 +145,7 @@ def serve(work: Work) -> None:
             out.flush()
 
     request = from_line(sys.stdin.buffer.readline())
-    threading.Thread(target=_exit_at_end_of_input, daemon=True).start()
+    threading.Thread(target=_hear_until_end_of_input, daemon=True).start()
     try:
         work(request, send)
     except SubnetscopeError as error:
@@ -138,9 +161,20 @@ def serve(work: Work) -> None:
     os._exit(0)  # nothing is left to say, and the thread above still waits
 
 
-def _exit_at_end_of_input() -> None:
-    while os.read(0, 1 << 16):
-        pass
+_inbox: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+
+
+def heard(*, wait: bool) -> dict[str, Any] | None:
+    """The child's side: what the parent said after its request, line by line; None where it has said nothing more."""
+    try:
+        return _inbox.get(block=wait)
+    except queue.Empty:
+        return None
+
+
+def _hear_until_end_of_input() -> None:
+    while (line := sys.stdin.buffer.readline()).endswith(b"\n"):
+        _inbox.put(from_line(line))
     os._exit(0)  # the parent is gone, or has heard enough
 
 

@@ -1,60 +1,152 @@
 """The child that does the arithmetic: holes in, measurements out, one after the other. No network, no database.
 
-Run as `python -m cache.backends.measure`. Each measurement is announced before it is begun, so that the parent knows
-on which one a crash happened; masks are on disk, whole, before their tally is reported.
+Run as `python -m cache.backends.measure`. Weights come from files, each read as soon as the parent says that it is
+there, or step by step out of pipes that another child fills. Each measurement is announced before it is begun, so that
+the parent knows on which one a crash happened; masks are on disk, whole, before their tally is reported.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from analysis.errors import BadSetting
+from analysis.errors import BadSetting, WorkerDied
 from analysis.measure import Engine, ReadRows, measure_spectrum, measure_tally, pick_device
 from analysis.measurements import Gap, Spectrum, Tally
 from analysis.plan import Hole
 from analysis.tensors import TensorInfo, TensorPair
-from cache.backends.child import Send, serve
+from cache.backends.child import Send, heard, serve
 from cache.masks import MaskFile, write_mask
-from cache.weights.reader import WeightFiles, bytes_per_row, rows
+from cache.streams import Step, kept_aside
+from cache.weights.passing import HasPassed, PassingWeights, StreamCut
+from cache.weights.reader import bytes_per_row, rows
+from cache.weights.shelf import Shelf
 from cache.weights.values import decoder
 
 R = TypeVar("R")
 Result = tuple[Tally | Spectrum | Gap, tuple[MaskFile, ...]]
+Readers = tuple[ReadRows, ReadRows]
 
 _NICENESS = 10  # the page stays quick while a job runs on the same cores
 
 
+class Rows(Protocol):
+    """Where bytes of tensors come from: files, or a pipe."""
+
+    def read_rows(
+        self, tensor: TensorInfo, first_row: int, last_row: int, into: NDArray[np.uint8] | None = None
+    ) -> NDArray[np.uint8]: ...
+
+
 def measure(request: dict[str, Any], send: Send) -> None:
-    """Sends 'device' once, then for each hole 'begin' and 'measured'."""
+    """Sends 'device' once, then for each hole 'begin' and 'measured'; 'idle' where all files that are here are
+    measured, 'starved' before the error if a pipe ends too early."""
     os.nice(_NICENESS)
     engine = _engine(request)
     pair_of_name: dict[str, TensorPair] = {pair.name: pair for pair in request["pairs"]}
-    holes: tuple[Hole, ...] = request["holes"]
-    needed = [pair_of_name[hole.name] for hole in holes]
     send({"event": "device", "device": engine.device})
-    with (
-        WeightFiles(Path(request["base_folder"]), [part for pair in needed for part in pair.base.parts]) as base,
-        WeightFiles(Path(request["tuned_folder"]), [part for pair in needed for part in pair.tuned.parts]) as tuned,
-    ):
-        for hole in holes:
-            send({"event": "begin", "hole": hole})
-            pair = pair_of_name[hole.name]
-            before, after = _reader(base, pair.base), _reader(tuned, pair.tuned)
-            if hole.kind == "tally":
-                result, masks = _tally(pair, before, after, engine, request)
-            else:
-                result, masks = _spectrum(pair, before, after, engine, hole)
-            base.verify()
-            tuned.verify()
-            send({"event": "measured", "hole": hole, "measurement": result, "masks": masks})
+
+    def fill(hole: Hole, readers: Readers, shelf: Shelf) -> None:
+        send({"event": "begin", "hole": hole})
+        pair = pair_of_name[hole.name]
+        result, masks = (_tally if hole.kind == "tally" else _spectrum)(pair, readers, engine, hole, request)
+        shelf.verify(pair)
+        send({"event": "measured", "hole": hole, "measurement": result, "masks": masks})
+
+    with Shelf(request["pairs"]) as shelf:
+        for side, file, folder in request["files"]:
+            shelf.put(side, file, Path(folder))
+        if request["steps"]:
+            _measure_passing(request, pair_of_name, shelf, fill, send)
+        else:
+            _measure_arriving(request["holes"], pair_of_name, shelf, fill, send)
+
+
+Fill = Callable[[Hole, Readers, Shelf], None]
+
+
+def _measure_arriving(
+    holes: tuple[Hole, ...], pair_of_name: Mapping[str, TensorPair], shelf: Shelf, fill: Fill, send: Send
+) -> None:
+    for hole in _arriving(holes, pair_of_name, shelf, send):
+        pair = pair_of_name[hole.name]
+        before = _reader(shelf.side("base"), pair.base)
+        if shelf.are_same_bytes(pair):
+            fill(hole, _once(before), shelf)
+        else:
+            fill(hole, (before, _reader(shelf.side("tuned"), pair.tuned)), shelf)
+
+
+def _arriving(
+    holes: tuple[Hole, ...], pair_of_name: Mapping[str, TensorPair], shelf: Shelf, send: Send
+) -> Iterator[Hole]:
+    """The holes in their order, among those whose files are here; ends when no more files come."""
+    ready: list[int] = []
+    absent = dict(enumerate(holes))
+    n_files, more = -1, True
+    while ready or (absent and more):
+        if more:
+            if not ready:
+                send({"event": "idle"})
+            more = _put_what_came(shelf, wait=not ready and n_files >= 0)
+        if shelf.n_files != n_files:
+            n_files = shelf.n_files
+            for position in [at for at, hole in absent.items() if shelf.has(pair_of_name[hole.name])]:
+                heapq.heappush(ready, position)
+                del absent[position]
+        if ready:
+            yield holes[heapq.heappop(ready)]
+
+
+def _put_what_came(shelf: Shelf, *, wait: bool) -> bool:
+    """Puts the files on the shelf that the parent has spoken of; whether more may come."""
+    message = heard(wait=wait)
+    while message is not None and message["event"] == "ready":
+        shelf.put(message["side"], message["file"], Path(message["folder"]))
+        message = heard(wait=False)
+    return message is None
+
+
+def _measure_passing(
+    request: dict[str, Any], pair_of_name: Mapping[str, TensorPair], shelf: Shelf, fill: Fill, send: Send
+) -> None:
+    """Fills the holes step by step, while the bytes of both sides pass."""
+    pipe_of_side = {side: PassingWeights(descriptor) for side, descriptor in request["pipes"].items()}
+    try:
+        for side, pipe in pipe_of_side.items():
+            for tensor in kept_aside(request["steps"], side, pair_of_name):
+                pipe.keep(tensor)
+        for step in request["steps"]:
+            send({"event": "begin", "hole": step.holes[0]})  # before memory is taken for it
+            _take(step, pair_of_name[step.name], pipe_of_side, shelf, fill)
+    except StreamCut as cut:
+        send({"event": "starved"})
+        raise WorkerDied("The weights stopped coming", do="Start the job again: what was measured is kept") from cut
+
+
+def _take(step: Step, pair: TensorPair, pipe_of_side: Mapping[str, PassingWeights], shelf: Shelf, fill: Fill) -> None:
+    passing = [(side, pipe_of_side[side]) for side in ("base", "tuned") if getattr(step, side) == "stream"]
+    for side, pipe in passing:
+        pipe.begin(getattr(pair, side), held=step.held)
+    base: Rows = pipe_of_side["base"] if step.base == "stream" else shelf.side("base")
+    for hole in step.holes:
+        before = _reader(base, pair.base)
+        if step.tuned == "base":
+            fill(hole, _once(before), shelf)
+            continue
+        tuned: Rows = pipe_of_side["tuned"] if step.tuned == "stream" else shelf.side("tuned")
+        fill(hole, (before, _reader(tuned, pair.tuned)), shelf)
+    for _, pipe in passing:
+        pipe.end()
 
 
 def _engine(request: dict[str, Any]) -> Engine:
@@ -70,8 +162,8 @@ def _engine(request: dict[str, Any]) -> Engine:
     return Engine(device, request["threads"], request["memory_budget"])
 
 
-def _tally(pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, request: dict[str, Any]) -> Result:
-    found = _survive(lambda on: measure_tally(pair, before, after, on, masks=request["masks"]), engine)
+def _tally(pair: TensorPair, readers: Readers, engine: Engine, _: Hole, request: dict[str, Any]) -> Result:
+    found = _survive(lambda on: measure_tally(pair, *readers, on, masks=request["masks"]), engine)
     if isinstance(found, str):
         return Gap("tally", found), ()
     tally, packed = found
@@ -80,8 +172,8 @@ def _tally(pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, 
     return tally, tuple(written)
 
 
-def _spectrum(pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, hole: Hole) -> Result:
-    found = _survive(lambda on: measure_spectrum(pair, before, after, on, hole), engine)
+def _spectrum(pair: TensorPair, readers: Readers, engine: Engine, hole: Hole, _: dict[str, Any]) -> Result:
+    found = _survive(lambda on: measure_spectrum(pair, *readers, on, hole), engine)
     return (Gap("spectrum", found) if isinstance(found, str) else found), ()
 
 
@@ -96,9 +188,11 @@ def _survive(work: Callable[[Engine], R], engine: Engine) -> R | str:
         return "the singular value decomposition did not converge"
     except MemoryError:
         return "this machine's memory does not hold it"
+    except HasPassed:
+        return "the device's memory did not hold it, and its bytes had passed: keep the files, or allow more memory"
 
 
-def _reader(files: WeightFiles, tensor: TensorInfo) -> ReadRows:
+def _reader(files: Rows, tensor: TensorInfo) -> ReadRows:
     """Blocks of one tensor. A block is overwritten by the next: new memory would cost ten times the reading."""
     decode = decoder(tensor, lambda whole: files.read_rows(whole, 0, rows(whole)))
     buffer = np.empty(0, np.uint8)
@@ -111,6 +205,22 @@ def _reader(files: WeightFiles, tensor: TensorInfo) -> ReadRows:
         return decode(files.read_rows(tensor, first_row, last_row, buffer), first_row)
 
     return read
+
+
+def _once(read: ReadRows) -> Readers:
+    """(before, after) of two sides that are the same bytes: what was read for one is handed out for the other."""
+    last: tuple[int, int, Tensor] | None = None
+
+    def before(first_row: int, last_row: int) -> Tensor:
+        nonlocal last
+        last = (first_row, last_row, read(first_row, last_row))
+        return last[2]
+
+    def after(first_row: int, last_row: int) -> Tensor:
+        assert last is not None and last[:2] == (first_row, last_row), "blocks of both sides are read in step"  # noqa: PT018
+        return last[2]
+
+    return before, after
 
 
 if __name__ == "__main__":

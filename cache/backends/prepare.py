@@ -45,9 +45,8 @@ def prepare(request: dict[str, Any], send: Send) -> None:
             "base_card": card(base, base_tensors),
             "tuned_card": card(tuned, tuned_tensors),
             "alignment": alignment,
-            "bytes_to_fetch": sum(
-                catalog.bytes_to_fetch(found, needed_files(alignment, side), settings)
-                for found, side in ((base, "base"), (tuned, "tuned"))
+            "bytes_to_fetch": catalog.bytes_to_fetch_of_both(
+                base, needed_files(alignment, "base"), tuned, needed_files(alignment, "tuned"), settings
             ),
             "disk_free": shutil.disk_usage(settings.data_dir if settings.data_dir.exists() else "/").free,
         }

@@ -25,10 +25,11 @@ from analysis.tensors import Alignment, NotCompared, Place, Scales, TensorInfo, 
 from cache.masks import MaskFile
 from cache.patience import Patience
 from cache.records import ModelCard
+from cache.streams import Step
 
 _TYPES = (
     Tally, Spectrum, Regions, Gap, ModelRef, PinnedModel, Pair, Hole, Plan, Alignment, NotCompared, Place, Scales,
-    TensorInfo, TensorPair, MaskFile, ModelCard, Patience,
+    TensorInfo, TensorPair, MaskFile, ModelCard, Step, Patience,
 )  # fmt: skip
 _TYPE_OF_NAME = {kind.__name__: kind for kind in _TYPES}
 _ARRAY_KINDS = "iuf"

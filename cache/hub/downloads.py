@@ -17,6 +17,7 @@ from huggingface_hub.utils import WeakFileLock
 
 from analysis.errors import BadWeights, DiskFull, FileChanged
 from cache.found import FileEntry, FoundModel
+from cache.hub.borrowed import borrow, lender
 from cache.hub.partial import Partial
 from cache.hub.places import PARTIAL, Place, cache_dir, snapshot
 from cache.hub.proof import is_sound, remember
@@ -35,7 +36,11 @@ _TRIES = 2  # of a file whose content is wrong
 
 def bytes_to_fetch(found: FoundModel, files: Collection[str]) -> int:
     """Bytes of `files` that are not yet in the Hub cache. Asks nobody; what is there is checked by `fetch`."""
-    return sum(entry.size - Place.of(found, entry).bytes_there(entry.size) for entry in _entries(found, files))
+    return sum(
+        entry.size - Place.of(found, entry).bytes_there(entry.size)
+        for entry in _entries(found, files)
+        if lender(entry) is None
+    )
 
 
 def fetch(
@@ -56,9 +61,28 @@ def fetch(
         _check_room(bytes_to_fetch(found, files))
     for entry in wanted:
         with _alone(Place.of(found, entry)) as place:
+            borrow(place.blob, entry)
             if not _is_cached(place, entry, settings, on_bytes):
                 _download(place, found, entry, settings, on_bytes, on_wait)
     return snapshot(found)
+
+
+def kept(found: FoundModel, file: str, settings: Settings) -> Path | None:
+    """The folder in which `file` lies already, sound; None where it would have to be downloaded."""
+    for entry in _entries(found, [file]):
+        link = Place.of(found, entry).link
+        if link.exists() and is_sound(link, entry, settings):
+            return snapshot(found)
+    return None
+
+
+def has_room(n_bytes: int) -> bool:
+    """Whether the disk of the Hub cache holds so many bytes more."""
+    try:
+        _check_room(n_bytes)
+    except DiskFull:
+        return False
+    return True
 
 
 def _entries(found: FoundModel, files: Collection[str]) -> list[FileEntry]:

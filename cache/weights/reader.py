@@ -78,6 +78,10 @@ class WeightFiles:
         self._fill(buffer.data, tensor.file, tensor.begin + first_row * row_bytes)
         return buffer
 
+    def identity(self, file: str) -> FileIdentity:
+        """What the file was when it was opened. Two names of one file have one identity."""
+        return self._identity_of_file[file]
+
     def verify(self) -> None:
         """Nothing, or FileChanged if any file was replaced, cut or written to since it was opened."""
         for file, identity in self._identity_of_file.items():

@@ -124,9 +124,9 @@ def _progress_words(job: Progress) -> str:
     if job.waiting_for:
         return safe_label(job.waiting_words, 300)
     words = [_STAGES.get(job.stage, "working")]
-    if job.stage == "fetching" and job.bytes_planned:
-        words.append(f"{size(job.bytes_done)} of {size(job.bytes_planned)}")
-    elif job.planned:
+    if job.bytes_planned and (job.stage == "fetching" or job.bytes_done < job.bytes_planned):
+        words.append(f"{size(job.bytes_done)} of {size(job.bytes_planned)} fetched")
+    if job.planned and (job.done or job.stage != "fetching"):
         words.append(f"{count(job.done)} of {count(job.planned)} measurements")
     if job.done and job.seconds_elapsed > 1 and job.stage in ("tallies", "spectra", "overlap"):
         words.append(f"{count(round(60 * job.done / job.seconds_elapsed))} a minute")
@@ -134,6 +134,8 @@ def _progress_words(job: Progress) -> str:
         words.append(f"about {duration(job.seconds_left)} left")
     if job.device:
         words.append(f"on {safe_label(job.device, 40)}")
+    if job.note:
+        words.append(safe_label(job.note, 200))
     return ", ".join(words)
 
 

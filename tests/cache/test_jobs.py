@@ -155,9 +155,8 @@ def wait_until(condition, seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
-def child_of(jobs: Jobs, job_id: str) -> int | None:
-    child = jobs._job_of_id[job_id]._child
-    return child.pid if child else None
+def child_of(jobs: Jobs, job_id: str, module: str = "cache.backends.measure") -> int | None:
+    return next((child.pid for child in jobs._job_of_id[job_id].children if child.module == module), None)
 
 
 def test_a_killed_worker_loses_no_finished_matrix_and_the_job_goes_on(jobs: Jobs, big: Path):

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from analysis.alignment import align
 from analysis.plan import Plan
+from analysis.tensors import TensorInfo
 from cache.backends.child import Child
 from cache.hub.places import cache_dir
 from cache.jobs import Jobs
@@ -84,9 +86,8 @@ class Bench:
             time.sleep(0.01)
         raise AssertionError(f"it did not come to that: {progress}")
 
-    def pid(self, job_id: str) -> int:
-        child = self.jobs._job_of_id[job_id]._child
-        assert child is not None
+    def fetching_pid(self, job_id: str) -> int:
+        [child] = [each for each in self.jobs._job_of_id[job_id].children if each.module == "cache.backends.fetch"]
         return child.pid
 
     def ranges(self) -> list[int]:
@@ -125,12 +126,13 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def fetch_child(bench: Bench) -> Child:
     """A process that fetches both models' weights."""
     commit = bench.hub.repositories["org/base"].commit_of_name["main"]
+    norm = TensorInfo("norm", "BF16", (64,), FILE, 0, 128)
     request = {
         "base": f"org/base@{commit}",
         "tuned": f"org/tuned@{bench.commit}",
         "any_folder": False,
         "patience": HURRIED,
-        "files": {"base": (FILE,), "tuned": (FILE,)},
+        "pairs": align([norm], [norm]).pairs,
     }
     return Child("cache.backends.fetch", request, network=True)
 

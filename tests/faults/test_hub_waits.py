@@ -35,7 +35,7 @@ def test_a_number_of_seconds_to_wait_is_obeyed_and_shown(bench: Bench):
     assert 2 <= gap < 5
     [waiting] = [message for message in messages if message["event"] == "waiting"]
     assert waiting["reason"] == "The Hub asks us to slow down"
-    assert messages[-1]["event"] == "fetched"
+    assert messages[-1]["event"] == "ready"
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -43,14 +43,14 @@ def test_a_date_to_come_back_at_is_obeyed(bench: Bench, status):
     moment = int(time.time()) + 3
     date = formatdate(moment, usegmt=True)
     bench.hub.fail(Status(path=WEIGHTS, method="GET", status=status, retry_after=date, times=1))
-    assert list(fetched(bench))[-1]["event"] == "fetched"
+    assert list(fetched(bench))[-1]["event"] == "ready"
     last = bench.hub.asked(WEIGHTS, "GET")[-1]
     assert moment <= time.time() - (time.monotonic() - last.at) < moment + 4
 
 
 def test_without_a_time_the_pauses_grow(bench: Bench):
     bench.hub.fail(Status(path=WEIGHTS, method="GET", status=429, times=4))
-    assert list(fetched(bench))[-1]["event"] == "fetched"
+    assert list(fetched(bench))[-1]["event"] == "ready"
     gaps = gaps_between_requests(bench)
     assert [gap >= pause for gap, pause in zip(gaps, HURRIED.busy_pauses, strict=True)] == [True] * 4
 
@@ -92,7 +92,7 @@ def test_a_job_that_waits_survives_a_restart(bench: Bench):
 @pytest.mark.parametrize(("path", "method"), [(WEIGHTS, "GET"), (API, "GET"), ("/org/base/.*safetensors", "HEAD")])
 def test_an_error_of_the_hub_is_tried_five_times_and_blamed_on_the_hub(bench: Bench, path, method, status):
     bench.hub.fail(Status(path=path, method=method, status=status, times=4))
-    assert list(fetched(bench))[-1]["event"] == "fetched"
+    assert list(fetched(bench))[-1]["event"] == "ready"
     assert len(bench.hub.asked(path, method)) == 5
 
     bench.hub.requests.clear()
