@@ -11,10 +11,13 @@ from analysis.errors import WeightsError
 from analysis.models import ModelRef, parse_model
 from analysis.tensors import TensorInfo
 from cache import folders, hub, weights
-from cache.found import FileEntry, FoundModel
+from cache.found import FoundModel
 from cache.settings import Settings
 
-__all__ = ["FileEntry", "FoundModel", "bytes_to_fetch", "fetch", "find", "list_tensors", "reference", "suggest_base"]
+__all__ = [
+    *("FileEntry", "FoundModel", "bytes_to_fetch", "downloads_dir", "fetch", "find", "list_tensors", "reference"),
+    "suggest_base",
+]
 
 
 def reference(text: str, *, any_folder: bool = False) -> ModelRef:
@@ -47,6 +50,11 @@ def list_tensors(found: FoundModel, settings: Settings) -> list[TensorInfo]:
 def bytes_to_fetch(found: FoundModel, files: Collection[str], settings: Settings) -> int:  # noqa: ARG001 (as the others)
     """Bytes of `files` (names as in TensorInfo.file) that would have to be downloaded."""
     return 0 if found.folder else hub.bytes_to_fetch(found, files)
+
+
+def downloads_dir() -> Path:
+    """Where downloads go; it may not be there yet."""
+    return hub.cache_dir()
 
 
 def fetch(found: FoundModel, files: Collection[str], settings: Settings, on_bytes: Callable[[int], None]) -> Path:

@@ -29,6 +29,7 @@ class FoundModel:
     requested: str  # the text that asked for it
     folder: Path | None = None  # where it lies, for a folder
     below: Path | None = None  # the allowed folder that its files, links followed, must stay below
+    declared: tuple[str, ...] = ()  # all that it says it was made from, `base_model` the first of them
 
     def size_of_file(self) -> dict[str, int]:
         return {entry.path: entry.size for entry in self.files}

@@ -83,6 +83,7 @@ TABLES = {
             "masks", "pair_key", "name", "rule", "version", pair_key=_TEXT, name=_TEXT, rule=_TEXT, version=_INT,
             stored_at=_TIME, path=_TEXT, entries=_LONG, changed=_LONG, bytes=_LONG, sha256=_TEXT,
         ),
+        _table("asked", "pair_key", "plan", pair_key=_TEXT, plan=_TEXT, asked_at=_TIME),
         _table(
             "jobs", "id", id=_TEXT, kind=_TEXT, request=_TEXT, state=_TEXT, message=_TEXT,
             created_at=_TIME, started_at=_TIME, ended_at=_TIME, measured=_LONG, planned=_LONG,

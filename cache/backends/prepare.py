@@ -5,7 +5,6 @@ Has the network and the token; reads no weights. Run as `python -m cache.backend
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,15 +38,14 @@ def prepare(request: dict[str, Any], send: Send) -> None:
             "suggested_base": None,
             "base": base.pinned,
             "tuned": tuned.pinned,
-            "declared_base": tuned.base_model,
             "base_card": card(base, base_tensors),
             "tuned_card": card(tuned, tuned_tensors),
             "alignment": alignment,
-            "bytes_to_fetch": sum(
-                catalog.bytes_to_fetch(found, needed_files(alignment, side), settings)
+            "to_fetch": {
+                side: {file: catalog.bytes_to_fetch(found, (file,), settings) for file in needed_files(alignment, side)}
                 for found, side in ((base, "base"), (tuned, "tuned"))
-            ),
-            "disk_free": shutil.disk_usage(settings.data_dir if settings.data_dir.exists() else "/").free,
+            },
+            "downloads_dir": catalog.downloads_dir(),
         }
     )
 
@@ -99,6 +97,7 @@ def card(found: FoundModel, tensors: list[TensorInfo]) -> ModelCard:
         dtype=" + ".join(compared),
         parameters=sum(tensor.parameters for tensor in tensors),
         bytes=sum(tensor.end - tensor.begin for tensor in tensors),
+        declared=found.declared,
     )
 
 

@@ -21,13 +21,14 @@ import numpy as np
 from analysis.measurements import Gap, Regions, Spectrum, Tally
 from analysis.models import ModelRef, Pair, PinnedModel
 from analysis.plan import Hole, Plan
+from analysis.selection import Selection, Stretch
 from analysis.tensors import Alignment, NotCompared, Place, TensorInfo, TensorPair
 from cache.masks import MaskFile
 from cache.records import ModelCard
 
 _TYPES = (
     Tally, Spectrum, Regions, Gap, ModelRef, PinnedModel, Pair, Hole, Plan, Alignment, NotCompared, Place, TensorInfo,
-    TensorPair, MaskFile, ModelCard,
+    TensorPair, MaskFile, ModelCard, Selection, Stretch,
 )  # fmt: skip
 _TYPE_OF_NAME = {kind.__name__: kind for kind in _TYPES}
 _ARRAY_KINDS = "iuf"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from huggingface_hub import HfApi
@@ -29,8 +30,8 @@ def find(ref: ModelRef, settings: Settings) -> FoundModel:
         weights = [entry.path for entry in files if entry.path.endswith(".safetensors")]
         check_access(found, settings, (weights or [files[0].path])[0])
     config = _read_json(found, cards.CONFIG_FILE, settings)
-    base = _base(info) or cards.base_in_adapter(_read_json(found, cards.ADAPTER_CONFIG_FILE, settings))
-    return FoundModel(pinned, files, cards.as_hub_id(base), config, str(ref))
+    declared = _declared(info, found, config, settings)
+    return FoundModel(pinned, files, next(iter(declared), None), config, str(ref), declared=declared)
 
 
 def suggest_base(ref: ModelRef, settings: Settings) -> str | None:
@@ -72,8 +73,13 @@ def _files(info: Any, ref: ModelRef) -> tuple[FileEntry, ...]:
     )
 
 
-def _base(info: Any) -> str | None:
-    return cards.base_in_card({"base_model": getattr(info.card_data, "base_model", None)})
+def _declared(info: Any, found: FoundModel, config: Mapping[str, object], settings: Settings) -> tuple[str, ...]:
+    """The ids that the card names, else the adapter's config, else config.json."""
+    named: tuple[str | None, ...] = cards.bases_in_card({"base_model": getattr(info.card_data, "base_model", None)})
+    named = named or (cards.base_in_adapter(_read_json(found, cards.ADAPTER_CONFIG_FILE, settings)),)
+    ids = tuple(name for name in map(cards.as_hub_id, named) if name)
+    last = cards.as_hub_id(cards.base_in_config(config, found.pinned.name))
+    return ids or ((last,) if last else ())
 
 
 def _read_json(found: FoundModel, file: str, settings: Settings) -> dict[str, object]:
