@@ -1,6 +1,7 @@
 """Subnetscope from a terminal: compare two models, count how the updates of several overlap, or check an update.
 
-    python cli.py compare BASE TUNED [--json FILE]
+    python cli.py compare BASE TUNED [--layers 0-3,30-31] [--modules 'q_proj,mlp.*'] [--spectra all|none|every:4]
+                                     [--dry-run] [--json FILE]
     python cli.py overlap BASE TUNED TUNED [TUNED ...] [--json FILE]
     python cli.py check BASE TUNED --assert "nonfinite() == 0" [--assert ...] [--json FILE]
 
@@ -19,26 +20,33 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
 from analysis import checks, report
 from analysis.alerts import alerts
 from analysis.checks import Verdict
+from analysis.coverage import part_of
 from analysis.errors import BadReference, ResourceError, SubnetscopeError
+from analysis.forecast import Forecast
+from analysis.labels import rough_count, size
 from analysis.measurements import MASK_RULES, RULES
 from analysis.models import Pair
 from analysis.plan import Plan
-from analysis.rollup import Headline, Venn, headline, venn
+from analysis.rollup import Headline, Venn, headline_of_part, venn
+from analysis.selection import read_spectra, select
+from analysis.tables import match_rows
 from analysis.tensors import NO_PARAMETER
-from cache.jobs import Jobs
+from cache.bases import alerts_about_bases
+from cache.jobs import Jobs, Preparation
 from cache.progress import Progress
 from cache.settings import Settings
 from cache.store import Store
 
 _POLL_SECONDS = 0.1
 _MOST_TUNED = 8
+_MOST_LISTED = 20  # of what is not compared, before a comparison; the JSON has all
 DOES_NOT_HOLD = 9
 DONE_WITH_GAPS = 10
 
@@ -66,7 +74,14 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="compare a tuned model with its base, tensor by tensor")
     compare.add_argument("base", metavar="BASE")
     compare.add_argument("tuned", metavar="TUNED")
-    compare.add_argument("--no-spectra", action="store_true", help="leave out singular values and ranks")
+    compare.add_argument("--layers", default="", metavar="0-3,30-31", help="only these layers; also every:4, outside")
+    compare.add_argument("--modules", default="", metavar="q_proj,mlp.*", help="only these modules, by name or pattern")
+    spectra = compare.add_mutually_exclusive_group()
+    spectra.add_argument("--spectra", default="all", metavar="all|none|every:4", help="of which layers' matrices")
+    spectra.add_argument(
+        "--no-spectra", dest="spectra", action="store_const", const="none", help="leave out singular values and ranks"
+    )
+    compare.add_argument("--dry-run", action="store_true", help="say what it would take, and stop")
     compare.set_defaults(run=_compare, program="compare")
     overlap = commands.add_parser("overlap", help="count how the updates of several tuned models overlap")
     overlap.add_argument("base", metavar="BASE")
@@ -96,25 +111,44 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace) -> int:
+    spectra_too, every = read_spectra(options.spectra)
+    plan = Plan(spectra=spectra_too, selection=select(options.layers, options.modules), spectra_every=every)
     with _working(options) as (store, jobs):
-        pair = _prepare(jobs, options.base, options.tuned)
-        plan = Plan(spectra=not options.no_spectra)
-        _watch(jobs, jobs.submit(pair, plan))
-        alignment, tallies = store.alignment(pair.key), store.tallies(pair.key, arrays=False)
-        spectra = store.spectra(pair.key) if plan.spectra else {}
-        kinds = ("tally", "spectrum") if plan.spectra else ("tally",)
-        gaps = {place: reason for place, reason in store.gaps(pair.key).items() if place[0] in kinds}
+        preparation = _looked_up(jobs, options.base, options.tuned)
+        pair, alignment = preparation.pair, preparation.alignment
+        assert pair is not None
+        assert alignment is not None
+        if not _foretold(options, preparation, jobs.forecast(preparation, plan), plan):
+            return 0
+        _watch(jobs, jobs.submit(preparation, plan))
+        wanted: set[tuple[str, str]] = {(hole.kind, hole.name) for hole in plan.wanted(alignment)}
+        tallies = {n: t for n, t in store.tallies(pair.key, arrays=False).items() if ("tally", n) in wanted}
+        spectra = {n: s for n, s in store.spectra(pair.key).items() if ("spectrum", n) in wanted}
+        gaps = {place: reason for place, reason in store.gaps(pair.key).items() if place in wanted}
+        known = store.find_pair(pair.key)
+        about_bases = alerts_about_bases(store, known, tallies) if known else []
         if options.json:
-            _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps))
+            _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps, plan, about_bases))
         if str(options.json) != "-":
-            found = headline(alignment, tallies, spectra, spectra_planned=plan.spectra)
+            part, found = part_of(alignment, [plan]), headline_of_part(alignment, tallies, spectra, [plan])
             _print_headline(pair, found)
-            for alert in alerts(found, alignment, tallies):
-                print(f"  note                   {alert.sentence}")
-            print(f"  compared               {_covered(report.coverage(alignment, tallies))}")
+            for alert in alerts(found, part, tallies, about_bases):
+                named = f" ({', '.join(map(_shown, alert.models))})" if alert.models else ""
+                print(f"  note                   {alert.sentence}{named}")
+            print(f"  compared               {_covered(report.coverage(part, tallies))}")
         for (kind, name), reason in gaps.items():
             print(f"  no {kind} of {_shown(name)}: {reason}", file=sys.stderr)
         return DONE_WITH_GAPS if gaps else 0
+
+
+def _foretold(options: argparse.Namespace, looked_up: Preparation, forecast: Forecast, plan: Plan) -> bool:
+    """Whether to go on, after saying what it will take. Raises what this machine has too little of."""
+    _print_forecast(looked_up, forecast, sys.stdout if options.dry_run and not options.json else sys.stderr)
+    if options.dry_run and options.json and looked_up.pair and looked_up.alignment:
+        _write(options.json, report.forecast(looked_up.pair, looked_up.alignment, plan, forecast))
+    for refusal in forecast.refusals():
+        raise refusal
+    return not options.dry_run
 
 
 def _overlap(options: argparse.Namespace) -> int:
@@ -199,13 +233,37 @@ def _shown(text: str) -> str:
 
 
 def _prepare(jobs: Jobs, base: str, tuned: str) -> Pair:
+    pair = _looked_up(jobs, base, tuned).pair
+    assert pair is not None
+    return pair
+
+
+def _looked_up(jobs: Jobs, base: str, tuned: str) -> Preparation:
     preparation = jobs.prepare(base, tuned)
     assert preparation.pair is not None, "a base was named"
-    assert preparation.alignment is not None
     for note in preparation.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(f"note: {_shown(note)}", file=sys.stderr)
     print(f"base   {preparation.pair.base}\ntuned  {preparation.pair.tuned}", file=sys.stderr)
-    return preparation.pair
+    return preparation
+
+
+def _print_forecast(looked_up: Preparation, forecast: Forecast, to: TextIO) -> None:
+    """What the comparison takes, and what will not be compared."""
+    for side, card in (("base", looked_up.base), ("tuned", looked_up.tuned)):
+        if card:
+            print(f"  {side:<12} {rough_count(card.parameters)} parameters, {size(card.bytes)}", file=to)
+    for what, value, behind in forecast.in_words():
+        print(f"  {what.lower():<12} {value}" + (f" ({_shown(behind)})" if behind else ""), file=to)
+    if looked_up.alignment:
+        for row in match_rows(looked_up.alignment):
+            print(f"  pairs        {row['pairs']:,} by {row['matched by']}", file=to)
+        if left_out := looked_up.alignment.not_compared:
+            n_parameters = rough_count(sum(entry.parameters for entry in left_out))
+            print(f"  not compared {len(left_out):,} tensors of {n_parameters} parameters", file=to)
+            for entry in left_out[:_MOST_LISTED]:
+                print(f"               {_shown(entry.name)} ({entry.side}): {_shown(entry.reason)}", file=to)
+    for name, reason in forecast.left_out[:_MOST_LISTED]:
+        print(f"  no spectrum  {_shown(name)}: {reason}", file=to)
 
 
 def _watch(jobs: Jobs, job_id: str) -> None:
@@ -254,6 +312,8 @@ class _Bars:
 
 def _print_headline(pair: Pair, found: Headline) -> None:
     print(f"\n{pair.base.title} -> {pair.tuned.title}")
+    if found.chosen:
+        print(f"  of                     {found.chosen.words}, as selected")
     for reason in found.reasons_withheld:
         print(f"  no headline            {reason}")
     for rule in RULES if not found.withheld else ():

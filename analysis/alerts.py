@@ -1,12 +1,13 @@
-"""What somebody should know before believing the numbers: each a kind, a sentence, and the tensors it is about.
+"""What somebody should know before believing the numbers: each a kind, a sentence, and what it is about.
 
-The sentences hold no name of a model or tensor; whoever shows `tensors` escapes them.
+The sentences hold no name of a model or tensor; whoever shows `tensors` and `models` escapes them. What other bases
+there are to compare with is `analysis.bases`'.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +17,9 @@ from analysis.rollup import Headline
 from analysis.tensors import TITLE_OF_MATCH, Alignment, Match
 
 AlertKind = Literal[
-    "not_related", "nothing_changed", "only_embeddings", "dtypes", "scales", "nonfinite", "matched_by_rule"
-]
+    "not_related", "declared_base", "nearer_base", "nothing_changed", "only_embeddings", "dtypes", "scales",
+    "nonfinite", "matched_by_rule",
+]  # fmt: skip
 
 _NAME_OF_DTYPE = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
@@ -31,12 +33,17 @@ class Alert:
     kind: AlertKind
     sentence: str
     tensors: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()  # as `analysis.models.parse_model` reads them
 
 
-def alerts(found: Headline, alignment: Alignment, tallies: Mapping[str, Tally]) -> list[Alert]:
-    """The alerts of a pair as far as it is measured, the gravest first."""
+def alerts(
+    found: Headline, alignment: Alignment, tallies: Mapping[str, Tally], about_bases: Iterable[Alert] = ()
+) -> list[Alert]:
+    """The alerts of a pair, or of the part of it that `found` and `alignment` are of, as far as it is measured; the
+    gravest first."""
     return [
         *_not_related(found, tallies),
+        *about_bases,
         *_extent(found, alignment, tallies),
         *_dtypes(alignment),
         *_scales(alignment),
@@ -69,11 +76,12 @@ def _not_related(found: Headline, tallies: Mapping[str, Tally]) -> Iterator[Aler
 def _extent(found: Headline, alignment: Alignment, tallies: Mapping[str, Tally]) -> Iterator[Alert]:
     if not found.entries or found.tensors_measured < found.tensors_planned:
         return
+    which = "selected" if found.chosen else "compared"
     touched = [p for p in alignment.pairs if tallies[p.name].unchanged("exact") < tallies[p.name].entries]
     if not touched:
-        yield Alert("nothing_changed", "Nothing changed: every compared value is the same in both models.")
+        yield Alert("nothing_changed", f"Nothing changed: every {which} value is the same in both models.")
     elif {pair.place.block for pair in touched} <= {"embedding", "head"} and len(touched) < len(alignment.pairs):
-        sentence = "Only embeddings or the output head changed: every other compared value is the same in both models."
+        sentence = f"Only embeddings or the output head changed: every other {which} value is the same in both models."
         yield Alert("only_embeddings", sentence, tuple(pair.name for pair in touched))
 
 

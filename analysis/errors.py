@@ -17,12 +17,14 @@
     │   ├── NothingToCompare   no tensor of one side has a partner of its shape on the other
     │   └── MasksMissing       an overlap needs masks that are not (or no longer) stored
     ├── BadAssertion           an assertion of a check that cannot be read, or would check nothing
+    ├── BadSelection           layers, modules or spectra to measure that cannot be read, or name nothing
     ├── BadSetting             an environment variable that cannot be meant
     ├── StoreError             the DuckDB file
     │   ├── StoreBusy          another process has it open
     │   └── StoreNewer         written by a newer version
     └── ResourceError          the machine
         ├── DiskFull           too little disk for what was asked
+        ├── TooLarge           more memory than the machine has for what was asked
         └── WorkerDied         a child process ended without finishing
 
 Each says what was seen, what was expected and what to do; `str(error)` is the whole sentence, safe to show as text:
@@ -133,6 +135,12 @@ class BadAssertion(SubnetscopeError):
     exit_code = 2
 
 
+class BadSelection(SubnetscopeError):
+    """Layers, modules or spectra to measure that cannot be read, or that name nothing of this pair."""
+
+    exit_code = 2
+
+
 class BadSetting(SubnetscopeError):
     """An environment variable holds a value that cannot be meant."""
 
@@ -161,6 +169,10 @@ class ResourceError(SubnetscopeError):
 
 class DiskFull(ResourceError):
     """Too little disk for what was asked."""
+
+
+class TooLarge(ResourceError):
+    """What was asked needs more memory than the machine has."""
 
 
 class WorkerDied(ResourceError):

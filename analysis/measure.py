@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis import footprint
 from analysis.elementwise import Geometry, geometry, tally
 from analysis.measurements import MASK_RULES, Gap, MaskRule, Spectrum, Tally
 from analysis.plan import Hole
@@ -20,10 +21,6 @@ from analysis.spectral import spectrum
 from analysis.tensors import TensorPair
 
 ReadRows = Callable[[int, int], Tensor]
-
-# What a block costs while it is tallied, in bytes an entry: both sides, their flags, and torch's temporaries.
-_BYTES_AN_ENTRY = {"cpu": 12, "cuda": 120}
-_CPU_BLOCK = 4 << 20  # entries; beyond this a block leaves the cache and gains nothing
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,7 @@ class Engine:
 
     def rows_at_once(self, shape: Geometry) -> int:
         """Rows of a block: a multiple of 8, so that the masks of blocks join at whole bytes."""
-        kind = torch.device(self.device).type
-        entries = self.budget // 4 // _BYTES_AN_ENTRY.get(kind, 120)
-        entries = min(entries, _CPU_BLOCK) if kind == "cpu" else entries
-        return max(8, entries // max(shape.columns, 1) // 8 * 8)
+        return footprint.rows_at_once(shape.columns, self.budget, torch.device(self.device).type)
 
 
 def pick_device(wanted: str) -> str:

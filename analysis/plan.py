@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from analysis.tensors import Alignment
+from analysis.selection import EVERYTHING, Selection, Stretch
+from analysis.tensors import Alignment, TensorPair
 
 Kind = Literal["tally", "spectrum"]
 
@@ -22,17 +23,47 @@ class Hole:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which measurements a job is to leave behind. Masks come with the tallies."""
+    """Which measurements a job is to leave behind. Masks come with the tallies. `spectra_every` n takes spectra of the
+    layers 0, n, 2n, ... alone, and none outside the layers."""
 
     spectra: bool = True
     masks: bool = True
     keep_files: bool = True  # of models on the Hub; else their bytes are streamed
+    selection: Selection = EVERYTHING
+    spectra_every: int = 1
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Plan:
+        """The plan whose `dataclasses.asdict` went through JSON; what an older version did not write has its default.
+        Raises TypeError or ValueError for a plan that this version does not know."""
+        known = dict(fields)
+        if "selection" in known:
+            chosen = known["selection"]
+            layers = tuple(Stretch(**stretch) for stretch in chosen["layers"])
+            known["selection"] = Selection(**chosen | {"layers": layers, "modules": tuple(chosen["modules"])})
+        return cls(**known)
 
     def wanted(self, alignment: Alignment) -> Iterator[Hole]:
         """All tallies first, since they cost a reading and show nearly everything; then the spectra of matrices."""
-        for pair in alignment.pairs:
+        chosen = [pair for pair in alignment.pairs if self.chooses(pair)]
+        for pair in chosen:
             yield Hole("tally", pair.name)
-        if self.spectra:
-            for pair in alignment.pairs:
-                if pair.is_matrix:
-                    yield Hole("spectrum", pair.name)
+        for pair in chosen:
+            if self.wants_spectrum(pair):
+                yield Hole("spectrum", pair.name)
+
+    def chooses(self, pair: TensorPair) -> bool:
+        """Whether this pair is to be measured at all."""
+        return self.selection.includes(pair.place, pair.base.name, pair.tuned.name, pair.name)
+
+    def wants_spectrum(self, pair: TensorPair) -> bool:
+        """Whether a chosen pair is to have its singular values."""
+        if not self.spectra or not pair.is_matrix:
+            return False
+        layer = pair.place.layer
+        return self.spectra_every == 1 or (layer is not None and layer % self.spectra_every == 0)
+
+    @property
+    def spectra_text(self) -> str:
+        """'all', 'none' or 'every:4', as `analysis.selection.read_spectra` reads it."""
+        return "none" if not self.spectra else "all" if self.spectra_every == 1 else f"every:{self.spectra_every}"

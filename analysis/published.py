@@ -199,7 +199,10 @@ def ours(found: Headline, alignment: Alignment, failed: Mapping[tuple[str, str],
     """What is measured of a pair; `failed` are the reasons by (kind, tensor name), which nothing will fill any more."""
     n_failed = {kind: sum(of == kind for of, _ in failed) for kind in ("tally", "spectrum")}
     counted = found.tensors_measured and found.tensors_measured + n_failed["tally"] >= found.tensors_planned
-    ranked = found.spectra_measured and found.spectra_measured + n_failed["spectrum"] >= found.spectra_planned
+    n_matrices = max(
+        found.spectra_planned, sum(pair.is_matrix for pair in alignment.pairs)
+    )  # of all, not of a selection
+    ranked = found.spectra_measured and found.spectra_measured + n_failed["spectrum"] >= n_matrices
     unchanged = {rule: Fraction(100 * known.part, known.whole) for rule, known in found.unchanged.items() if counted}
     has_rank = ranked and not math.isnan(found.mean_rank_share)
     return Ours(

@@ -2,7 +2,9 @@
 
 Counts are integers, pooled over entries; null stands for a number that does not exist (a rank of a vector, an effective
 rank of a zero update), and for one that is not measured. `withheld` is true where too little was compared for the
-totals to speak for the models; `coverage.reasons_withheld` says why. `schema` is 1; fields are only ever added to it.
+totals to speak for the models; `coverage.reasons_withheld` says why. `selection` says what was asked for: where that is
+a part, totals, coverage and alerts are of that part, and tensors outside it are there with nulls and `selected` false.
+`schema` is 1; fields are only ever added to it.
 """
 
 from __future__ import annotations
@@ -13,16 +15,19 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from analysis.alerts import alerts
+from analysis.alerts import Alert, alerts
 from analysis.checks import Verdict
-from analysis.coverage import reasons_to_withhold
+from analysis.coverage import part_of, reasons_to_withhold
+from analysis.forecast import Forecast
 from analysis.measurements import RULES, MaskRule, Regions, Spectrum, Tally
 from analysis.metrics import correlation
 from analysis.models import Pair, PinnedModel
-from analysis.rollup import Venn, headline, spectrum_summary, venn
+from analysis.plan import Plan
+from analysis.rollup import Venn, headline_of_part, spectrum_summary, venn
 from analysis.tensors import Alignment, TensorPair
 
 SCHEMA = 1
+WHOLE = Plan()
 
 
 def comparison(
@@ -31,17 +36,22 @@ def comparison(
     tallies: Mapping[str, Tally],
     spectra: Mapping[str, Spectrum],
     gaps: Mapping[tuple[str, str], str],
+    plan: Plan = WHOLE,
+    about_bases: Sequence[Alert] = (),
 ) -> dict[str, Any]:
-    """One pair: coverage, totals over everything tallied, and every compared tensor in reading order."""
+    """One pair: coverage, totals over everything tallied, and every compared tensor in reading order. Of what `plan`
+    selects, where that isn't all: then `tallies` are of that alone, and so are totals, coverage and alerts."""
     known = [tallies[entry.name] for entry in alignment.pairs if entry.name in tallies]
-    found = headline(alignment, tallies, spectra, spectra_planned=bool(spectra))
+    found, part = headline_of_part(alignment, tallies, spectra, [plan]), part_of(alignment, [plan], tallies)
     return {
         "schema": SCHEMA,
         "base": model(pair.base),
         "tuned": model(pair.tuned),
-        "coverage": coverage(alignment, tallies),
+        "selection": selection(alignment, plan),
+        "coverage": coverage(part, tallies),
         "alerts": [
-            dataclasses.asdict(alert) | {"tensors": list(alert.tensors)} for alert in alerts(found, alignment, tallies)
+            dataclasses.asdict(alert) | {"tensors": list(alert.tensors), "models": list(alert.models)}
+            for alert in alerts(found, part, tallies, about_bases)
         ],
         "withheld": found.withheld,
         "totals": {
@@ -54,8 +64,49 @@ def comparison(
         },
         "tensors": [
             tensor(entry, tallies.get(entry.name), spectra.get(entry.name), _reasons(entry.name, gaps))
+            | {"selected": plan.chooses(entry)}
             for entry in alignment.pairs
         ],
+    }
+
+
+def selection(alignment: Alignment, plan: Plan) -> dict[str, Any]:
+    """What was asked for, as the terminal's options say it, and how much of the pair that is."""
+    chosen = [pair for pair in alignment.pairs if plan.chooses(pair)]
+    return {
+        "is_everything": len(chosen) == len(alignment.pairs),
+        "layers": plan.selection.layers_text,
+        "modules": list(plan.selection.modules),
+        "spectra": plan.spectra_text,
+        "selected_layers": sorted({pair.place.layer for pair in chosen if pair.place.layer is not None}),
+        "selected_tensors": len(chosen),
+        "selected_matrices_with_spectra": sum(map(plan.wants_spectrum, chosen)),
+        "selected_parameters": sum(pair.entries for pair in chosen),
+        "comparable_tensors": len(alignment.pairs),
+        "comparable_parameters": alignment.compared_parameters,
+    }
+
+
+def forecast(pair: Pair, alignment: Alignment, plan: Plan, found: Forecast) -> dict[str, Any]:
+    """What a comparison would take, from headers alone; `refusals` says why this machine cannot do it. Bytes are upper
+    bounds, seconds a rough estimate."""
+    return {
+        "schema": SCHEMA,
+        "base": model(pair.base),
+        "tuned": model(pair.tuned),
+        "selection": selection(alignment, plan),
+        "coverage": coverage(part_of(alignment, [plan]), {}),
+        "measurements": found.measurements,
+        "bytes_to_fetch": found.bytes_to_fetch,
+        "mask_bytes": found.mask_bytes,
+        "row_bytes": found.row_bytes,
+        "memory_bytes": found.memory,
+        "largest_tensor": found.largest or None,
+        "seconds_for_tallies": found.seconds_for_tallies,
+        "seconds": found.seconds,
+        "spectra_left_out": [{"name": name, "reason": reason} for name, reason in found.left_out],
+        "machine": dataclasses.asdict(found.machine),
+        "refusals": [str(refusal) for refusal in found.refusals()],
     }
 
 

@@ -14,10 +14,11 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.coverage import reasons_to_withhold
+from analysis.coverage import Chosen, chosen_of, part_of, reasons_to_withhold
 from analysis.measurements import CHANGE_EDGES, RELATIVE_EDGES, RULES, Regions, Spectrum, Tally
 from analysis.metrics import Metric, correlation, effective_rank, stable_rank
 from analysis.noise import noise_values
+from analysis.plan import Plan
 from analysis.tensors import Alignment, TensorPair
 
 RELATED = 0.5  # a median correlation below it: the models do not come from one another
@@ -28,7 +29,7 @@ class Cell(IntEnum):
     """Why a grid's cell has a value, or none."""
 
     ABSENT = 0  # the model has no such matrix in that layer
-    WAITING = 1  # planned, not measured yet
+    WAITING = 1  # not measured: on its way, or not asked for
     GAP = 2  # could not be measured, or the metric has no meaning for it (a vector has no rank)
     READY = 3
     PARTIAL = 4  # some of the cell's tensors (experts) are still waiting
@@ -89,6 +90,7 @@ class Headline:
     matrices_correlated: int = 0
     same_of_block: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # (tensors, entries) without a change
     reasons_withheld: tuple[str, ...] = ()  # why too little was compared for a headline
+    chosen: Chosen | None = None  # of which part of the pair all this is; None: of all of it
 
     @property
     def withheld(self) -> bool:
@@ -150,12 +152,19 @@ def headline(
     spectra: Mapping[str, Spectrum],
     *,
     spectra_planned: bool,
+    n_spectra_planned: int | None = None,
+    chosen: Chosen | None = None,
 ) -> Headline:
-    """The overview's numbers over what is measured so far."""
+    """The overview's numbers over what is measured so far. Of a part of a pair, `alignment` is that part's (see
+    `analysis.coverage.part_of`), `chosen` says how much it is, and `n_spectra_planned` of how many of its matrices
+    spectra are wanted, where that is not all of them."""
     measured = [(pair, tallies[pair.name]) for pair in alignment.pairs if pair.name in tallies]
     matrices = [tally for pair, tally in measured if pair.is_matrix]
     entries = sum(tally.entries for _, tally in measured)
-    usable = [spectrum for spectrum in spectra.values() if not spectrum.reason]
+    names = {pair.name for pair in alignment.pairs}
+    found = [spectrum for name, spectrum in spectra.items() if name in names]
+    usable = [spectrum for spectrum in found if not spectrum.reason]
+    n_matrices = sum(pair.is_matrix for pair in alignment.pairs) if n_spectra_planned is None else n_spectra_planned
     touched = [tally for _, tally in measured if tally.unchanged("exact") < tally.entries]
     correlations = [value for value in (_ratio(*correlation(t)) for t in matrices) if not math.isnan(value)]
     return Headline(
@@ -174,12 +183,32 @@ def headline(
         mean_of_layer_averages=_mean(t.unchanged("mukherjee") / t.entries for _, t in measured),
         mean_rank_share=_mean((s.rank or 0) / s.max_rank for s in usable),
         mean_effective_rank_share=_mean(effective_rank(s.singular_values) / s.max_rank for s in usable),
-        spectra_measured=len(spectra),
-        spectra_planned=sum(pair.is_matrix for pair in alignment.pairs) if spectra_planned else 0,
+        spectra_measured=len(found),
+        spectra_planned=n_matrices if spectra_planned else 0,
         median_correlation=statistics.median(correlations) if correlations else math.nan,
         matrices_correlated=len(correlations),
         same_of_block=_same_of_block(measured),
         reasons_withheld=reasons_to_withhold(alignment),
+        chosen=chosen,
+    )
+
+
+def headline_of_part(
+    alignment: Alignment, tallies: Mapping[str, Tally], spectra: Mapping[str, Spectrum], plans: Sequence[Plan]
+) -> Headline:
+    """The overview's numbers of what these plans ask for, over what of it is measured so far."""
+    part = part_of(alignment, plans, tallies)
+    n_spectra = sum(
+        pair.name in spectra or any(plan.chooses(pair) and plan.wants_spectrum(pair) for plan in plans)
+        for pair in part.pairs
+    )
+    return headline(
+        part,
+        tallies,
+        spectra,
+        spectra_planned=n_spectra > 0,
+        n_spectra_planned=n_spectra,
+        chosen=chosen_of(alignment, part),
     )
 
 

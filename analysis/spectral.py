@@ -18,14 +18,12 @@ import torch
 from torch import Tensor
 
 from analysis.elementwise.block import Geometry
+from analysis.footprint import COLUMNS_AT_ONCE, DECIDED_DIRECTLY_UP_TO, DIRECT_UP_TO, refusal, wide_copy
 from analysis.measurements import Spectrum
 
 Blocks = Iterator[tuple[Tensor, Tensor]]
 Of = Literal["update", "base", "tuned"]
 
-DIRECT_UP_TO = 640  # short side; below this the direct SVD costs well under a second
-DECIDED_DIRECTLY_UP_TO = 2048  # short side; below this a doubtful rank is settled by the direct SVD
-MAX_SHORT_SIDE = 20_480  # its Gram matrix in float64 takes 3.4 GB
 _NOT_FINITE = "it has entries that are not finite, or too large for a float32 update"
 _SVD_ERROR = 1e-5  # of the largest value: what float32 SVDs were seen to be off by, docs/methods.md
 
@@ -37,11 +35,8 @@ def spectrum(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of = "update"
     needs. A matrix with non-finite entries, or one too large, comes back with its reason in place of values.
     """
     short = min(shape.rows, shape.columns)
-    wide_copy = 4 * shape.rows * shape.columns
-    if short > MAX_SHORT_SIDE:
-        return _refused(of, shape, f"its short side of {short:,} is over {MAX_SHORT_SIDE:,}")
-    if shape.rows < shape.columns and short > DIRECT_UP_TO and wide_copy > budget:
-        return _refused(of, shape, f"it needs {wide_copy / 1e6:,.0f} MB, the memory budget is {budget / 1e6:,.0f} MB")
+    if why_not := refusal(shape.rows, shape.columns, budget):
+        return _refused(of, shape, why_not)
     if short <= DIRECT_UP_TO:
         return _direct(_whole(blocks(), of), of, shape)
     gram = _gram(blocks(), of, shape)
@@ -50,7 +45,7 @@ def spectrum(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of = "update"
     values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
     result = _ranked(values, of, shape, "gram float64")
     doubtful = result.rank_low != result.rank_high
-    if doubtful and short <= DECIDED_DIRECTLY_UP_TO and wide_copy <= budget:
+    if doubtful and short <= DECIDED_DIRECTLY_UP_TO and wide_copy(shape.rows, shape.columns) <= budget:
         return _direct(_whole(blocks(), of), of, shape)
     return result
 
@@ -106,7 +101,7 @@ def _gram(blocks: Blocks, of: Of, shape: Geometry) -> Tensor:
         assert total is not None
         return total
     wide = _whole(blocks, of)
-    step = max(1, (64 << 20) // (8 * shape.rows))
+    step = max(1, COLUMNS_AT_ONCE // (8 * shape.rows))
     total = wide.new_zeros(shape.rows, shape.rows, dtype=torch.float64)
     for column in range(0, shape.columns, step):
         total += _square(wide[:, column : column + step])

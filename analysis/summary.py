@@ -23,18 +23,19 @@ def summarize(headline: Headline, alignment: Alignment) -> list[str]:
     if not headline.entries:
         return ["Nothing of this pair is measured yet."]
     if unrelated := not_related(headline):
-        sentences = [unrelated, *_coverage(alignment), *_nonfinite(headline)]
+        sentences = [unrelated, *_selection(headline), *_coverage(headline, alignment), *_nonfinite(headline)]
         return [_held_together(sentence) for sentence in sentences]
     if headline.withheld:
-        sentences = [*headline.reasons_withheld, *_nonfinite(headline)]
+        sentences = [*_selection(headline), *headline.reasons_withheld, *_nonfinite(headline)]
         return [_held_together(sentence) for sentence in sentences]
     sentences = [
+        *_selection(headline),
         _unchanged(headline),
         *_published_rules(headline),
         _where(headline),
         *_size(headline),
         *_rank(headline),
-        *_coverage(alignment),
+        *_coverage(headline, alignment),
         *_nonfinite(headline),
     ]
     return [_held_together(sentence) for sentence in sentences]
@@ -79,9 +80,15 @@ def _shared(venn: Venn, names: Sequence[str], of: int, other: int) -> str:
     return f"Of what {names[of]} changed, {names[other]} changed {share(overlap)} too; {by_chance}."
 
 
+def _selection(headline: Headline) -> Iterator[str]:
+    if headline.chosen:
+        yield f"All of this is of what was selected: {headline.chosen.words}."
+
+
 def _unchanged(headline: Headline) -> str:
     exact = headline.unchanged["exact"]
-    which = "compared parameters" if _complete(headline) else "parameters measured so far"
+    all_of_it = "selected parameters" if headline.chosen else "compared parameters"
+    which = all_of_it if _complete(headline) else "parameters measured so far"
     whole = f"the {count(exact.whole)} {which}"
     if exact.part == exact.whole:
         return f"Each of {whole} has exactly the value it had before: the two models are the same there."
@@ -144,14 +151,15 @@ def _rank(headline: Headline) -> Iterator[str]:
         )
 
 
-def _coverage(alignment: Alignment) -> Iterator[str]:
+def _coverage(headline: Headline, alignment: Alignment) -> Iterator[str]:
     n = sum(entry.is_parameter for entry in alignment.not_compared)
     if not n:
         return
     of_base, of_tuned = alignment.compared_of("base"), alignment.compared_of("tuned")
+    selected = "selected " if headline.chosen else ""
     yield (
-        f"{count(n)} {'tensor was' if n == 1 else 'tensors were'} not compared; what was compared is "
-        f"{percent(of_base, alignment.base_parameters, 2)} of the base's parameters and "
+        f"{count(n)} {selected}{'tensor was' if n == 1 else 'tensors were'} not compared; what was compared is "
+        f"{percent(of_base, alignment.base_parameters, 2)} of the base's {selected}parameters and "
         f"{percent(of_tuned, alignment.tuned_parameters, 2)} of the tuned model's."
     )
 

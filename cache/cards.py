@@ -24,6 +24,7 @@ _FRONT_MATTER = re.compile(r"\A\ufeff?---[ \t]*\r?\n(.*?)\r?\n---[ \t]*(?:\r?\n|
 _FRONT_MATTER_BEGINS = re.compile(rb"\A(?:\xef\xbb\xbf)?---[ \t]*\r?\n")
 _MAX_FRONT_MATTER = 50_000  # the parser takes half a second for it
 _DEEPEST = 50  # levels of front matter
+_MOST_BASES = 20
 
 
 def read_config(text: bytes) -> dict[str, object]:
@@ -106,11 +107,26 @@ def _front_matter(text: bytes) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def base_in_card(card: Mapping[str, object]) -> str | None:
-    """The base model that a card names: its 'base_model', or the first of them. None where it is no short text."""
+def bases_in_card(card: Mapping[str, object]) -> tuple[str, ...]:
+    """The base models that a card names: its 'base_model', or all of them where it lists several (a merge);
+    () where anything there is no short text."""
     named = card.get("base_model")
-    first = named[0] if isinstance(named, list) and named else named
-    return first.strip() if isinstance(first, str) and 0 < len(first.strip()) <= 500 else None
+    listed = named[:_MOST_BASES] if isinstance(named, list) else [named]
+    if not all(isinstance(one, str) and 0 < len(one.strip()) <= 500 for one in listed):
+        return ()
+    return tuple(dict.fromkeys(str(one).strip() for one in listed))
+
+
+def base_in_card(card: Mapping[str, object]) -> str | None:
+    """The base model that a card names, or the first of them. None where it is no short text."""
+    return next(iter(bases_in_card(card)), None)
+
+
+def base_in_config(config: Mapping[str, object], own_name: str) -> str | None:
+    """What config.json says the model was loaded from before it was saved; None where that is the model itself."""
+    named = base_in_card({"base_model": config.get("_name_or_path")})
+    same = named is not None and named.rstrip("/").rpartition("/")[2] == own_name.rstrip("/").rpartition("/")[2]
+    return None if same else named
 
 
 def base_in_adapter(config: Mapping[str, object]) -> str | None:

@@ -26,6 +26,7 @@ __all__ = [
     "are_one_file",
     "bytes_to_fetch",
     "bytes_to_fetch_of_both",
+    "downloads_dir",
     "fetch",
     "find",
     "has_room",
@@ -87,9 +88,20 @@ def bytes_to_fetch_of_both(
     base: FoundModel, base_files: Collection[str], tuned: FoundModel, tuned_files: Collection[str], settings: Settings
 ) -> int:
     """The same for a pair: a file that both have is fetched once."""
+    of_side = to_fetch_of_both(base, base_files, tuned, tuned_files, settings)
+    return sum(sum(bytes_of_file.values()) for bytes_of_file in of_side.values())
+
+
+def to_fetch_of_both(
+    base: FoundModel, base_files: Collection[str], tuned: FoundModel, tuned_files: Collection[str], settings: Settings
+) -> dict[str, dict[str, int]]:
+    """The same by side and file."""
     of_base = {entry.sha256 for entry in base.files if entry.path in base_files and not base.folder} - {None}
     own = [entry.path for entry in tuned.files if entry.path in tuned_files and entry.sha256 not in of_base]
-    return bytes_to_fetch(base, base_files, settings) + bytes_to_fetch(tuned, own, settings)
+    return {
+        side: {file: bytes_to_fetch(found, (file,), settings) for file in files}
+        for side, found, files in (("base", base, base_files), ("tuned", tuned, own))
+    }
 
 
 def are_one_file(base: FoundModel, base_file: str, tuned: FoundModel, tuned_file: str) -> bool:
@@ -118,6 +130,11 @@ def stream_range(
 ) -> Iterator[memoryview]:
     """Exactly these bytes of a file of a model on the Hub, piece by piece; nothing is kept. Raises ModelError."""
     return hub.stream_range(found, settings, file, begin, end, on_wait=on_wait)
+
+
+def downloads_dir() -> Path:
+    """Where downloads go; it may not be there yet."""
+    return hub.cache_dir()
 
 
 def fetch(

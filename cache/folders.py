@@ -54,7 +54,9 @@ def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Foun
     config = cards.read_config(_read_if_there(place, cards.CONFIG_FILE))
     described = (cards.CONFIG_FILE, cards.CARD_FILE, cards.ADAPTER_CONFIG_FILE)
     notes = cards.unread({name: _read_if_there(place, name) for name in described})
-    return FoundModel(pinned, files, _base(place, settings), config, str(ref), place.path, place.below, notes=notes)
+    declared = _declared(place, settings)
+    base = next(iter(declared), None)
+    return FoundModel(pinned, files, base, config, str(ref), place.path, place.below, notes=notes, declared=declared)
 
 
 def confirm(found: FoundModel) -> None:
@@ -84,7 +86,7 @@ def _place_of(found: FoundModel) -> Place:
 def suggest_base(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> str | None:
     """What the folder's card or adapter says it was tuned from, as text to compare: a folder beside it if one has
     that name, else the id on the Hub."""
-    return _base(locate(ref, settings, any_folder=any_folder), settings)
+    return next(iter(_declared(locate(ref, settings, any_folder=any_folder), settings)), None)
 
 
 def locate(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Place:
@@ -253,11 +255,18 @@ def _read_if_there(place: Place, name: str) -> bytes:
         return b""
 
 
-def _base(place: Place, settings: Settings) -> str | None:
-    named = cards.base_in_card(cards.read_card(_read_if_there(place, cards.CARD_FILE))) or cards.base_in_adapter(
-        cards.read_config(_read_if_there(place, cards.ADAPTER_CONFIG_FILE))
+def _declared(place: Place, settings: Settings) -> tuple[str, ...]:
+    """What the card names, else the adapter's config, else config.json: folders beside this one, or ids on the Hub."""
+    card, adapter, config = (
+        _read_if_there(place, name) for name in (cards.CARD_FILE, cards.ADAPTER_CONFIG_FILE, cards.CONFIG_FILE)
     )
-    return _sibling(place, named, settings) or cards.as_hub_id(named)
+    named: tuple[str | None, ...] = cards.bases_in_card(cards.read_card(card))
+    named = named or (cards.base_in_adapter(cards.read_config(adapter)),)
+    ids = [_sibling(place, name, settings) or cards.as_hub_id(name) for name in named]
+    if not any(ids):
+        last = cards.base_in_config(cards.read_config(config), place.name)
+        ids = [_sibling(place, last, settings) or cards.as_hub_id(last)]
+    return tuple(dict.fromkeys(name for name in ids if name))
 
 
 def _sibling(place: Place, named: str | None, settings: Settings) -> str | None:

@@ -31,6 +31,7 @@ class FoundModel:
     folder: Path | None = None  # where it lies, for a folder
     below: Path | None = None  # the allowed folder that its files, links followed, must stay below
     notes: tuple[str, ...] = ()  # which of its descriptions could not be read, and why
+    declared: tuple[str, ...] = ()  # all that it says it was made from, `base_model` the first of them
 
     def size_of_file(self) -> dict[str, int]:
         return {entry.path: entry.size for entry in self.files}

@@ -13,15 +13,17 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from analysis.cost import seconds
-from analysis.errors import BadReference, HubBusy, HubUnreachable, SubnetscopeError, WorkerDied
+from analysis.bases import another_declared
+from analysis.errors import BadReference, DiskFull, HubBusy, HubUnreachable, SubnetscopeError, WorkerDied
+from analysis.forecast import Files, Forecast, forecast
 from analysis.models import Pair, PinnedModel, parse_model
 from analysis.plan import Plan
 from analysis.tensors import Alignment
+from cache import machine
 from cache.backends.child import Child
 from cache.patience import PATIENT, Patience
 from cache.progress import ENDED, Meter, Progress, State
@@ -35,7 +37,6 @@ log = logging.getLogger(__name__)
 _WORK_OF_KIND = {"compare": compare, "overlap": overlap}
 _PREPARED_AT_ONCE = 4
 _PREPARE_SECONDS = 180
-_START_SECONDS = 5.0  # until a worker has loaded torch and begins
 _KEPT_ENDED = 200  # jobs whose last progress is still answered from memory
 
 
@@ -48,10 +49,8 @@ class Preparation:
     tuned: ModelCard | None
     alignment: Alignment | None
     suggested_base: str | None
-    bytes_to_fetch: int = 0
-    disk_free: int = 0
-    seconds_estimated: float | None = None
-    seconds_for_tallies: float | None = None
+    to_fetch: Files = field(default_factory=dict)
+    downloads_dir: str = "/"
     notes: tuple[str, ...] = ()
 
 
@@ -110,19 +109,34 @@ class Jobs:
         base_card, tuned_card = (_as_stored(message[f"{side}_card"]) for side in ("base", "tuned"))
         alignment = message["alignment"]
         self._store.register(pair, base_card, tuned_card, alignment).result()
-        tallies, whole = self._estimate(pair, alignment)
         return Preparation(
             pair=pair,
             base=base_card,
             tuned=tuned_card,
             alignment=alignment,
             suggested_base=None,
-            bytes_to_fetch=message["bytes_to_fetch"],
-            disk_free=message["disk_free"],
-            seconds_estimated=whole,
-            seconds_for_tallies=tallies,
-            notes=(*_notes(pair, message["declared_base"]), *message["notes"]),
+            to_fetch=message["to_fetch"],
+            downloads_dir=message["downloads_dir"],
+            notes=(*_notes(pair, tuned_card), *message["notes"]),
         )
+
+    def forecast(self, wanted: Preparation | Pair, plan: Plan) -> Forecast:
+        """What is still to be done of this plan, what it takes, and whether this machine has it. Of a pair alone, what
+        is to be downloaded isn't known, and not counted. Raises BadSelection for a plan that names no tensor."""
+        known = wanted if isinstance(wanted, Preparation) else Preparation(wanted, None, None, None, None)
+        if known.pair is None:
+            raise BadReference("No base was named", do="Name the model that the tuned one was trained from")
+        key = known.pair.key
+        alignment, holes = self._store.alignment(key), self._store.holes(key, plan)
+        if alignment.pairs and not any(map(plan.chooses, alignment.pairs)):
+            raise plan.selection.names_nothing()
+        kept = machine.seen(self._settings, known.downloads_dir)
+        streamed = replace(kept, keeps_files=False)
+        if self._settings.stream or not plan.keep_files:
+            return forecast(alignment, plan, holes, known.to_fetch, streamed)
+        found = forecast(alignment, plan, holes, known.to_fetch, kept)
+        is_full = any(isinstance(refusal, DiskFull) for refusal in found.refusals())
+        return forecast(alignment, plan, holes, known.to_fetch, streamed) if is_full else found
 
     def _looked_up(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer of a prepare child. A few run at a time, and none for ever: anybody may ask."""
@@ -142,13 +156,16 @@ class Jobs:
         return message
 
     def submit(self, wanted: Preparation | Pair, plan: Plan | None = None) -> str:
-        """The id of the job that measures this pair: a new one, or the one that is at it already."""
+        """The id of the job that measures this pair: a new one, or the one that is at it already. Raises ResourceError
+        where this machine cannot do it, BadSelection where the plan names no tensor."""
+        plan = plan or Plan()
+        for refusal in self.forecast(wanted, plan).refusals():
+            raise refusal
         pair = wanted.pair if isinstance(wanted, Preparation) else wanted
-        if pair is None:
-            raise BadReference("No base was named", do="Name the model that the tuned one was trained from")
+        assert pair is not None, "the forecast was of one"
         if self._store.gaps(pair.key) and not self._is_working(pair.key):
             self._store.forget_gaps(pair.key).result()  # asked for anew: what failed is tried again
-        return self._submit("compare", (pair,), plan or Plan())
+        return self._submit("compare", (pair,), plan)
 
     def submit_overlap(self, base: PinnedModel, tuned: Sequence[PinnedModel]) -> str:
         """The id of the job that counts how the updates of `tuned` overlap. Each pair must be registered."""
@@ -206,6 +223,8 @@ class Jobs:
             record = JobRecord(job_id, kind, request, "queued", _now())
             job = self._remember(record, pairs, plan)
         try:
+            for pair in pairs:
+                self._store.ask(pair.key, plan).result()
             self._store.put_job(record).result()  # before the lane sees it, whose own entries must come later
         except SubnetscopeError:
             with self._lock:
@@ -227,7 +246,7 @@ class Jobs:
     def _resume(self, record: JobRecord) -> None:
         try:
             request = json.loads(record.request)
-            pairs, plan = tuple(_pair_of_text(texts) for texts in request["pairs"]), Plan(**request["plan"])
+            pairs, plan = tuple(_pair_of_text(texts) for texts in request["pairs"]), Plan.from_dict(request["plan"])
         except (ValueError, TypeError, KeyError, SubnetscopeError):
             log.warning("job %s was written by another version and is given up", record.id)
             self._store.put_job(replace(record, state="failed", ended_at=_now())).result()
@@ -297,22 +316,14 @@ class Jobs:
         except SubnetscopeError:
             log.exception("the ledger could not take job %s", job.id)
 
-    def _estimate(self, pair: Pair, alignment: Alignment) -> tuple[float, float]:
-        """(seconds until all tallies, until everything) that is still missing, by the cost model."""
-        pair_of_name = {entry.name: entry for entry in alignment.pairs}
-        tallies, spectra = _START_SECONDS, 0.0
-        for hole in self._store.holes(pair.key, Plan()):
-            cost = seconds(hole, pair_of_name[hole.name], threads=self._settings.threads)
-            tallies, spectra = (tallies + cost, spectra) if hole.kind == "tally" else (tallies, spectra + cost)
-        return tallies, tallies + spectra
 
-
-def _notes(pair: Pair, declared_base: str | None) -> tuple[str, ...]:
+def _notes(pair: Pair, tuned: ModelCard) -> tuple[str, ...]:
     notes = []
     if pair.base.key == pair.tuned.key:
         notes.append("Both ids lead to the same weights: nothing can have changed.")
-    if declared_base and pair.base.title not in declared_base and declared_base not in pair.base.title:
-        notes.append(f"The tuned model's card names '{declared_base}' as its base, not '{pair.base.title}'.")
+    for alert in another_declared(pair.base, tuned.declared):
+        named = ", ".join(f"'{name}'" for name in alert.models)
+        notes.append(f"The tuned model says that it was made from {named}, not from '{pair.base.title}'.")
     return tuple(notes)
 
 

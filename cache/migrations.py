@@ -103,7 +103,16 @@ ALTER TABLE tensors ADD COLUMN base_scales VARCHAR DEFAULT '';
 ALTER TABLE tensors ADD COLUMN tuned_scales VARCHAR DEFAULT '';
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES)
+# What was asked for of each pair, so that what is missing can be told from what nobody wanted. Until now that was all
+# of it; '{}' is the plan that asks for everything.
+_ASKED = """
+CREATE TABLE asked (
+    pair_key VARCHAR, plan VARCHAR, asked_at TIMESTAMP NOT NULL,        -- JSON text
+    PRIMARY KEY (pair_key, plan));
+INSERT INTO asked SELECT DISTINCT pair_key, '{}', now() AT TIME ZONE 'UTC' FROM tallies;
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:

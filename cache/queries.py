@@ -119,7 +119,12 @@ def stored_pair(row: tuple[Any, ...]) -> StoredPair:
     """The pair that a row of PAIRS describes."""
     base, base_card, tuned, tuned_card, rest = row[:4], row[4], row[5:9], row[9], row[10:]
     pair = Pair(_pinned(*base), _pinned(*tuned))
-    return StoredPair(pair, ModelCard(**json.loads(base_card)), ModelCard(**json.loads(tuned_card)), *rest)
+    return StoredPair(pair, _card(base_card), _card(tuned_card), *rest)
+
+
+def _card(text: str) -> ModelCard:
+    fields = json.loads(text)
+    return ModelCard(**fields | {"declared": tuple(fields.get("declared", ()))})
 
 
 def _pinned(where: Any, name: str, commit: str, subfolder: str) -> PinnedModel:

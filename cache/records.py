@@ -23,6 +23,7 @@ class ModelCard:
     dtype: str = ""
     parameters: int = 0
     bytes: int = 0
+    declared: tuple[str, ...] = ()  # what the model says it was made from, as text that can be compared
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ class Settings:
     memory_budget: int  # bytes a worker may use for blocks of tensors
     endpoint: str  # without a trailing '/'
     threads: int
+    memory_limit: int | None = None  # bytes that a worker may take in all; None: what the machine has
+    spare_disk: int = 1_000_000_000  # bytes that a comparison leaves free
     store_file: Path | None = None  # where the store is not the data folder's own
     patience: Patience = BRISK  # with the Hub; jobs have more of it
     stream: bool = False  # no job keeps the files of Hub models
@@ -66,6 +68,8 @@ class Settings:
             endpoint=_endpoint(environ, "HF_ENDPOINT", "https://huggingface.co"),
             threads=_threads(environ, "SUBNETSCOPE_THREADS"),
             stream=_switch(environ, "SUBNETSCOPE_STREAM", default=False),
+            memory_limit=_size(environ, "SUBNETSCOPE_MEMORY_LIMIT", "0") or None,
+            spare_disk=_size(environ, "SUBNETSCOPE_SPARE_DISK", "1GB"),
         )
 
 

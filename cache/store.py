@@ -10,6 +10,7 @@ old rows are simply not asked for. Nothing here computes: shares and grids are `
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
@@ -107,6 +108,14 @@ class Store:
         found = self._database.rows(f"{queries.PAIRS} WHERE p.pair_key = ?", [*queries.PAIRS_VALUES, key])
         return queries.stored_pair(found[0]) if found else None
 
+    def pairs_of_same_tuned(self, key: str) -> list[str]:
+        """The keys of the other pairs with this pair's tuned model, in which something is measured."""
+        sql = """
+            SELECT other.pair_key FROM pairs p JOIN pairs other USING (tuned_commit, tuned_subfolder)
+            WHERE p.pair_key = ? AND other.pair_key <> p.pair_key
+            AND other.pair_key IN (SELECT pair_key FROM tallies WHERE version = ?) ORDER BY other.registered_at"""
+        return [other for (other,) in self._database.rows(sql, [key, TALLY_VERSION])]
+
     def alignment(self, key: str) -> Alignment:
         """The pair's tensors as they were registered. The last few are kept in memory."""
         generation = self.generation(_alignment_name(key))
@@ -163,6 +172,16 @@ class Store:
             bare = self._database.rows(queries.TALLIES_WITHOUT_MASKS, queries.without_masks_values(key))
             stored -= {Hole("tally", name) for (name,) in bare}
         return [hole for hole in plan.wanted(self.alignment(key)) if hole not in stored]
+
+    def ask(self, key: str, plan: Plan) -> Future[None]:
+        """A future that is done when it is on record that somebody asked for this plan."""
+        row = {"pair_key": key, "plan": json.dumps(asdict(plan), sort_keys=True), "asked_at": _now()}
+        return self._database.write({"asked": [row]}, touches=(key, PAIRS))
+
+    def asked(self, key: str) -> tuple[Plan, ...]:
+        """What was asked for of this pair, the oldest first; of a pair that nobody asked for, everything."""
+        found = self._database.rows("SELECT plan FROM asked WHERE pair_key = ? ORDER BY asked_at, plan", [key])
+        return tuple(Plan.from_dict(json.loads(text)) for (text,) in found) or (Plan(),)
 
     def put(
         self,

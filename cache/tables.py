@@ -83,6 +83,7 @@ TABLES = {
             "masks", "pair_key", "name", "rule", "version", pair_key=_TEXT, name=_TEXT, rule=_TEXT, version=_INT,
             stored_at=_TIME, path=_TEXT, entries=_LONG, changed=_LONG, bytes=_LONG, sha256=_TEXT,
         ),
+        _table("asked", "pair_key", "plan", pair_key=_TEXT, plan=_TEXT, asked_at=_TIME),
         _table(
             "notes", "pair_key", pair_key=_TEXT, algorithm=_TEXT, data=_TEXT, tags=pa.list_(_TEXT), note=_TEXT,
             stored_at=_TIME,

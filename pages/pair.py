@@ -9,9 +9,9 @@ from analysis.summary import summarize
 from pages.parts import address, charts, flow, lookups, numbers, overview, panels, pickers, runs
 
 view, pair = panels.open_pair("pair", "Overview")
-alignment, found = lookups.alignment(pair.key), lookups.headline(pair.key)
+alignment, found = lookups.part(pair.key), lookups.headline(pair.key)
 overview.headline(found, alignment)
-overview.alerts(lookups.alerts(pair.key))
+overview.alerts(lookups.alerts(pair.key), pair)
 if not found.entries:
     flow.stop()
 if known := published().find(*view.models):

@@ -5,7 +5,6 @@ Has the network and the token; reads no weights. Run as `python -m cache.backend
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,15 +39,14 @@ def prepare(request: dict[str, Any], send: Send) -> None:
             "suggested_base": None,
             "base": base.pinned,
             "tuned": tuned.pinned,
-            "declared_base": tuned.base_model,
             "notes": [f"{found.pinned.title}: {note}" for found in (base, tuned) for note in found.notes],
             "base_card": card(base, base_tensors),
             "tuned_card": card(tuned, tuned_tensors),
             "alignment": alignment,
-            "bytes_to_fetch": catalog.bytes_to_fetch_of_both(
+            "to_fetch": catalog.to_fetch_of_both(
                 base, needed_files(alignment, "base"), tuned, needed_files(alignment, "tuned"), settings
             ),
-            "disk_free": shutil.disk_usage(settings.data_dir if settings.data_dir.exists() else "/").free,
+            "downloads_dir": catalog.downloads_dir(),
         }
     )
 
@@ -103,6 +101,7 @@ def card(found: FoundModel, tensors: list[TensorInfo]) -> ModelCard:
         dtype=" + ".join(compared),
         parameters=sum(tensor.parameters for tensor in tensors),
         bytes=sum(tensor.end - tensor.begin for tensor in tensors),
+        declared=found.declared,
     )
 
 

@@ -7,7 +7,18 @@ comes from its cache on this machine, because a cached file is no proof that it 
 import cache.hub.environment  # noqa: F401 (before huggingface_hub)
 from cache.hub.downloads import bytes_to_fetch, fetch, has_room, kept
 from cache.hub.lookup import find, suggest_base
+from cache.hub.places import cache_dir
 from cache.hub.ranges import read_range
 from cache.hub.transfer import stream_range
 
-__all__ = ["bytes_to_fetch", "fetch", "find", "has_room", "kept", "read_range", "stream_range", "suggest_base"]
+__all__ = [
+    "bytes_to_fetch",
+    "cache_dir",
+    "fetch",
+    "find",
+    "has_room",
+    "kept",
+    "read_range",
+    "stream_range",
+    "suggest_base",
+]

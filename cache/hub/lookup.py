@@ -41,9 +41,9 @@ def find(ref: ModelRef, settings: Settings, *, on_wait: OnWait | None = None) ->
     described = (cards.CONFIG_FILE, cards.ADAPTER_CONFIG_FILE)
     text_of_file = {name: _read_text(found, name, settings, on_wait) for name in described}
     config, adapter = (cards.read_config(text) for text in text_of_file.values())
-    base = _base(info) or cards.base_in_adapter(adapter)
-    notes = cards.unread(text_of_file)
-    return FoundModel(pinned, files, cards.as_hub_id(base), config, str(ref), notes=notes)
+    declared, notes = _declared(info, found, config, adapter), cards.unread(text_of_file)
+    base = next(iter(declared), None)
+    return FoundModel(pinned, files, base, config, str(ref), notes=notes, declared=declared)
 
 
 def suggest_base(ref: ModelRef, settings: Settings) -> str | None:
@@ -125,6 +125,18 @@ def _entry(file: Mapping[str, Any], below: str) -> FileEntry:
     return FileEntry(file["rfilename"].removeprefix(below), file["size"], sha256, git_id if is_git else None)
 
 
+def _declared(
+    info: Mapping[str, Any], found: FoundModel, config: Mapping[str, object], adapter: Mapping[str, object]
+) -> tuple[str, ...]:
+    """The ids that the card names, else the adapter's config, else config.json."""
+    card = info.get("cardData")
+    named: tuple[str | None, ...] = cards.bases_in_card(card) if isinstance(card, dict) else ()
+    named = named or (cards.base_in_adapter(adapter),)
+    ids = tuple(name for name in map(cards.as_hub_id, named) if name)
+    last = cards.as_hub_id(cards.base_in_config(config, found.pinned.name))
+    return ids or ((last,) if last else ())
+
+
 def _is_file(entry: Any) -> bool:
     """Whether an entry of the list is what the Hub's own are: a name, a size if there is one, a hash if it is large."""
     if not isinstance(entry, dict) or not isinstance(entry.get("rfilename"), str):
@@ -139,11 +151,6 @@ def _leads_down(name: str) -> bool:
     """Whether the name of a file is one below its repository, on this system and on others."""
     parts = name.split("/")
     return name.isprintable() and "\\" not in name and not any(part in ("", ".", "..") for part in parts)
-
-
-def _base(info: Mapping[str, Any]) -> str | None:
-    card = info.get("cardData")
-    return cards.base_in_card(card) if isinstance(card, dict) else None
 
 
 def _read_text(found: FoundModel, file: str, settings: Settings, on_wait: OnWait | None) -> bytes:

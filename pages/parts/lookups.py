@@ -14,6 +14,7 @@ import numpy as np
 from analysis import published, rollup, tables
 from analysis.alerts import Alert
 from analysis.alerts import alerts as alerts_of
+from analysis.coverage import part_of
 from analysis.links import EDGE_OF_TOLERANCE
 from analysis.measurements import Spectrum, Tally
 from analysis.metrics import CATALOG, Metric, at_tolerance
@@ -22,6 +23,7 @@ from analysis.plan import Plan
 from analysis.rollup import Curve, Grid, Headline
 from analysis.tables import Row
 from analysis.tensors import Alignment, TensorPair
+from cache.bases import alerts_about_bases
 from cache.progress import Progress
 from cache.records import StoredPair
 from pages.parts import handles
@@ -79,11 +81,27 @@ def ours(key: str) -> published.Ours:
 
 def alerts(key: str) -> list[Alert]:
     """What to know before believing the pair's numbers."""
-    return _alerts(key, generation(key))
+    store = handles.store()
+    return _alerts(key, generation(key), tuple(store.generation(other) for other in store.pairs_of_same_tuned(key)))
+
+
+def asked(key: str) -> tuple[Plan, ...]:
+    """What was asked for of this pair; everything, or a selection."""
+    return _asked(key, generation(key))
+
+
+def part(key: str) -> Alignment:
+    """The part of the pair that was asked for or is measured; the pair's alignment where that is all of it."""
+    return _part(key, generation(key))
+
+
+def unfinished(key: str) -> tuple[int, tuple[Plan, ...]]:
+    """(measurements that were asked for and are not stored, the plans that want them)."""
+    return _unfinished(key, generation(key))
 
 
 def n_holes(key: str) -> int:
-    """Measurements that the whole plan wants and the store has not."""
+    """Measurements of the whole pair that the store has not."""
     return _n_holes(key, generation(key))
 
 
@@ -191,12 +209,31 @@ def _measured(key: str, _: int) -> tuple[dict[str, Tally], dict[str, Spectrum], 
 @lru_cache(maxsize=200)
 def _headline(key: str, current: int) -> Headline:
     found, values, _ = _measured(key, current)
-    return rollup.headline(alignment(key), found, values, spectra_planned=True)
+    return rollup.headline_of_part(alignment(key), found, values, _asked(key, current))
 
 
 @lru_cache(maxsize=200)
-def _alerts(key: str, current: int) -> list[Alert]:
-    return alerts_of(_headline(key, current), alignment(key), _measured(key, current)[0])
+def _alerts(key: str, current: int, _: tuple[int, ...]) -> list[Alert]:
+    store, found = handles.store(), _measured(key, current)[0]
+    known = store.find_pair(key)
+    about_bases = alerts_about_bases(store, known, found) if known else ()
+    return alerts_of(_headline(key, current), _part(key, current), found, about_bases)
+
+
+@lru_cache(maxsize=200)
+def _asked(key: str, _: int) -> tuple[Plan, ...]:
+    return handles.store().asked(key)
+
+
+@lru_cache(maxsize=12)
+def _part(key: str, current: int) -> Alignment:
+    return part_of(alignment(key), _asked(key, current), _measured(key, current)[0])
+
+
+@lru_cache(maxsize=200)
+def _unfinished(key: str, current: int) -> tuple[int, tuple[Plan, ...]]:
+    holes = {plan: handles.store().holes(key, plan) for plan in _asked(key, current)}
+    return len({hole for of_plan in holes.values() for hole in of_plan}), tuple(plan for plan in holes if holes[plan])
 
 
 @lru_cache(maxsize=200)

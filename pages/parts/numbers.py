@@ -45,6 +45,7 @@ def not_compared(alignment: Alignment) -> None:
         )
         if len(left_out) > _MOST_LISTED:
             st.caption(f"The {count(_MOST_LISTED)} largest of {count(len(left_out))}.")
+        _download(not_compared_rows(left_out), "not-compared")
 
 
 def failures(reasons: Mapping[tuple[str, str], str]) -> None:
@@ -65,8 +66,13 @@ def take_away_at(link: str, rows: Sequence[Row], name: str) -> None:
     """A link, and the numbers behind it as CSV."""
     with st.expander("Copy link, take the numbers away"):
         st.code(link, language=None, wrap_lines=True)
-        text = as_csv(rows)
-        if len(text.encode()) > _MOST_DOWNLOAD:
-            st.caption(f"The numbers behind this view are {size(len(text.encode()))}; the terminal writes them: --json")
-        elif rows:
-            st.download_button(f"{count(len(rows))} rows as CSV", text, f"{name}.csv", "text/csv", on_click="ignore")
+        _download(rows, name)
+
+
+def _download(rows: Sequence[Row], name: str) -> None:
+    """The rows as a CSV file."""
+    text = as_csv(rows)
+    if len(text.encode()) > _MOST_DOWNLOAD:
+        st.caption(f"The numbers behind this are {size(len(text.encode()))}; the terminal writes them: --json")
+    elif rows:
+        st.download_button(f"{count(len(rows))} rows as CSV", text, f"{name}.csv", "text/csv", on_click="ignore")

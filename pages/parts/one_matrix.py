@@ -52,7 +52,7 @@ def measured(key: str, known: TensorPair) -> Tally:
         if reason:
             st.error(f"This tensor could not be measured: {safe_label(reason, 400)}")
         else:
-            st.info("This tensor is waiting to be measured.")
+            st.info("This tensor is not measured yet.")
         flow.stop()
     return tally
 
@@ -103,7 +103,7 @@ def no_spectrum(key: str, known: TensorPair, spectrum: Spectrum | None) -> None:
     if reason:
         st.info(f"No singular values: {safe_label(reason, 300)}")
     else:
-        st.info("The singular values of this matrix are waiting to be measured.")
+        st.info("The singular values of this matrix are not measured yet.")
 
 
 def all_numbers(rows: Sequence[Row]) -> None:

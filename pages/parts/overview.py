@@ -6,19 +6,24 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from analysis import links
 from analysis.alerts import Alert
 from analysis.labels import count, percent, rough_count, scientific, share, tolerance_text
+from analysis.links import view_of
+from analysis.models import Pair
 from analysis.published import MEASURES, Ours, PublishedPair, sentence, verdicts
 from analysis.rollup import Headline, Share
 from analysis.tables import match_rows, rule_rows
 from analysis.tensors import Alignment
-from pages.parts import numbers
+from pages.parts import address, numbers
 from pages.parts.text import safe_label
 
 
 def headline(found: Headline, alignment: Alignment) -> None:
     """The numbers one came for, each with its counts and with the coverage beside it; where too little was compared,
-    the reasons in their place."""
+    the reasons in their place. Of a pair measured in part it says first of which part; `alignment` is that part's."""
+    if found.chosen:
+        st.markdown(f":material/filter_alt: Of **{found.chosen.words}**, as selected.")
     if found.withheld:
         st.warning(
             "**No headline: too little of these models could be compared.** " + " ".join(found.reasons_withheld),
@@ -41,7 +46,7 @@ def headline(found: Headline, alignment: Alignment) -> None:
             "‖update‖ / ‖base‖",
             help="Frobenius norm of the update over that of the base weights.",
         )
-        _rank(found)
+        _rank(found, alignment)
         _coverage(found, alignment)
 
 
@@ -50,12 +55,16 @@ def _share(label: str, found: Share, help: str) -> None:
     numbers.number(label, value, f"{count(found.part)} of {count(found.whole)}", help=help)
 
 
-def _rank(found: Headline) -> None:
+def _rank(found: Headline, alignment: Alignment) -> None:
     behind = f"{count(found.spectra_measured)} of {count(found.spectra_planned)} matrices"
+    if found.spectra_planned < sum(pair.is_matrix for pair in alignment.pairs):
+        behind += " that were asked for"
     numbers.number(
         "Rank of the updates",
         share(found.mean_rank_share),
-        f"effective rank {share(found.mean_effective_rank_share)}; {behind}",
+        f"effective rank {share(found.mean_effective_rank_share)}; {behind}"
+        if found.spectra_planned
+        else "singular values were not asked for",
         help="Mean over matrices of numerical rank over the largest possible. Sparse random noise is full-rank too: "
         "read it beside the effective rank.",
     )
@@ -63,10 +72,11 @@ def _rank(found: Headline) -> None:
 
 def _coverage(found: Headline, alignment: Alignment) -> None:
     measured = f"{count(found.tensors_measured)} of {count(found.tensors_planned)} tensors"
+    selected = " selected" if found.chosen else ""
     numbers.number(
-        "Compared",
+        "Compared of the selection" if found.chosen else "Compared",
         percent(alignment.compared_of("base"), alignment.base_parameters, 2),
-        f"of {rough_count(alignment.base_parameters)} in the base, "
+        f"of {rough_count(alignment.base_parameters)}{selected} in the base, "
         f"{percent(alignment.compared_of('tuned'), alignment.tuned_parameters, 2)} of the tuned model; "
         f"{measured} measured",
         help="Parameters of the base that have a partner, by name or by a rule. What has none is listed.",
@@ -82,11 +92,21 @@ def published(known: PublishedPair, measured: Ours) -> None:
         st.caption(safe_label(f"{known.note[0].upper()}{known.note[1:]}.", 400))
 
 
-def alerts(found: Sequence[Alert]) -> None:
-    """What to know before believing the numbers, each with the tensors it is about."""
+def alerts(found: Sequence[Alert], pair: Pair) -> None:
+    """What to know before believing the numbers, and where another base may be meant, the way to it."""
     for alert in found:
         show = st.error if alert.kind == "not_related" else st.warning if alert.kind != "matched_by_rule" else st.info
         show(alert.sentence)
+        if alert.kind == "nearer_base":
+            for text in alert.models:
+                base = links.pinned(text)
+                address.link(
+                    f"Open the comparison with {safe_label(base.title, 80)}", view_of("pair", base, pair.tuned)
+                )
+        if alert.kind == "declared_base":
+            for position, text in enumerate(alert.models):
+                if st.button(f"Compare with {safe_label(text, 80)}", key=f"declared-{position}"):
+                    address.go_compare(text, str(pair.tuned))
 
 
 def matches(alignment: Alignment) -> None:

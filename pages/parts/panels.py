@@ -12,6 +12,7 @@ from analysis.labels import count, duration, rough_count, size
 from analysis.links import View
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Plan
+from cache.jobs import Preparation
 from cache.progress import Progress
 from cache.records import ModelCard
 from pages.parts import address, flow, handles, lookups, stored_pairs
@@ -70,15 +71,30 @@ def missing(pair: Pair) -> None:
 
 
 def holes(pair: Pair) -> None:
-    """The state 'partial' at rest: some of it isn't measured and nobody is at it. Offers to go on."""
-    n = lookups.n_holes(pair.key)
-    if not n or lookups.working(pair.key):
+    """The state 'partial' at rest: nobody is at it, and some of it isn't measured, though it was asked for or because
+    it was not. Offers to go on."""
+    n_whole = lookups.n_holes(pair.key)
+    if not n_whole or lookups.working(pair.key):
         return
+    n, plans = lookups.unfinished(pair.key)
     words, button = st.columns([4, 1], vertical_alignment="center")
-    words.info(f"{count(n)} measurements of this pair are still missing.")
-    if button.button("Measure the rest", width="stretch"):
-        handles.jobs().submit(pair, Plan())
+    if n:
+        words.info(f"{count(n)} measurements of this pair are still missing.")
+    else:
+        words.info(f"Measured as selected. {count(n_whole)} measurements that were not asked for make it whole.")
+    if button.button("Measure the rest", width="stretch") and start(pair, *(plans or [Plan()])):
         flow.again()
+
+
+def start(wanted: Preparation | Pair, *plans: Plan) -> bool:
+    """Whether the jobs that these plans need are on their way; where this machine cannot do them, says so."""
+    try:
+        for plan in plans:
+            handles.jobs().submit(wanted, plan)
+    except SubnetscopeError as error:
+        failure(error)
+        return False
+    return True
 
 
 def progress(*pair_keys: str) -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import streamlit as st
 
-from analysis.labels import count, duration, percent, size
+from analysis.bases import another_declared
+from analysis.labels import count, percent
 from analysis.links import view_of
 from analysis.models import Pair
 from analysis.plan import Plan
 from analysis.tensors import Alignment
 from cache.jobs import Preparation
-from pages.parts import address, handles, numbers, panels, pickers
+from cache.records import ModelCard
+from pages.parts import address, choosing, handles, numbers, overview, panels, pickers
 from pages.parts.text import safe_label
-
-_SPARE_DISK = 5_000_000_000
 
 
 def prepared(base: str, tuned: str) -> Preparation:
@@ -29,7 +29,8 @@ def prepared(base: str, tuned: str) -> Preparation:
 
 
 def show(found: Preparation, tuned: str) -> None:
-    """Both models with their pins, coverage and cost, and the button that starts; or the base that might be meant."""
+    """Both models with their pins and coverage, what to measure of them, what that takes, and the button that starts;
+    or the base that might be meant."""
     if found.pair is None or found.alignment is None or found.base is None or found.tuned is None:
         _suggest(found.suggested_base, tuned)
         return
@@ -40,15 +41,14 @@ def show(found: Preparation, tuned: str) -> None:
         panels.card("Fine-tuned", found.pair.tuned, found.tuned)
     for note in found.notes:
         st.warning(safe_label(note, 500))
+    _declared(found.pair, found.tuned)
     _coverage(found.alignment)
-    if _is_complete(found.pair, found.alignment):
-        st.success("This pair is compared already, at exactly these commits.")
-        address.link("Open it", view_of("pair", found.pair.base, found.pair.tuned))
-        return
-    if found.alignment.pairs:
-        _start(found.pair, found)
-    else:
+    if not found.alignment.pairs:
         st.error("No tensor of one model has a partner on the other: there is nothing to compare. Check both ids.")
+    elif not handles.store().holes(found.pair.key, Plan()):
+        _open(found.pair, "This pair is compared already, at exactly these commits.")
+    elif plan := choosing.plan(found.pair.key, found.alignment):
+        _start(found.pair, found, plan)
 
 
 def _suggest(suggested: str | None, tuned: str) -> None:
@@ -67,27 +67,35 @@ def _coverage(alignment: Alignment) -> None:
         f"**{percent(alignment.compared_of('base'), alignment.base_parameters, 2)}** of the base and "
         f"**{percent(alignment.compared_of('tuned'), alignment.tuned_parameters, 2)}** of the tuned model."
     )
+    overview.matches(alignment)
     numbers.not_compared(alignment)
 
 
-def _start(pair: Pair, found: Preparation) -> None:
-    st.markdown(_cost(found))
-    if found.bytes_to_fetch + _SPARE_DISK > found.disk_free and found.bytes_to_fetch:
-        st.warning(f"Only {size(found.disk_free)} of disk are free.")
-    button, box = st.columns([1, 4], vertical_alignment="center")
-    spectra = box.checkbox("Singular values too (rank, spectra); they take most of the time", value=True)
-    if button.button("Start", type="primary", width="stretch"):
-        handles.jobs().submit(pair, Plan(spectra=spectra))
+def _declared(pair: Pair, tuned: ModelCard) -> None:
+    """A way to each base that the tuned model names, where it names others than this one."""
+    for alert in another_declared(pair.base, tuned.declared):
+        for text in alert.models:
+            label = f"Use {safe_label(text, 80)} as base"
+            st.button(label, key=f"base-{text}", on_click=pickers.put_texts, args=(text, str(pair.tuned)))
+
+
+def _open(pair: Pair, words: str) -> None:
+    st.success(words)
+    address.link("Open it", view_of("pair", pair.base, pair.tuned))
+
+
+def _start(pair: Pair, found: Preparation, plan: Plan) -> None:
+    """What the plan will take of this machine, and the button that starts it; or why it cannot be done here."""
+    forecast = handles.jobs().forecast(found, plan)
+    if not forecast.measurements:
+        _open(pair, "All of this selection is measured already, at exactly these commits.")
+        return
+    with numbers.row():
+        for label, value, below in forecast.in_words():
+            numbers.number(label, value, safe_label(below))
+    choosing.left_out(forecast.left_out)
+    refusals = forecast.refusals()
+    for refusal in refusals:
+        panels.failure(refusal)
+    if st.button("Start", type="primary", width=160, disabled=bool(refusals)) and panels.start(found, plan):
         address.go(view_of("pair", pair.base, pair.tuned))
-
-
-def _cost(found: Preparation) -> str:
-    words = [f"To fetch: {size(found.bytes_to_fetch)}" if found.bytes_to_fetch else "All weights are here already"]
-    if found.seconds_for_tallies is not None and found.seconds_estimated is not None:
-        words.append(f"about {duration(found.seconds_for_tallies)} for what changed and where")
-        words.append(f"{duration(found.seconds_estimated)} with singular values, by a rough estimate")
-    return "; ".join(words) + "."
-
-
-def _is_complete(pair: Pair, alignment: Alignment) -> bool:
-    return bool(alignment.pairs) and not handles.store().holes(pair.key, Plan())

@@ -9,9 +9,11 @@ import pytest
 
 from analysis.alerts import alerts
 from analysis.alignment import align
-from analysis.coverage import reasons_to_withhold
+from analysis.coverage import chosen_of, part_of, reasons_to_withhold
 from analysis.measurements import Tally
-from analysis.rollup import headline
+from analysis.plan import Plan
+from analysis.rollup import headline, headline_of_part
+from analysis.selection import select
 from analysis.summary import summarize
 from analysis.tensors import TITLE_OF_MATCH, Alignment, NotCompared, TensorInfo
 from tests.analysis.by_hand import small_model, tally_of
@@ -140,3 +142,90 @@ def test_a_matrix_without_variance_has_no_correlation():
     found = headline(alignment, {"w": tally_of(*[np.ones((4, 4), np.float32)] * 2)}, {}, spectra_planned=False)
     assert np.isnan(found.median_correlation)
     assert not found.is_unrelated
+
+
+LAYERS_0_AND_1 = Plan(selection=select("0-1"))
+
+
+def test_a_selection_is_a_part_that_says_how_much_it_is():
+    whole = small_model(8)
+    part = part_of(whole, [LAYERS_0_AND_1])
+    chosen = chosen_of(whole, part)
+    assert chosen is not None
+    assert (chosen.layers, chosen.layers_whole, chosen.tensors, chosen.tensors_whole) == (2, 8, 6, 25)
+    assert (
+        chosen.words
+        == f"2 of 8 layers, {100 * part.compared_parameters / whole.base_parameters:.2f} % of the parameters"
+    )
+    assert part.base_parameters == part.tuned_parameters == part.compared_parameters
+    assert part_of(whole, [LAYERS_0_AND_1, Plan()]) is whole
+    assert part_of(whole, [LAYERS_0_AND_1, Plan(selection=select("2-7,outside"))]) is whole
+    assert chosen_of(whole, whole) is None
+    modules = chosen_of(whole, part_of(whole, [Plan(selection=select("", "q_proj"))]))
+    assert modules is not None
+    assert modules.words.startswith("8 of 25 tensors, ")
+
+
+def test_what_is_measured_belongs_to_the_part_though_nobody_asked():
+    whole = small_model(4)
+    part = part_of(whole, [LAYERS_0_AND_1], measured={"model.embed_tokens.weight"})
+    assert len(part.pairs) == 7
+
+
+def test_what_was_not_asked_for_does_not_withhold_the_headline():
+    """Half of the tuned model has no partner, none of it in the layers that were selected."""
+    whole = small_model(8)
+    missing = dataclasses.replace(MISSING, name="model.layers.7.mlp.extra.weight", parameters=whole.compared_parameters)
+    short = dataclasses.replace(whole, tuned_parameters=2 * whole.compared_parameters, not_compared=(missing,))
+    tallies = tallied(part_of(short, [LAYERS_0_AND_1]), nudged)
+    assert headline_of_part(short, tallies, {}, [Plan()]).withheld
+    found = headline_of_part(short, tallies, {}, [LAYERS_0_AND_1])
+    assert not found.withheld
+    assert (found.tensors_measured, found.tensors_planned, found.spectra_planned) == (6, 6, 4)
+    said = summarize(found, part_of(short, [LAYERS_0_AND_1]))
+    assert said[0].startswith("All of this is of what was selected: 2 of 8 layers, ")
+    assert "selected parameters" in said[1]
+
+
+def test_what_could_not_be_compared_within_the_selection_does():
+    whole = small_model(8)
+    missing = dataclasses.replace(MISSING, name="model.layers.1.mlp.extra.weight", parameters=whole.compared_parameters)
+    short = dataclasses.replace(whole, tuned_parameters=2 * whole.compared_parameters, not_compared=(missing,))
+    found = headline_of_part(short, {}, {}, [LAYERS_0_AND_1])
+    assert found.withheld
+    assert "tuned model's parameters could be compared" in found.reasons_withheld[0]
+
+
+def test_new_rows_and_buffers_of_a_selection():
+    whole = small_model(2)
+    rows = NotCompared("model.embed_tokens.weight[40:48]", "tuned", "rows that only the tuned model has", 128)
+    buffer = NotCompared("model.rotary_emb.inv_freq", "both", "a buffer, not a parameter", 8)
+    part = part_of(dataclasses.replace(whole, not_compared=(rows, buffer)), [Plan(selection=select("outside"))])
+    assert [one.name for one in part.not_compared] == [rows.name, buffer.name]
+    assert (part.base_parameters, part.tuned_parameters) == (640, 640 + 128)
+
+
+def test_nothing_changed_in_the_selection_says_so():
+    whole = small_model(4)
+    part = part_of(whole, [LAYERS_0_AND_1])
+    tallies = tallied(part, lambda pair, before: before)
+    found = headline_of_part(whole, tallies, {}, [LAYERS_0_AND_1])
+    [alert] = alerts(found, part, tallies)
+    assert alert.sentence == "Nothing changed: every selected value is the same in both models."
+
+
+def test_only_embeddings_of_what_was_selected():
+    whole, plan = small_model(4), Plan(selection=select("1,outside"))
+    part = part_of(whole, [plan])
+    tallies = tallied(part, lambda pair, before: before * (1.001 if pair.place.block == "embedding" else 1.0))
+    [alert] = alerts(headline_of_part(whole, tallies, {}, [plan]), part, tallies)
+    assert alert.kind == "only_embeddings"
+    assert "every other selected value" in alert.sentence
+
+
+def test_spectra_of_some_layers_are_counted_as_asked_for():
+    whole = small_model(8)
+    found = headline_of_part(whole, {}, {}, [Plan(spectra_every=4)])
+    assert found.chosen is None
+    assert (found.tensors_planned, found.spectra_planned) == (25, 4)
+    assert headline_of_part(whole, {}, {}, [Plan(spectra=False)]).spectra_planned == 0

@@ -68,7 +68,7 @@ class TestHeatmap:
     def test_what_has_no_value_carries_a_sign_by_its_reason(self):
         grid = grid_of("unchanged-exact", missing=2, gaps=("model.layers.2.mlp.down_proj.weight",))
         signs = {trace.name: len(trace.x) for trace in traces(heatmap.heatmap(grid), "scatter") if trace.name}
-        assert signs == {"waiting to be measured": 1, "no value": 1}
+        assert signs == {"not measured yet": 1, "no value": 1}
 
     def test_every_cell_of_the_model_can_be_clicked_and_leads_to_its_tensors(self):
         grid = grid_of("unchanged-exact", missing=1)

@@ -12,6 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -20,16 +21,21 @@ import pytest
 
 from analysis.errors import (
     BadReference,
+    BadSelection,
+    DiskFull,
     NothingToCompare,
     PathNotAllowed,
     StoreError,
     SubnetscopeError,
+    TooLarge,
     error_from_dict,
 )
 from analysis.measurements import Gap
 from analysis.plan import Plan
+from analysis.selection import select
 from cache.backends.child import Child
 from cache.backends.wire import from_line
+from cache.bases import alerts_about_bases
 from cache.jobs import Jobs
 from cache.records import JobRecord
 from cache.settings import Settings
@@ -377,3 +383,94 @@ def test_an_error_crosses_a_pipe_with_all_its_words():
     error = PathNotAllowed("saw", expected="expected", do="do")
     back = error_from_dict(error.as_dict())
     assert (type(back), str(back)) == (PathNotAllowed, str(error))
+
+
+FIRST_LAYER = Plan(selection=select("0", "mlp.*"), spectra=False)
+
+
+def test_a_selection_is_measured_alone_and_the_rest_later_fills_holes_only(jobs: Jobs, monkeypatch):
+    preparation = jobs.prepare("./models/base", "./models/tuned1")
+    assert preparation.pair is not None
+    key, store = preparation.pair.key, jobs._store
+    put, written = store.put, []
+    monkeypatch.setattr(
+        store, "put", lambda key, name, m, **k: (written.append((name, type(m))), put(key, name, m, **k))[1]
+    )
+    assert jobs.forecast(preparation, FIRST_LAYER).measurements == 3
+    progress = jobs.wait(jobs.submit(preparation, FIRST_LAYER), timeout=60)
+    assert (progress.state, progress.done, progress.planned) == ("done", 3, 3)
+    parts = ("gate_proj", "up_proj", "down_proj")
+    assert set(store.tallies(key)) == {f"model.layers.0.mlp.{part}.weight" for part in parts}
+    assert store.spectra(key) == {}
+    assert store.asked(key) == (FIRST_LAYER,)
+    assert jobs.forecast(preparation, FIRST_LAYER).measurements == 0
+    assert jobs.wait(jobs.submit(preparation, Plan()), timeout=60).state == "done"
+    assert store.holes(key, Plan()) == []
+    assert len(written) == len(set(written)), "nothing was measured twice"
+    assert set(store.asked(key)) == {FIRST_LAYER, Plan()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"memory_limit": 300_000_000}, TooLarge, "a worker may take 300 MB here"),
+        ({"spare_disk": 10**17}, DiskFull, "are to stay free"),
+    ],
+    ids=["memory", "disk"],
+)
+def test_what_does_not_fit_is_refused_before_it_starts(jobs: Jobs, changes, error: type[Exception], words: str):
+    jobs._settings = replace(jobs._settings, **changes)
+    preparation = jobs.prepare("./models/base", "./models/tuned1")
+    with pytest.raises(error, match=words):
+        jobs.submit(preparation)
+    assert jobs._store.jobs() == []
+    assert [type(refusal) for refusal in jobs.forecast(preparation, Plan()).refusals()] == [error]
+
+
+def test_a_selection_of_nothing_is_refused(jobs: Jobs):
+    preparation = jobs.prepare("./models/base", "./models/tuned1")
+    with pytest.raises(BadSelection, match="layers 7"):
+        jobs.submit(preparation, Plan(selection=select("7")))
+
+
+def test_an_older_ledgers_job_is_taken_up(jobs: Jobs):
+    """As a version wrote it that knew no selections."""
+    pair = jobs.prepare("./models/base", "./models/tuned1").pair
+    assert pair is not None
+    request = json.dumps({"pairs": [[str(pair.base), str(pair.tuned)]], "plan": {"spectra": False, "masks": True}})
+    jobs._store.put_job(JobRecord("0" * 16, "compare", request, "running", datetime(2026, 1, 1))).result()
+    again = Jobs(jobs._store, jobs._settings)
+    again.start()
+    assert again.wait("0" * 16, timeout=60).state == "done"
+    again.stop()
+    assert jobs._store.holes(pair.key, Plan(spectra=False)) == []
+
+
+def test_a_base_a_model_tuned_from_it_and_one_tuned_from_that(jobs: Jobs, models: Path):
+    """A chain: base, instruct, and what reinforcement made of the instruct model, whose card says so."""
+    base = llama(layers=2, hidden=32)
+    instruct = tuned_from(base, changed_share=0.45, seed=3)[0]
+    write_model(models / "instruct", instruct)
+    write_model(models / "rl", tuned_from(instruct, changed_share=0.03, seed=4)[0])
+    (models / "rl" / "README.md").write_text("---\nbase_model:\n- org/instruct\n- org/other\n---\n")
+    pairs = []
+    for name in ("base", "instruct"):
+        found = jobs.prepare(f"./models/{name}", "./models/rl")
+        assert found.pair is not None
+        assert found.tuned is not None
+        assert found.tuned.declared == ("./models/instruct", "org/other"), "a folder beside it, and what else is named"
+        assert bool(found.notes) == (name == "base")
+        assert jobs.wait(jobs.submit(found.pair, Plan(spectra=False)), timeout=60).state == "done"
+        pairs.append(found.pair)
+    store, (against_base, against_instruct) = jobs._store, pairs
+    assert store.pairs_of_same_tuned(against_base.key) == [against_instruct.key]
+    told = {}
+    for pair in pairs:
+        known = store.find_pair(pair.key)
+        assert known is not None
+        told[pair.key] = {a.kind: a for a in alerts_about_bases(store, known, store.tallies(pair.key, arrays=False))}
+    assert told[against_instruct.key] == {}
+    assert told[against_base.key]["declared_base"].models == ("./models/instruct", "org/other")
+    nearer = told[against_base.key]["nearer_base"]
+    assert nearer.models == (str(against_instruct.base),)
+    assert "2.98 % against 45.15 % of the values changed" in nearer.sentence

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from analysis.errors import DiskFull, StoreBusy, StoreError, StoreNewer
+from analysis.plan import Plan
 from cache import migrations
 from cache.masks import write_mask
 from cache.store import Store
@@ -121,6 +122,26 @@ def test_an_alignment_of_the_first_schema_reads_as_pairs_of_one_name(tmp_path: P
         )
     with Store.open(path) as store:
         assert store.alignment(key) == matrices(1)
+
+
+def test_of_a_pair_that_was_measured_before_selections_everything_was_asked_for(tmp_path: Path):
+    path = tmp_path / "store.duckdb"
+    before = migrations.STEPS.index(migrations._ASKED)
+    with duckdb.connect(str(path)) as connection:
+        migrations.migrate(connection, None, migrations.STEPS[:before])
+    with duckdb.connect(str(path)) as connection:
+        names = [row[0] for row in connection.execute("DESCRIBE tallies").fetchall()]
+        kinds = [row[1] for row in connection.execute("DESCRIBE tallies").fetchall()]
+        value_of_kind = {"VARCHAR": "'w'", "TIMESTAMP": "TIMESTAMP '2026-01-01'"}
+        values = [
+            f"'{PAIR.key}'" if n == "pair_key" else value_of_kind.get(k, "[]" if "[]" in k else "0")
+            for n, k in zip(names, kinds, strict=True)
+        ]
+        connection.execute(f"INSERT INTO tallies VALUES ({', '.join(values)})")
+    with Store.open(path) as store:
+        assert store.asked(PAIR.key) == (Plan(),)
+        store.ask(PAIR.key, Plan(spectra=False)).result()
+        assert set(store.asked(PAIR.key)) == {Plan(), Plan(spectra=False)}
 
 
 def test_a_step_that_fails_leaves_the_store_at_the_last_good_one(tmp_path: Path):

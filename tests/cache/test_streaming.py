@@ -237,7 +237,7 @@ def test_a_file_that_both_models_have_is_fetched_once(hub: LoopbackHub, jobs_of,
     preparation = jobs.prepare("org/base", "org/tuned")
     equal, other = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
     sizes = {name: len(blob.content) for name, blob in files_of(hub, "org/tuned").items()}
-    assert preparation.bytes_to_fetch == sizes[equal] + 2 * sizes[other]
+    assert jobs.forecast(preparation, plan).bytes_to_fetch == sizes[equal] + 2 * sizes[other]
     hub.requests.clear()
     assert ended(jobs, preparation, plan) == "done"
     got = {asked.path.rpartition("/")[2] for asked in hub.asked("org/tuned.*safetensors", "GET")}

@@ -60,7 +60,10 @@ def test_a_day_to_wait_leaves_the_lane_to_others_and_can_be_cancelled(bench: Ben
     waiting = bench.wait_until_waiting(job)
     assert waiting.waiting_words.startswith("waiting until ")
     assert waiting.waiting_words.endswith("UTC tomorrow (the Hub asks us to come back in 24 hours)")
-    assert [record.state for record in bench.store.jobs()] == ["waiting"]
+    deadline = time.monotonic() + 5  # the ledger follows the page
+    while [record.state for record in bench.store.jobs()] != ["waiting"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
     bench.hub.add("org/other", TUNED_FILES)
     assert bench.run(tuned="org/other").state == "done"

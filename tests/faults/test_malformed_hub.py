@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis.errors import AccessDenied, BadWeights, HubUnreachable, ModelNotFound, SubnetscopeError
+from analysis.errors import AccessDenied, BadWeights, FileChanged, HubUnreachable, ModelNotFound, SubnetscopeError
 from analysis.models import parse_model
 from cache import catalog
 from tests.faults.refusals import assert_refused, open_model, soon
@@ -74,8 +74,16 @@ CASES: dict[str, tuple[Callable[[Info], object], type[SubnetscopeError], str]] =
     "a size of 10^30": (listing(named(FILE, 10**30)), HubUnreachable, LIST),
     "no size": (listing({"rfilename": FILE}), HubUnreachable, "how large the files"),
     "a size beyond any disk": (listing(named(FILE, 2**62)), HubUnreachable, LIST),
-    "a size that is too small": (listing(named(FILE, len(WHOLE) - 1)), BadWeights, f"'{FILE}' is not a sound"),
-    "a size that is too large": (listing(named(FILE, len(WHOLE) + 1)), HubUnreachable, "No answer from the Hub"),
+    "a size that is too small": (
+        listing(named(FILE, len(WHOLE) - 1)),
+        FileChanged,
+        f"'{FILE}' of 'org/stranger' is not the file",
+    ),
+    "a size that is too large": (
+        listing(named(FILE, len(WHOLE) + 1)),
+        FileChanged,
+        f"'{FILE}' of 'org/stranger' is not the file",
+    ),
     "a hash that is a path": (
         listing(named(FILE) | {"lfs": {"sha256": "../../../etc/passwd", "size": 8}}),
         HubUnreachable,

@@ -1,0 +1,70 @@
+"""What the kernels take in memory, by shapes alone, and which way the singular values of a matrix are computed.
+
+`analysis.measure` and `analysis.spectral` go by these numbers; here they are known without torch, so that what a
+comparison needs can be told before it starts.
+"""
+
+from __future__ import annotations
+
+from analysis.plan import Kind
+from analysis.tensors import TensorPair
+
+DIRECT_UP_TO = 640  # short side; below this the direct SVD costs well under a second
+DECIDED_DIRECTLY_UP_TO = 2048  # short side; below this a doubtful rank is settled by the direct SVD
+MAX_SHORT_SIDE = 20_480  # its Gram matrix in float64 takes 3.4 GB
+COLUMNS_AT_ONCE = 64 << 20  # bytes in float64 of the columns of a wide matrix that are multiplied at once
+
+# What a block costs while it is tallied, in bytes an entry: both sides, their flags, and torch's temporaries.
+BYTES_AN_ENTRY = {"cpu": 12, "cuda": 120}
+CPU_BLOCK = 4 << 20  # entries; beyond this a block leaves the cache and gains nothing
+PROCESS = 350_000_000  # bytes of a worker that has loaded torch and the compiled pass, docs/performance.md
+
+
+def rows_at_once(columns: int, budget: int, kind: str = "cpu") -> int:
+    """Rows of a block: a multiple of 8, so that the masks of blocks join at whole bytes."""
+    entries = budget // 4 // BYTES_AN_ENTRY.get(kind, 120)
+    entries = min(entries, CPU_BLOCK) if kind == "cpu" else entries
+    return max(8, entries // max(columns, 1) // 8 * 8)
+
+
+def worker_bytes(pair: TensorPair, kind: Kind, budget: int) -> int:
+    """The most memory that a worker on the CPU takes while it measures this pair of tensors."""
+    columns = pair.shape[-1] if pair.shape else 1
+    rows = pair.entries // max(columns, 1)
+    block = min(rows_at_once(columns, budget), rows) * columns * BYTES_AN_ENTRY["cpu"]
+    if kind == "tally":
+        return PROCESS + block + pair.entries // 2  # both masks, packed, in pieces and joined
+    return PROCESS + _spectrum_bytes(rows, columns, budget, block)
+
+
+def wide_copy(rows: int, columns: int) -> int:
+    """Bytes of the matrix in float32."""
+    return 4 * rows * columns
+
+
+def refusal(rows: int, columns: int, budget: int) -> str:
+    """Why a matrix of this shape has no spectrum under this memory budget; '' where it has one."""
+    short = min(rows, columns)
+    if short > MAX_SHORT_SIDE:
+        return f"its short side of {short:,} is over {MAX_SHORT_SIDE:,}"
+    if rows < columns and short > DIRECT_UP_TO and wide_copy(rows, columns) > budget:
+        needed = wide_copy(rows, columns)
+        return f"it needs {needed / 1e6:,.0f} MB, the memory budget is {budget / 1e6:,.0f} MB"
+    return ""
+
+
+def _spectrum_bytes(rows: int, columns: int, budget: int, block: int) -> int:
+    """`block` bytes are taken by reading. The direct way takes the whole matrix three times: its blocks, one behind the
+    other, and what LAPACK works on. The other takes three times the Gram matrix of the short side (the sum, a product
+    or the eigensolver's copy, its workspace), and of a wide matrix twice the float32 copy. 0 where there is no
+    spectrum."""
+    if refusal(rows, columns, budget):
+        return 0
+    short, whole = min(rows, columns), wide_copy(rows, columns)
+    direct = 3 * whole + block
+    if short <= DIRECT_UP_TO:
+        return direct
+    blocks = 2 * whole + 2 * COLUMNS_AT_ONCE if rows < columns else 3 * block
+    gram = 3 * 8 * short * short + blocks + block
+    can_be_doubtful = short <= DECIDED_DIRECTLY_UP_TO and whole <= budget
+    return max(gram, direct) if can_be_doubtful else gram
