@@ -28,8 +28,10 @@ from analysis.checks import Verdict
 from analysis.errors import BadReference, ResourceError, SubnetscopeError
 from analysis.measurements import MASK_RULES, RULES
 from analysis.models import Pair
+from analysis.own_updates import OwnUpdates, sentences, summarize_adapter
 from analysis.plan import Plan
 from analysis.rollup import Headline, Venn, headline, venn
+from analysis.tensors import Alignment
 from cache.jobs import Jobs
 from cache.progress import Progress
 from cache.settings import Settings
@@ -98,17 +100,34 @@ def _compare(options: argparse.Namespace) -> int:
         spectra = store.spectra(pair.key) if plan.spectra else {}
         kinds = ("tally", "spectrum") if plan.spectra else ("tally",)
         gaps = {place: reason for place, reason in store.gaps(pair.key).items() if place[0] in kinds}
+        own, own_gaps = _own_updates(store, pair, alignment, kinds)
         if options.json:
-            _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps))
+            _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps, own))
         if str(options.json) != "-":
             found = headline(alignment, tallies, spectra, spectra_planned=plan.spectra)
             _print_headline(pair, found)
+            adapter = summarize_adapter(alignment, tallies, spectra, own)
+            for sentence in sentences(adapter) if adapter else ():
+                print(f"  adapter                {sentence}")
             for alert in alerts(found, alignment, tallies):
                 print(f"  note                   {alert.sentence}")
             print(f"  compared               {_covered(report.coverage(alignment, tallies))}")
         for (kind, name), reason in gaps.items():
             print(f"  no {kind} of {_shown(name)}: {reason}", file=sys.stderr)
-        return DONE_WITH_GAPS if gaps else 0
+        for (kind, name), reason in own_gaps.items():
+            print(f"  no {kind} of the adapter's own update of {_shown(name)}: {reason}", file=sys.stderr)
+        return DONE_WITH_GAPS if gaps or own_gaps else 0
+
+
+def _own_updates(
+    store: Store, pair: Pair, alignment: Alignment, kinds: Sequence[str]
+) -> tuple[OwnUpdates, dict[tuple[str, str], str]]:
+    """What the adapter itself adds, and why some of it is missing; nothing for a whole model."""
+    if not alignment.is_adapter:
+        return OwnUpdates(), {}
+    spectra = store.spectra(pair.key, "adapter") if "spectrum" in kinds else {}
+    gaps = {place: reason for place, reason in store.gaps(pair.key, "adapter").items() if place[0] in kinds}
+    return OwnUpdates(store.tallies(pair.key, "adapter", arrays=False), spectra), gaps
 
 
 def _overlap(options: argparse.Namespace) -> int:

@@ -13,11 +13,12 @@ Kind = Literal["tally", "spectrum"]
 
 @dataclass(frozen=True)
 class Hole:
-    """One measurement that was asked for and is not stored."""
+    """One measurement that was asked for and is not stored. Of an adapter there are two updates: what is left of it in
+    the base's type ('update'), and its own ('adapter')."""
 
     kind: Kind
     name: str
-    of: Literal["update", "base", "tuned"] = "update"
+    of: Literal["update", "base", "tuned", "adapter"] = "update"
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,11 @@ class Plan:
         """All tallies first, since they cost a reading and show nearly everything; then the spectra of matrices."""
         for pair in alignment.pairs:
             yield Hole("tally", pair.name)
+            if pair.merge:
+                yield Hole("tally", pair.name, "adapter")
         if self.spectra:
             for pair in alignment.pairs:
                 if pair.is_matrix:
                     yield Hole("spectrum", pair.name)
+                    if pair.merge:
+                        yield Hole("spectrum", pair.name, "adapter")

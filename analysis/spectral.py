@@ -21,7 +21,7 @@ from analysis.elementwise.block import Geometry
 from analysis.measurements import Spectrum
 
 Blocks = Iterator[tuple[Tensor, Tensor]]
-Of = Literal["update", "base", "tuned"]
+Of = Literal["update", "base", "tuned", "adapter"]
 
 DIRECT_UP_TO = 640  # short side; below this the direct SVD costs well under a second
 DECIDED_DIRECTLY_UP_TO = 2048  # short side; below this a doubtful rank is settled by the direct SVD
@@ -55,6 +55,15 @@ def spectrum(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of = "update"
     return result
 
 
+def spectrum_of(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spectrum:
+    """The Spectrum of a matrix whose singular values that are not 0 are known, largest first; from factors, say."""
+    if not np.isfinite(values).all():
+        return _refused(of, shape, _NOT_FINITE)
+    every = np.zeros(min(shape.rows, shape.columns), np.float32)
+    every[: len(values)] = values[: len(every)]
+    return _ranked(every, of, shape, method)
+
+
 def _direct(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
     if not bool(torch.isfinite(matrix).all()):
         return _refused(of, shape, _NOT_FINITE)
@@ -86,7 +95,7 @@ def _refused(of: Of, shape: Geometry, reason: str) -> Spectrum:
 
 def _value(before: Tensor, after: Tensor, of: Of) -> Tensor:
     """The block whose spectrum is asked for, in float32 after an exact upcast; a copy, since blocks may be reused."""
-    if of == "update":
+    if of in ("update", "adapter"):
         wide = torch.float64 if torch.float64 in (before.dtype, after.dtype) else torch.float32
         return (after.to(wide) - before.to(wide)).float()
     return (before if of == "base" else after).to(torch.float32, copy=True)

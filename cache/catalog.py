@@ -40,8 +40,13 @@ def list_tensors(found: FoundModel, settings: Settings) -> list[TensorInfo]:
     try:
         return weights.list_tensors(found.size_of_file(), read)
     except WeightsError as error:
-        saw = f"'{found.pinned.title}': {error.saw[0].lower()}{error.saw[1:]}"
-        raise type(error)(saw, expected=error.expected, do=error.do) from error
+        raise about(found, error) from error
+
+
+def about(found: FoundModel, error: WeightsError) -> WeightsError:
+    """The error with the name of the model that it is about."""
+    saw = f"'{found.pinned.title}': {error.saw[0].lower()}{error.saw[1:]}"
+    return type(error)(saw, expected=error.expected, do=error.do)
 
 
 def bytes_to_fetch(found: FoundModel, files: Collection[str], settings: Settings) -> int:  # noqa: ARG001 (as the others)

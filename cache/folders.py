@@ -20,7 +20,7 @@ from cache import cards
 from cache.found import FileEntry, FoundModel
 from cache.regular_file import not_allowed, open_regular, read_range, real_below
 from cache.settings import Settings
-from cache.weights.repository import INDEX_FILE
+from cache.weights.repository import INDEX_FILE, is_adapter
 from cache.weights.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES
 
 _WHOLE_FILE = 64 * 1024 * 1024  # up to here a file's content is its fingerprint, beyond it header, size and time
@@ -48,8 +48,10 @@ def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Foun
             f"The weights in '{place.name}' have changed since '{ref.revision[:13]}…'",
             do=f"Compare them as they are now: {place.name}",
         )
-    config = cards.read_config(_read_if_there(place, cards.CONFIG_FILE))
-    return FoundModel(pinned, files, _base(place, settings), config, str(ref), place.path, place.below)
+    config, adapter = (
+        cards.read_config(_read_if_there(place, name)) for name in (cards.CONFIG_FILE, cards.ADAPTER_CONFIG_FILE)
+    )
+    return FoundModel(pinned, files, _base(place, settings), config, str(ref), place.path, place.below, adapter)
 
 
 def confirm(found: FoundModel) -> None:
@@ -160,10 +162,13 @@ def _entry(place: Place, name: str) -> FileEntry | None:
 
 
 def _fingerprint(place: Place, files: Sequence[FileEntry]) -> str:
-    """'files-' and 40 hex digits that change when a weight file changes."""
+    """'files-' and 40 hex digits that change when a weight file changes, or an adapter's config."""
     digest = hashlib.sha256()
+    names = {INDEX_FILE}
+    if is_adapter([file.path for file in files]):
+        names.add(cards.ADAPTER_CONFIG_FILE)  # it says how the tensors are scaled
     for file in sorted(files, key=lambda file: file.path):
-        if "/" not in file.path and (file.path.endswith(".safetensors") or file.path == INDEX_FILE):
+        if "/" not in file.path and (file.path.endswith(".safetensors") or file.path in names):
             digest.update(f"{file.path}\n{file.size}\n{_content_print(place, file)}\n".encode())
     return f"files-{digest.hexdigest()[:40]}"
 

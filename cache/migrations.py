@@ -90,7 +90,14 @@ ALTER TABLE tallies ADD COLUMN base_sum DOUBLE DEFAULT 0;
 ALTER TABLE tallies ADD COLUMN tuned_sum DOUBLE DEFAULT 0;
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS)
+# Adapters: how one changes a tensor (JSON, empty for none), and the tallies of its own update.
+_ADAPTERS = """
+ALTER TABLE tensors ADD COLUMN "merge" VARCHAR DEFAULT '';
+CREATE TABLE adapter_tallies AS SELECT * FROM tallies LIMIT 0;
+ALTER TABLE adapter_tallies ADD PRIMARY KEY (pair_key, name, version);
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _ADAPTERS)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:

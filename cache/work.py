@@ -173,8 +173,9 @@ def _give_up(hole: Hole | None, pair: Pair, store: Store, death: WorkerDied, *, 
     """A gap in the hole's place. Where only the masks are missed, the tally is there, and the overlap has the gap."""
     if hole is None:
         raise death
-    kind = "overlap" if masks_too and hole.kind == "tally" else hole.kind
-    store.put(pair.key, hole.name, Gap(kind, f"measuring it ended the worker process twice: {death.saw}")).result()
+    kind = "overlap" if masks_too and (hole.kind, hole.of) == ("tally", "update") else hole.kind
+    gap = Gap(kind, f"measuring it ended the worker process twice: {death.saw}")
+    store.put(pair.key, hole.name, gap, of=hole.of).result()
 
 
 @dataclass
@@ -222,7 +223,8 @@ class _Feed:
             self.job.meter.begin(message["hole"].name, "tallies" if message["hole"].kind == "tally" else "spectra")
         elif message["event"] == "measured":
             hole, cost = message["hole"], self.cost_of_hole[message["hole"]]
-            written = self.store.put(self.pair.key, hole.name, message["measurement"], masks=message["masks"])
+            measurement, masks = message["measurement"], message["masks"]
+            written = self.store.put(self.pair.key, hole.name, measurement, masks=masks, of=hole.of)
             written.add_done_callback(lambda done: None if done.exception() else self.job.meter.measured(cost))
             self.written = [*_not_yet(self.written), written]
             self.current = None
@@ -237,8 +239,8 @@ def _folders(job: Job, pair: Pair, alignment: Alignment, holes: Sequence[Hole]) 
         "tuned": str(pair.tuned),
         "any_folder": job.any_folder,
         "files": {
-            "base": tuple(dict.fromkeys(entry.base.file for entry in needed)),
-            "tuned": tuple(dict.fromkeys(entry.tuned.file for entry in needed)),
+            "base": tuple(dict.fromkeys(info.file for entry in needed for info in entry.stored("base"))),
+            "tuned": tuple(dict.fromkeys(info.file for entry in needed for info in entry.stored("tuned"))),
         },
     }
     found: dict[str, str] = {}

@@ -18,7 +18,10 @@ MODULES = [path for top in ("analysis", "cache", "pages") for path in sorted((RO
 # Who may import what of ours, and which library has which room.
 MAY_IMPORT = {"analysis": {"analysis"}, "cache": {"analysis", "cache"}, "pages": {"analysis", "cache", "pages"}}
 ROOM_OF_LIBRARY = {
-    "torch": ("analysis/elementwise/", "analysis/spectral.py", "analysis/measure.py", "cache/backends/measure.py"),
+    "torch": (
+        *("analysis/elementwise/", "analysis/spectral.py", "analysis/adapters.py", "analysis/measure.py"),
+        "cache/backends/measure.py",
+    ),
     "numba": ("analysis/elementwise/",),
     "plotly": ("analysis/figures/",),
     "duckdb": ("cache/database.py", "cache/batch.py", "cache/migrations.py", "cache/database_errors.py"),
@@ -26,6 +29,7 @@ ROOM_OF_LIBRARY = {
     "streamlit": ("app.py", "pages/"),
     "safetensors": (),
     "transformers": (),
+    "peft": (),
 }
 
 

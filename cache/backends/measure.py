@@ -16,14 +16,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.adapters import Merging, ReadRows, widened
+from analysis.elementwise import geometry
 from analysis.errors import BadSetting
-from analysis.measure import Engine, ReadRows, measure_spectrum, measure_tally, pick_device
+from analysis.measure import (
+    Engine,
+    measure_own_spectrum,
+    measure_own_tally,
+    measure_spectrum,
+    measure_tally,
+    pick_device,
+    read_once,
+)
 from analysis.measurements import Gap, Spectrum, Tally
 from analysis.plan import Hole
 from analysis.tensors import TensorInfo, TensorPair
 from cache.backends.child import Send, serve
 from cache.masks import MaskFile, write_mask
-from cache.weights.reader import WeightFiles, bytes_per_row
+from cache.weights.reader import WeightFiles, bytes_per_row, rows
 
 R = TypeVar("R")
 Result = tuple[Tally | Spectrum | Gap, tuple[MaskFile, ...]]
@@ -41,17 +51,18 @@ def measure(request: dict[str, Any], send: Send) -> None:
     needed = [pair_of_name[hole.name] for hole in holes]
     send({"event": "device", "device": engine.device})
     with (
-        WeightFiles(Path(request["base_folder"]), [pair.base for pair in needed]) as base,
-        WeightFiles(Path(request["tuned_folder"]), [pair.tuned for pair in needed]) as tuned,
+        WeightFiles(Path(request["base_folder"]), [one for pair in needed for one in pair.stored("base")]) as base,
+        WeightFiles(Path(request["tuned_folder"]), [one for pair in needed for one in pair.stored("tuned")]) as tuned,
     ):
         for hole in holes:
             send({"event": "begin", "hole": hole})
             pair = pair_of_name[hole.name]
-            before, after = _reader(base, pair.base), _reader(tuned, pair.tuned)
-            if hole.kind == "tally":
-                result, masks = _tally(pair, before, after, engine, request)
+            if hole.of == "adapter":
+                result, masks = _own(pair, base, tuned, engine, hole)
+            elif hole.kind == "tally":
+                result, masks = _tally(pair, *_sides(pair, base, tuned, engine), engine, request)
             else:
-                result, masks = _spectrum(pair, before, after, engine, hole)
+                result, masks = _spectrum(pair, *_sides(pair, base, tuned, engine), engine, hole)
             base.verify()
             tuned.verify()
             send({"event": "measured", "hole": hole, "measurement": result, "masks": masks})
@@ -83,6 +94,40 @@ def _tally(pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, 
 def _spectrum(pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, hole: Hole) -> Result:
     found = _survive(lambda on: measure_spectrum(pair, before, after, on, hole), engine)
     return (Gap("spectrum", found) if isinstance(found, str) else found), ()
+
+
+def _own(pair: TensorPair, base: WeightFiles, tuned: WeightFiles, engine: Engine, hole: Hole) -> Result:
+    """What `hole` asks of an adapter's own update."""
+
+    def work(on: Engine) -> Tally | Spectrum | Gap:
+        merging = _merging(pair, _reader(base, pair.base), tuned, on)
+        if hole.kind == "tally":
+            return measure_own_tally(pair, merging, on)
+        return measure_own_spectrum(pair, merging, on, hole)
+
+    found = _survive(work, engine)
+    return (Gap(hole.kind, found) if isinstance(found, str) else found), ()
+
+
+def _sides(pair: TensorPair, base: WeightFiles, tuned: WeightFiles, engine: Engine) -> tuple[ReadRows, ReadRows]:
+    """Readers of both sides. An adapter's tuned side is made from the base's rows, which are read once for both."""
+    before = _reader(base, pair.base)
+    if pair.match == "untouched":
+        before = read_once(before)
+        return before, before
+    if pair.merge is None:
+        return before, _reader(tuned, pair.tuned)
+    before = read_once(before)
+    return before, _merging(pair, before, tuned, engine).merged
+
+
+def _merging(pair: TensorPair, before: ReadRows, tuned: WeightFiles, engine: Engine) -> Merging:
+    assert pair.merge is not None
+    dtype = _TORCH_DTYPE[pair.base.dtype]
+    readers = {role: (_reader(tuned, info), rows(info)) for role, info in pair.merge.factors}
+    whole = {role: widened(read(0, n), pair.merge, dtype) for role, (read, n) in readers.items() if role != "weight"}
+    weight = readers["weight"][0] if "weight" in readers else None
+    return Merging(pair.merge, geometry(pair.shape), before, whole, weight, engine.budget)
 
 
 def _survive(work: Callable[[Engine], R], engine: Engine) -> R | str:

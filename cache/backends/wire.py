@@ -21,13 +21,13 @@ import numpy as np
 from analysis.measurements import Gap, Regions, Spectrum, Tally
 from analysis.models import ModelRef, Pair, PinnedModel
 from analysis.plan import Hole, Plan
-from analysis.tensors import Alignment, NotCompared, Place, TensorInfo, TensorPair
+from analysis.tensors import Alignment, Merge, NotCompared, Place, TensorInfo, TensorPair
 from cache.masks import MaskFile
 from cache.records import ModelCard
 
 _TYPES = (
     Tally, Spectrum, Regions, Gap, ModelRef, PinnedModel, Pair, Hole, Plan, Alignment, NotCompared, Place, TensorInfo,
-    TensorPair, MaskFile, ModelCard,
+    TensorPair, Merge, MaskFile, ModelCard,
 )  # fmt: skip
 _TYPE_OF_NAME = {kind.__name__: kind for kind in _TYPES}
 _ARRAY_KINDS = "iuf"

@@ -29,8 +29,9 @@ def find(ref: ModelRef, settings: Settings) -> FoundModel:
         weights = [entry.path for entry in files if entry.path.endswith(".safetensors")]
         check_access(found, settings, (weights or [files[0].path])[0])
     config = _read_json(found, cards.CONFIG_FILE, settings)
-    base = _base(info) or cards.base_in_adapter(_read_json(found, cards.ADAPTER_CONFIG_FILE, settings))
-    return FoundModel(pinned, files, cards.as_hub_id(base), config, str(ref))
+    adapter = _read_json(found, cards.ADAPTER_CONFIG_FILE, settings)
+    base = _base(info) or cards.base_in_adapter(adapter)
+    return FoundModel(pinned, files, cards.as_hub_id(base), config, str(ref), adapter_config=adapter)
 
 
 def suggest_base(ref: ModelRef, settings: Settings) -> str | None:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from analysis.adapter_config import MERGE_IT
 from analysis.errors import BadWeights, NoWeights
 from analysis.tensors import TensorInfo
 from cache.weights.safetensors_header import MAX_TENSORS
@@ -48,8 +49,8 @@ def layout(names: Collection[str], index: bytes | None) -> Layout:
     """Where the weights of a model lie, from the names of its files (relative to the model's folder).
 
     `index` is the content of model.safetensors.index.json, which decides where it exists; else model.safetensors;
-    else every .safetensors file beside it. Raises NoWeights (with what was found instead), or BadWeights for an
-    index that names files outside the folder or files that are not there.
+    else every .safetensors file beside it; else an adapter's own file, see `is_adapter`. Raises NoWeights (with what
+    was found instead), or BadWeights for an index that names files outside the folder or files that are not there.
     """
     if index is not None:
         return _indexed(names, index)
@@ -57,10 +58,18 @@ def layout(names: Collection[str], index: bytes | None) -> Layout:
     if SINGLE_FILE in found:
         return Layout((SINGLE_FILE,), {})
     models = [name for name in found if name != ADAPTER_FILE]
+    if not models and found:
+        return Layout((ADAPTER_FILE,), {})
     if not models:
-        raise _no_weights(names, adapter=bool(found))
+        raise _no_weights(names)
     _check_numbering(models)
     return Layout(tuple(models), {})
+
+
+def is_adapter(names: Collection[str]) -> bool:
+    """Whether these files are an adapter's and no whole model's."""
+    whole = any(name.endswith(".safetensors") and "/" not in name and name != ADAPTER_FILE for name in names)
+    return ADAPTER_FILE in names and not whole and INDEX_FILE not in names
 
 
 def merge(layout: Layout, tensors_of_file: Mapping[str, Sequence[TensorInfo]]) -> list[TensorInfo]:
@@ -136,12 +145,12 @@ def _check_numbering(models: Sequence[str]) -> None:
             )
 
 
-def _no_weights(names: Collection[str], *, adapter: bool) -> NoWeights:
-    if adapter or "adapter_model.bin" in names:
+def _no_weights(names: Collection[str]) -> NoWeights:
+    if "adapter_model.bin" in names:
         return NoWeights(
-            "This is an adapter (LoRA or similar), not a whole model",
-            expected="Adapters are not compared yet",
-            do="Merge it into its base model, and compare the merged model",
+            "This adapter is a PyTorch pickle (adapter_model.bin), which can run code and is not opened",
+            expected=f"Adapters are read from {ADAPTER_FILE}",
+            do=f"Load it with peft, and save it again. Or: {MERGE_IT}",
         )
     folders = sorted({name.rpartition("/")[0] for name in names if name.endswith(".safetensors")})
     if folders:
