@@ -11,7 +11,10 @@ view, pair = panels.open_pair("matrix", "One matrix")
 known = one_matrix.choose(view, pair.key)
 tally = one_matrix.measured(pair.key, known)
 spectrum = lookups.spectrum(pair.key, known.name)
+own = one_matrix.own_update(pair.key, known)
 one_matrix.headline(tally, spectrum)
+if own:
+    one_matrix.own_headline(known, *own)
 
 rows, columns = len(tally.row_changes), len(tally.column_changes)
 if rows > 1:
@@ -39,11 +42,13 @@ with magnitude:
 
 if spectrum and not spectrum.reason:
     st.subheader("Directions of the update", anchor=False)
+    drawn = one_matrix.updates_to_draw(known, spectrum, own)
     values, energy = st.columns(2, gap="large")
     with values:
-        charts.show(spectra.singular_values([(known.name, spectrum)], with_threshold=True), "Singular values")
+        charts.show(spectra.singular_values(drawn, with_threshold=True), "Singular values")
     with energy:
-        charts.show(spectra.energy([rollup.energy_curve(spectrum, known.name)]), "Energy of the leading directions")
+        curves = [rollup.energy_curve(one, label) for label, one in drawn]
+        charts.show(spectra.energy(curves), "Energy of the leading directions")
 elif known.is_matrix:
     one_matrix.no_spectrum(pair.key, known, spectrum)
 
