@@ -19,6 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import cli
 from tests.adapted import Adapted, adapted, merged_by_peft, tiny_gpt2, tiny_llama
 from tests.hub.builders import write_model
+from tests.hub.loopback import LoopbackHub
 
 ROOT = Path(__file__).resolve().parents[1]
 OTHERS = Path(os.environ.get("SUBNETSCOPE_REAL_WEIGHTS", ROOT.parent / "shared" / "data"))
@@ -258,3 +259,15 @@ def test_a_published_adapter_on_a_base_of_its_shape(step: str, tmp_path: Path):
     exact = torch.linalg.svdvals((own[f"{start}B.weight"].double() @ own[f"{start}A.weight"].double()) * 4)[:8]
     entry = next(entry for entry in report["tensors"] if entry["name"] == "transformer.h.3.attn.c_attn.weight")
     assert entry["adapter"]["singular_values"][:8] == pytest.approx(exact.tolist(), rel=1e-5)
+
+
+def test_an_adapter_on_the_hub(hub: LoopbackHub, tmp_path: Path):
+    """Its card names no base; its config does, and says how it is scaled."""
+    case = adapted(tmp_path, tiny_llama(), LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj"]), size=0.003)
+    for name, folder in (("org/base", case.base), ("org/adapter", case.adapter)):
+        hub.add(name, {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix != ".md"})
+    report = compared(tmp_path, Path("org/base"), Path("org/adapter"))
+    changed = sum(int((case.after[name] != one).sum()) for name, one in case.before.items())
+    assert report["totals"]["entries"] - report["totals"]["unchanged"]["exact"] == changed > 0
+    assert report["adapter"]["words"] == "LoRA, r 4, α 16, on 2 matrices"
+    assert len(report["tuned"]["commit"]) == 40
