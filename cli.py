@@ -17,7 +17,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -33,11 +33,12 @@ from analysis.forecast import Forecast
 from analysis.labels import rough_count, size
 from analysis.measurements import MASK_RULES, RULES
 from analysis.models import Pair
+from analysis.own_updates import OwnUpdates, sentences, summarize_adapter
 from analysis.plan import Plan
 from analysis.rollup import Headline, Venn, headline_of_part, venn
 from analysis.selection import read_spectra, select
 from analysis.tables import match_rows
-from analysis.tensors import NO_PARAMETER
+from analysis.tensors import NO_PARAMETER, Alignment
 from cache.bases import alerts_about_bases
 from cache.jobs import Jobs, Preparation
 from cache.progress import Progress
@@ -125,20 +126,39 @@ def _compare(options: argparse.Namespace) -> int:
         tallies = {n: t for n, t in store.tallies(pair.key, arrays=False).items() if ("tally", n) in wanted}
         spectra = {n: s for n, s in store.spectra(pair.key).items() if ("spectrum", n) in wanted}
         gaps = {place: reason for place, reason in store.gaps(pair.key).items() if place in wanted}
+        own, own_gaps = _own_updates(store, pair, alignment, wanted)
         known = store.find_pair(pair.key)
         about_bases = alerts_about_bases(store, known, tallies) if known else []
         if options.json:
-            _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps, plan, about_bases))
+            compared = report.comparison(pair, alignment, tallies, spectra, gaps, plan, about_bases, own)
+            _write(options.json, compared)
         if str(options.json) != "-":
             part, found = part_of(alignment, [plan]), headline_of_part(alignment, tallies, spectra, [plan])
             _print_headline(pair, found)
+            adapter = summarize_adapter(part, tallies, spectra, own)
+            for sentence in sentences(adapter) if adapter else ():
+                print(f"  adapter                {sentence}")
             for alert in alerts(found, part, tallies, about_bases):
                 named = f" ({', '.join(map(_shown, alert.models))})" if alert.models else ""
                 print(f"  note                   {alert.sentence}{named}")
             print(f"  compared               {_covered(report.coverage(part, tallies))}")
         for (kind, name), reason in gaps.items():
             print(f"  no {kind} of {_shown(name)}: {reason}", file=sys.stderr)
-        return DONE_WITH_GAPS if gaps else 0
+        for (kind, name), reason in own_gaps.items():
+            print(f"  no {kind} of the adapter's own update of {_shown(name)}: {reason}", file=sys.stderr)
+        return DONE_WITH_GAPS if gaps or own_gaps else 0
+
+
+def _own_updates(
+    store: Store, pair: Pair, alignment: Alignment, wanted: Collection[tuple[str, str]]
+) -> tuple[OwnUpdates, dict[tuple[str, str], str]]:
+    """What the adapter itself adds, and why some of it is missing; nothing for a whole model."""
+    if not alignment.is_adapter:
+        return OwnUpdates(), {}
+    tallies = {n: t for n, t in store.tallies(pair.key, "adapter", arrays=False).items() if ("tally", n) in wanted}
+    spectra = {n: s for n, s in store.spectra(pair.key, "adapter").items() if ("spectrum", n) in wanted}
+    gaps = {place: reason for place, reason in store.gaps(pair.key, "adapter").items() if place in wanted}
+    return OwnUpdates(tallies, spectra), gaps
 
 
 def _foretold(options: argparse.Namespace, looked_up: Preparation, forecast: Forecast, plan: Plan) -> bool:

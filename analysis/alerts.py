@@ -116,7 +116,7 @@ def _nonfinite(found: Headline, tallies: Mapping[str, Tally]) -> Iterator[Alert]
 
 
 def _matched_by_rule(alignment: Alignment) -> Iterator[Alert]:
-    by_rule = [pair for pair in alignment.pairs if pair.match != "exact"]
+    by_rule = [pair for pair in alignment.pairs if pair.match not in ("exact", "adapter", "untouched")]
     if not by_rule:
         return
     n_of: Counter[Match] = Counter(pair.match for pair in by_rule)

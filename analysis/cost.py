@@ -18,6 +18,10 @@ _GPU_SPEEDUP = 15.0
 
 def seconds(hole: Hole, pair: TensorPair, *, threads: int = 1, device: str = "cpu") -> float:
     """How long `hole` should take on `threads` cores; on a GPU the linear algebra is taken to be 15 times as fast."""
+    if hole.of == "adapter" and hole.kind == "spectrum" and pair.merge and pair.merge.rank:
+        return _OVERHEAD  # from thin factors
+    if pair.match == "untouched" and hole.kind == "spectrum":
+        return _OVERHEAD
     if hole.kind == "tally":
         return _OVERHEAD + (pair.base.end - pair.base.begin + pair.tuned.end - pair.tuned.begin) / _BYTES_A_SECOND
     short, long = sorted((pair.shape[0], pair.shape[-1]))

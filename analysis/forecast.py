@@ -14,7 +14,7 @@ from analysis.footprint import refusal, worker_bytes
 from analysis.labels import count, duration, rough_count, shorten, size
 from analysis.measurements import MASK_RULES
 from analysis.plan import Hole, Plan
-from analysis.tensors import Alignment, TensorPair
+from analysis.tensors import SIDES, Alignment, TensorPair
 
 START_SECONDS = 5.0  # until a worker has loaded torch and begins
 _TALLY_BYTES = 12_000  # of a stored tally without its rows, columns and map
@@ -172,7 +172,7 @@ def _refusal(pair: TensorPair, machine: Machine) -> str:
 
 def _bytes_to_fetch(pairs: Sequence[TensorPair], to_fetch: Files) -> int:
     """Of the files that hold a tensor of these pairs; no other file is fetched."""
-    needed = {(side, file) for pair in pairs for side in ("base", "tuned") for file in getattr(pair, side).files}
+    needed = {(side, file) for pair in pairs for side in SIDES for file in pair.files(side)}
     return sum(to_fetch.get(side, {}).get(file, 0) for side, file in needed)
 
 

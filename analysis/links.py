@@ -52,7 +52,11 @@ CHOICES_OF_PAGE: dict[str, dict[str, Choice]] = {
     "pair": {"tolerance": _TOLERANCE},
     "layers": {"metric": _one_of(*_TALLY_METRICS), "tolerance": _TOLERANCE, "colours": _COLOURS},
     "matrix": {"name": Choice(("",)), "colours": _one_of("fitted", "full")},
-    "spectra": {"metric": Choice(("effective-rank",), _SPECTRUM_METRICS), "matrix": Choice((), at_most=8)},
+    "spectra": {
+        "metric": Choice(("effective-rank",), _SPECTRUM_METRICS),
+        "matrix": Choice((), at_most=8),
+        "update": _one_of("merged", "own"),
+    },
     "overlap": {
         "rule": _one_of(*MASK_RULES),
         "measure": _one_of("one-sided", "jaccard", "chance", "matched"),

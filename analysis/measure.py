@@ -6,7 +6,7 @@ be overwritten by the next call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from analysis import footprint
+from analysis.adapters import Merging, ReadRows, thin_singular_values
 from analysis.elementwise import Geometry, geometry, tally
 from analysis.measurements import MASK_RULES, Gap, MaskRule, Spectrum, Tally
 from analysis.plan import Hole
-from analysis.spectral import spectrum
+from analysis.spectral import spectrum, spectrum_of
 from analysis.tensors import TensorPair
-
-ReadRows = Callable[[int, int], Tensor]
 
 
 @dataclass(frozen=True)
@@ -63,8 +62,42 @@ def measure_tally(
 def measure_spectrum(pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, of: Hole) -> Spectrum | Gap:
     """The Spectrum that `of` asks for; a Gap with the reason where the matrix has none."""
     shape = geometry(pair.shape)
+    if pair.match == "untouched":
+        return spectrum_of(np.empty(0, np.float32), of.of, shape, "zero matrix")
     found = spectrum(lambda: _blocks(before, after, shape, engine), shape, of=of.of, budget=engine.budget)
     return Gap("spectrum", found.reason) if found.reason else found
+
+
+def measure_own_tally(pair: TensorPair, merging: Merging, engine: Engine) -> Tally:
+    """The Tally of an adapter's own update: from zero to what merging would add, if nothing were rounded."""
+    return measure_tally(pair, _nothing(merging), merging.own, engine, masks=False)[0]
+
+
+def measure_own_spectrum(pair: TensorPair, merging: Merging, engine: Engine, of: Hole) -> Spectrum | Gap:
+    """The Spectrum of an adapter's own update: from its thin factors where it is of low rank by construction."""
+    values = thin_singular_values(merging.merge, merging.factors)
+    if values is None:
+        return measure_spectrum(pair, _nothing(merging), merging.own, engine, of)
+    found = spectrum_of(values.numpy(), of.of, geometry(pair.shape), "factors float64")
+    return Gap("spectrum", found.reason) if found.reason else found
+
+
+def read_once(read: ReadRows) -> ReadRows:
+    """The same rows asked for twice in a row are read once."""
+    seen: tuple[int, int] | None = None
+    block: Tensor | None = None
+
+    def again(first: int, last: int) -> Tensor:
+        nonlocal seen, block
+        if block is None or seen != (first, last):
+            seen, block = (first, last), read(first, last)
+        return block
+
+    return again
+
+
+def _nothing(merging: Merging) -> ReadRows:
+    return lambda first, last: torch.zeros(last - first, merging.shape.columns)
 
 
 def _blocks(before: ReadRows, after: ReadRows, shape: Geometry, engine: Engine) -> Iterator[tuple[Tensor, Tensor]]:

@@ -112,7 +112,7 @@ class Spectrum:
     in float32; `rank_low` and `rank_high` bound it where the method's own error could move a value across.
     """
 
-    of: Literal["update", "base", "tuned"]
+    of: Literal["update", "base", "tuned", "adapter"]
     rows: int
     columns: int
     singular_values: NDArray[np.float32]  # (min(rows, columns),), descending; empty where `reason` says why
@@ -120,7 +120,7 @@ class Spectrum:
     rank: int | None
     rank_low: int | None
     rank_high: int | None
-    method: str  # 'svd float32', 'gram float64', 'zero update'
+    method: str  # 'svd float32', 'gram float64', 'factors float64', 'zero matrix'
     reason: str = ""
 
     @property

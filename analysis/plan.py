@@ -14,11 +14,12 @@ Kind = Literal["tally", "spectrum"]
 
 @dataclass(frozen=True)
 class Hole:
-    """One measurement that was asked for and is not stored."""
+    """One measurement that was asked for and is not stored. Of an adapter there are two updates: what is left of it in
+    the base's type ('update'), and its own ('adapter')."""
 
     kind: Kind
     name: str
-    of: Literal["update", "base", "tuned"] = "update"
+    of: Literal["update", "base", "tuned", "adapter"] = "update"
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,13 @@ class Plan:
         chosen = [pair for pair in alignment.pairs if self.chooses(pair)]
         for pair in chosen:
             yield Hole("tally", pair.name)
+            if pair.merge:
+                yield Hole("tally", pair.name, "adapter")
         for pair in chosen:
             if self.wants_spectrum(pair):
                 yield Hole("spectrum", pair.name)
+                if pair.merge:
+                    yield Hole("spectrum", pair.name, "adapter")
 
     def chooses(self, pair: TensorPair) -> bool:
         """Whether this pair is to be measured at all."""

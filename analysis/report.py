@@ -22,6 +22,7 @@ from analysis.forecast import Forecast
 from analysis.measurements import RULES, MaskRule, Regions, Spectrum, Tally
 from analysis.metrics import correlation
 from analysis.models import Pair, PinnedModel
+from analysis.own_updates import AdapterSummary, OwnUpdates, Side, summarize_adapter
 from analysis.plan import Plan
 from analysis.rollup import Venn, headline_of_part, spectrum_summary, venn
 from analysis.tensors import Alignment, TensorPair
@@ -38,9 +39,12 @@ def comparison(
     gaps: Mapping[tuple[str, str], str],
     plan: Plan = WHOLE,
     about_bases: Sequence[Alert] = (),
+    own: OwnUpdates | None = None,
 ) -> dict[str, Any]:
     """One pair: coverage, totals over everything tallied, and every compared tensor in reading order. Of what `plan`
-    selects, where that isn't all: then `tallies` are of that alone, and so are totals, coverage and alerts."""
+    selects, where that isn't all: then `tallies` are of that alone, and so are totals, coverage and alerts. Of an
+    adapter, `own` is its own updates; everything else is of the base with it merged in."""
+    own = own or OwnUpdates()
     known = [tallies[entry.name] for entry in alignment.pairs if entry.name in tallies]
     found, part = headline_of_part(alignment, tallies, spectra, [plan]), part_of(alignment, [plan], tallies)
     return {
@@ -54,6 +58,7 @@ def comparison(
             for alert in alerts(found, part, tallies, about_bases)
         ],
         "withheld": found.withheld,
+        "adapter": adapter(summarize_adapter(alignment, tallies, spectra, own)),
         "totals": {
             "entries": sum(tally.entries for tally in known),
             "nonfinite": sum(tally.nonfinite for tally in known),
@@ -65,6 +70,7 @@ def comparison(
         "tensors": [
             tensor(entry, tallies.get(entry.name), spectra.get(entry.name), _reasons(entry.name, gaps))
             | {"selected": plan.chooses(entry)}
+            | {"adapter": own_update(entry, own.tallies.get(entry.name), own.spectra.get(entry.name))}
             for entry in alignment.pairs
         ],
     }
@@ -166,6 +172,52 @@ def tensor(
         "singular_values": [float(v) for v in spectrum.singular_values] if spectrum is not None else None,
         "spectrum_method": spectrum.method if spectrum is not None else None,
         "gaps": dict(reasons),
+    }
+
+
+def adapter(found: AdapterSummary | None) -> dict[str, Any] | None:
+    """The adapter in total: its own update, and what is left of it in the base's type; null for a whole model."""
+    if found is None:
+        return None
+
+    def side(one: Side) -> dict[str, Any]:
+        return {
+            "moved": one.changed.part,
+            "frobenius": _number(one.norm),
+            "ranks": list(one.ranks),
+            "mean_rank_share": _number(one.mean_rank_share),
+            "mean_effective_rank": _number(one.mean_effective_rank),
+        }
+
+    return {
+        "words": found.words,
+        "base_type": found.dtype,
+        "tensors": found.tensors,
+        "tensors_measured": found.tensors_measured,
+        "entries": found.own.changed.whole,
+        "own": side(found.own),
+        "merged": side(found.merged),
+        "lost_in_rounding": found.lost.part,
+    }
+
+
+def own_update(pair: TensorPair, tally: Tally | None, spectrum: Spectrum | None) -> dict[str, Any] | None:
+    """What the adapter itself adds to one tensor, in float32; null where it leaves it alone."""
+    merge = pair.merge
+    if merge is None:
+        return None
+    return {
+        "kind": merge.kind,
+        "rank": merge.rank or None,
+        "alpha": merge.alpha if merge.rank else None,
+        "scaling": merge.scaling,
+        "tensors": [info.name for info in merge.tensors],
+        "moved": None if tally is None else tally.entries - tally.unchanged("exact"),
+        "max_abs_update": None if tally is None else _number(tally.max_abs_update),
+        "frobenius_update": None if tally is None else _number(math.sqrt(tally.update_square_sum)),
+        "numerical_rank": None if spectrum is None else spectrum.rank,
+        "singular_values": None if spectrum is None else [float(value) for value in spectrum.singular_values],
+        "spectrum_method": None if spectrum is None else spectrum.method,
     }
 
 

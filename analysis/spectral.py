@@ -22,7 +22,7 @@ from analysis.footprint import COLUMNS_AT_ONCE, DECIDED_DIRECTLY_UP_TO, DIRECT_U
 from analysis.measurements import Spectrum
 
 Blocks = Iterator[tuple[Tensor, Tensor]]
-Of = Literal["update", "base", "tuned"]
+Of = Literal["update", "base", "tuned", "adapter"]
 
 _NOT_FINITE = "it has entries that are not finite, or too large for a float32 update"
 _SVD_ERROR = 1e-5  # of the largest value: what float32 SVDs were seen to be off by, docs/methods.md
@@ -48,6 +48,15 @@ def spectrum(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of = "update"
     if doubtful and short <= DECIDED_DIRECTLY_UP_TO and wide_copy(shape.rows, shape.columns) <= budget:
         return _direct(_whole(blocks(), of), of, shape)
     return result
+
+
+def spectrum_of(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spectrum:
+    """The Spectrum of a matrix whose singular values that are not 0 are known, largest first; from factors, say."""
+    if not np.isfinite(values).all():
+        return _refused(of, shape, _NOT_FINITE)
+    every = np.zeros(min(shape.rows, shape.columns), np.float32)
+    every[: len(values)] = values[: len(every)]
+    return _ranked(every, of, shape, method)
 
 
 def _direct(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
@@ -81,7 +90,7 @@ def _refused(of: Of, shape: Geometry, reason: str) -> Spectrum:
 
 def _value(before: Tensor, after: Tensor, of: Of) -> Tensor:
     """The block whose spectrum is asked for, in float32 after an exact upcast; a copy, since blocks may be reused."""
-    if of == "update":
+    if of in ("update", "adapter"):
         wide = torch.float64 if torch.float64 in (before.dtype, after.dtype) else torch.float32
         return (after.to(wide) - before.to(wide)).float()
     return (before if of == "base" else after).to(torch.float32, copy=True)

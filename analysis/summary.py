@@ -10,16 +10,18 @@ from collections.abc import Iterator, Sequence
 
 from analysis.alerts import not_related
 from analysis.labels import count, percent, scientific, share
+from analysis.own_updates import AdapterSummary
+from analysis.own_updates import sentences as adapter_sentences
 from analysis.rollup import Headline, Venn
 from analysis.tensors import Alignment
 
 _LOW_RANK, _NEARLY_FULL = 0.1, 0.95
 
 
-def summarize(headline: Headline, alignment: Alignment) -> list[str]:
+def summarize(headline: Headline, alignment: Alignment, adapter: AdapterSummary | None = None) -> list[str]:
     """The overview in sentences, the most important first. Says so where numbers are of a part only. Of two models
     that do not come from one another it says that, and does not speak of an update; where too little was compared it
-    gives the reasons alone."""
+    gives the reasons alone. Of an adapter it says first what it is, and what merging leaves of it."""
     if not headline.entries:
         return ["Nothing of this pair is measured yet."]
     if unrelated := not_related(headline):
@@ -30,6 +32,7 @@ def summarize(headline: Headline, alignment: Alignment) -> list[str]:
         return [_held_together(sentence) for sentence in sentences]
     sentences = [
         *_selection(headline),
+        *(adapter_sentences(adapter) if adapter else ()),
         _unchanged(headline),
         *_published_rules(headline),
         _where(headline),

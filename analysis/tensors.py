@@ -15,9 +15,10 @@ BYTES_OF_DTYPE = {
 NO_PARAMETER = "not a parameter"  # how the reason ends where what is listed is none
 BUFFER = f"a buffer, {NO_PARAMETER}"
 Side = Literal["base", "tuned", "both"]
+SIDES: tuple[Literal["base", "tuned"], Literal["base", "tuned"]] = ("base", "tuned")
 
 # How a pair was found. The order is that of trust: what names and shapes say alone comes first.
-Match = Literal["exact", "renamed", "rows", "experts", "fused", "tied"]
+Match = Literal["exact", "renamed", "rows", "experts", "fused", "tied", "adapter", "untouched"]
 TITLE_OF_MATCH: dict[Match, str] = {
     "exact": "same name",
     "renamed": "same name but for a wrapper's prefix",
@@ -25,7 +26,10 @@ TITLE_OF_MATCH: dict[Match, str] = {
     "experts": "one expert of a stack with that expert's own tensor",
     "fused": "rows of a fused projection with one of its parts",
     "tied": "output head with the embedding it is tied to",
+    "adapter": "the adapter's own tensors, merged into the base's",
+    "untouched": "not touched by the adapter, so the same by construction",
 }
+MergeKind = Literal["lora", "dora", "adalora", "lokr", "loha", "ia3", "bias", "full"]
 
 
 @dataclass(frozen=True)
@@ -111,15 +115,47 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Merge:
+    """How an adapter changes one tensor of its base: the adapter's tensors by their role ('A', 'B', 'magnitude', ...)
+    and what multiplies their product. `weight` is a role too: a whole tensor that takes the base's place first.
+
+    `transposed`: the product lies the other way round than the base's tensor does. `divisor` divides after `scaling`
+    has multiplied (AdaLoRA); `rounded_first`: the update is rounded to the base's type before it is added (embeddings);
+    `rounded_factors`: the factors are, before they are multiplied (AdaLoRA that took ranks away).
+    """
+
+    kind: MergeKind
+    factors: tuple[tuple[str, TensorInfo], ...]
+    scaling: float = 1.0
+    rank: int = 0  # r, 0 for what has none
+    alpha: float = 0.0
+    divisor: float | None = None
+    transposed: bool = False
+    rounded_first: bool = False
+    rounded_factors: bool = False
+
+    @property
+    def tensors(self) -> tuple[TensorInfo, ...]:
+        return tuple(info for _, info in self.factors)
+
+    def factor(self, role: str) -> TensorInfo | None:
+        return dict(self.factors).get(role)
+
+
+@dataclass(frozen=True)
 class TensorPair:
     """Two tensors, or views of them, of one shape: what is compared. `named` is the pair's name where the base's
-    does not tell it from others (an expert of a stack, a head compared with the embedding)."""
+    does not tell it from others (an expert of a stack, a head compared with the embedding).
+
+    Of an adapter, `tuned` is what merging would leave: the base's tensor again, changed as `merge` says; where that is
+    None too, the adapter leaves it alone (match 'untouched')."""
 
     base: TensorInfo
     tuned: TensorInfo
     place: Place
     match: Match = "exact"
     named: str = ""
+    merge: Merge | None = None
 
     @property
     def name(self) -> str:
@@ -136,6 +172,22 @@ class TensorPair:
     @property
     def is_matrix(self) -> bool:
         return len(self.shape) == 2 and min(self.shape) > 1
+
+    def parts(self, side: Literal["base", "tuned"]) -> tuple[TensorInfo, ...]:
+        """The same with their scales, each as a header describes it."""
+        return tuple(part for info in self.stored(side) for part in info.parts)
+
+    def files(self, side: Literal["base", "tuned"]) -> tuple[str, ...]:
+        """The files of that side that hold them."""
+        return tuple(dict.fromkeys(part.file for part in self.parts(side)))
+
+    def stored(self, side: Literal["base", "tuned"]) -> tuple[TensorInfo, ...]:
+        """The tensors of that side's own files that the pair is made from; none where an adapter leaves it alone."""
+        if side == "base":
+            return (self.base,)
+        if self.merge is not None:
+            return self.merge.tensors
+        return () if self.match == "untouched" else (self.tuned,)
 
 
 @dataclass(frozen=True)
@@ -162,6 +214,11 @@ class Alignment:
     tuned_parameters: int
 
     @property
+    def is_adapter(self) -> bool:
+        """Whether the tuned side is an adapter, compared as if merged into the base."""
+        return any(pair.match in ("adapter", "untouched") for pair in self.pairs)
+
+    @property
     def compared_parameters(self) -> int:
         """Entries of all pairs; an embedding that a head is compared with too counts twice."""
         return sum(pair.entries for pair in self.pairs)
@@ -172,10 +229,10 @@ class Alignment:
         amounts: dict[Match, int] = dict.fromkeys(TITLE_OF_MATCH, 0)
         seen: set[tuple[str, int]] = set()
         for pair in sorted(self.pairs, key=lambda pair: list(TITLE_OF_MATCH).index(pair.match)):
-            info: TensorInfo = pair.base if side == "base" else pair.tuned
-            if (among is None or pair.name in among) and (info.name, info.begin) not in seen:
-                seen.add((info.name, info.begin))
-                amounts[pair.match] += pair.entries
+            for info in pair.stored(side) if among is None or pair.name in among else ():
+                if (info.name, info.begin) not in seen:
+                    seen.add((info.name, info.begin))
+                    amounts[pair.match] += info.parameters
         return {match: amount for match, amount in amounts.items() if amount}
 
     def compared_of(self, side: Literal["base", "tuned"]) -> int:

@@ -20,7 +20,10 @@ from cache.tables import TABLES
 # A gap stands only where no measurement does; one of an overlap until masks come after it.
 _DROP_FILLED_GAPS = (
     """DELETE FROM gaps g USING tallies t
-    WHERE g.kind = 'tally' AND (t.pair_key, t.name, t.version) = (g.pair_key, g.name, g.version)""",
+    WHERE g.kind = 'tally' AND g."of" = 'update'
+    AND (t.pair_key, t.name, t.version) = (g.pair_key, g.name, g.version)""",
+    """DELETE FROM gaps g USING adapter_tallies t WHERE g.kind = 'tally' AND g."of" = 'adapter'
+    AND (t.pair_key, t.name, t.version) = (g.pair_key, g.name, g.version)""",
     """DELETE FROM gaps g USING spectra s
     WHERE g.kind = 'spectrum' AND (s.pair_key, s.name, s."of", s.version) = (g.pair_key, g.name, g."of", g.version)""",
     """DELETE FROM gaps g USING masks m

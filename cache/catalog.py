@@ -63,8 +63,13 @@ def list_tensors(found: FoundModel, settings: Settings) -> list[TensorInfo]:
         tensors = weights.list_tensors(found.size_of_file(), read, pickles=settings.pickles)
         return _understood(tensors, found.config)
     except WeightsError as error:
-        saw = f"'{found.pinned.title}': {error.saw[0].lower()}{error.saw[1:]}"
-        raise type(error)(saw, expected=error.expected, do=error.do) from error
+        raise about(found, error) from error
+
+
+def about(found: FoundModel, error: WeightsError) -> WeightsError:
+    """The error with the name of the model that it is about."""
+    saw = f"'{found.pinned.title}': {error.saw[0].lower()}{error.saw[1:]}"
+    return type(error)(saw, expected=error.expected, do=error.do)
 
 
 def _understood(tensors: list[TensorInfo], config: Mapping[str, object]) -> list[TensorInfo]:

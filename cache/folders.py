@@ -21,7 +21,7 @@ from cache import cards
 from cache.found import FileEntry, FoundModel
 from cache.regular_file import not_allowed, open_regular, read_range, real_below
 from cache.settings import Settings
-from cache.weights.repository import INDEX_FILE, PICKLES, kind_of
+from cache.weights.repository import INDEX_FILE, PICKLES, is_adapter, kind_of
 from cache.weights.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES
 
 _WHOLE_FILE = 64 * 1024 * 1024  # up to here a file's content is its fingerprint, beyond it header, size and time
@@ -51,12 +51,23 @@ def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Foun
             f"The weights in '{place.name}' have changed since '{ref.revision[:13]}…'",
             do=f"Compare them as they are now: {place.name}",
         )
-    config = cards.read_config(_read_if_there(place, cards.CONFIG_FILE))
     described = (cards.CONFIG_FILE, cards.CARD_FILE, cards.ADAPTER_CONFIG_FILE)
-    notes = cards.unread({name: _read_if_there(place, name) for name in described})
-    declared = _declared(place, settings)
+    text_of_file = {name: _read_if_there(place, name) for name in described}
+    config, adapter = (cards.read_config(text_of_file[name]) for name in (cards.CONFIG_FILE, cards.ADAPTER_CONFIG_FILE))
+    declared, notes = _declared(place, settings), cards.unread(text_of_file)
     base = next(iter(declared), None)
-    return FoundModel(pinned, files, base, config, str(ref), place.path, place.below, notes=notes, declared=declared)
+    return FoundModel(
+        pinned,
+        files,
+        base,
+        config,
+        str(ref),
+        place.path,
+        place.below,
+        notes=notes,
+        declared=declared,
+        adapter_config=adapter,
+    )
 
 
 def confirm(found: FoundModel) -> None:
@@ -206,13 +217,17 @@ def _entry(place: Place, name: str) -> FileEntry | None:
 
 
 def _fingerprint(place: Place, files: Sequence[FileEntry]) -> str:
-    """'files-' and 40 hex digits that change when a weight file changes. Pickles count where there is nothing else."""
+    """'files-' and 40 hex digits that change when a weight file changes, or an adapter's config. Pickles count where
+    there is nothing else."""
     kind = kind_of({file.path for file in files}, pickles=True)
     pickles = kind is PICKLES
     digest = hashlib.sha256()
+    names = {INDEX_FILE}
+    if is_adapter([file.path for file in files]):
+        names.add(cards.ADAPTER_CONFIG_FILE)  # it says how the tensors are scaled
     for file in sorted(files, key=lambda file: file.path):
         is_weights = PICKLES.found.fullmatch(file.path) if pickles else file.path.endswith(".safetensors")
-        if "/" not in file.path and (is_weights or file.path == kind.index):
+        if "/" not in file.path and (is_weights or file.path in (kind.index, *names)):
             digest.update(f"{file.path}\n{file.size}\n{_content_print(place, file)}\n".encode())
     return f"files-{digest.hexdigest()[:40]}"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.models import PinnedModel
+from cache.weights.repository import is_adapter
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class FoundModel:
     below: Path | None = None  # the allowed folder that its files, links followed, must stay below
     notes: tuple[str, ...] = ()  # which of its descriptions could not be read, and why
     declared: tuple[str, ...] = ()  # all that it says it was made from, `base_model` the first of them
+    adapter_config: Mapping[str, object] = field(default_factory=dict)  # adapter_config.json, as `config`
 
     def size_of_file(self) -> dict[str, int]:
         return {entry.path: entry.size for entry in self.files}
+
+    @property
+    def is_adapter(self) -> bool:
+        """Whether it holds an adapter and no whole model."""
+        return is_adapter(self.size_of_file())

@@ -112,7 +112,14 @@ CREATE TABLE asked (
 INSERT INTO asked SELECT DISTINCT pair_key, '{}', now() AT TIME ZONE 'UTC' FROM tallies;
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED)
+# Adapters: how one changes a tensor (JSON, empty for none), and the tallies of its own update.
+_ADAPTERS = """
+ALTER TABLE tensors ADD COLUMN "merge" VARCHAR DEFAULT '';
+CREATE TABLE adapter_tallies AS SELECT * FROM tallies LIMIT 0;
+ALTER TABLE adapter_tallies ADD PRIMARY KEY (pair_key, name, version);
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED, _ADAPTERS)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:

@@ -22,13 +22,14 @@ GAP_VALUES = [value for gap in VERSION_OF_GAP.items() for value in gap]
 
 STORED = f"""
     SELECT 'tally', name, 'update' FROM tallies WHERE pair_key = ? AND version = ?
+    UNION ALL SELECT 'tally', name, 'adapter' FROM adapter_tallies WHERE pair_key = ? AND version = ?
     UNION ALL SELECT 'spectrum', name, "of" FROM spectra WHERE pair_key = ? AND version = ?
     UNION ALL SELECT kind, name, "of" FROM gaps WHERE pair_key = ? AND {GAP_IN_USE}"""
 
 
 def stored_values(key: str) -> list[object]:
     """The values of STORED."""
-    return [key, TALLY_VERSION, key, SPECTRUM_VERSION, key, *GAP_VALUES]
+    return [key, TALLY_VERSION, key, TALLY_VERSION, key, SPECTRUM_VERSION, key, *GAP_VALUES]
 
 
 TALLIES_WITHOUT_MASKS = """

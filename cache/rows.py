@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from analysis.measurements import N_BINADES, N_CHANGE_BINS, Regions, Spectrum, Tally
 from analysis.places import place_of
-from analysis.tensors import Alignment, NotCompared, Scales, TensorInfo, TensorPair
+from analysis.tensors import Alignment, Merge, NotCompared, Scales, TensorInfo, TensorPair
 from cache.tables import HEAVY_LISTS, LIGHT_LISTS, SPECTRUM_NUMBERS, TALLY_JOINT, TALLY_NUMBERS, Table
 
 Row = Mapping[str, Any]
@@ -145,6 +145,7 @@ def tensor_rows(alignment: Alignment) -> list[dict[str, Any]]:
             "shape": pair.shape,
             **_side("base", pair.base),
             **_side("tuned", pair.tuned),
+            "merge": "" if pair.merge is None else json.dumps(asdict(pair.merge)),
         }
         for position, pair in enumerate(alignment.pairs)
     ]
@@ -191,9 +192,23 @@ def alignment(tensors: pa.Table, not_compared: pa.Table, base_parameters: int, t
     base = _infos(tensors, "base", base_names, shapes)
     tuned = _infos(tensors, "tuned", tensors["tuned_name"].to_pylist(), shapes)
     named = ("" if name == own else name for name, own in zip(names, base_names, strict=True))
-    pairs = map(TensorPair, base, tuned, map(place_of, names), tensors["match"].to_pylist(), named)
+    merges = map(_merge, tensors["merge"].to_pylist())
+    pairs = map(TensorPair, base, tuned, map(place_of, names), tensors["match"].to_pylist(), named, merges)
     missing = (NotCompared(**row) for row in not_compared.select(["name", "side", "reason", "parameters"]).to_pylist())
     return Alignment(tuple(pairs), tuple(missing), base_parameters, tuned_parameters)
+
+
+def _merge(text: str | None) -> Merge | None:
+    if not text:
+        return None
+    fields = json.loads(text)
+    factors = tuple((role, _info(info)) for role, info in fields.pop("factors"))
+    return Merge(**fields, factors=factors)
+
+
+def _info(fields: dict[str, Any]) -> TensorInfo:
+    stored = fields.pop("stored")
+    return TensorInfo(**fields | {"shape": tuple(fields["shape"])}, stored=tuple(stored) if stored else None)
 
 
 def _infos(tensors: pa.Table, side: str, names: list[str], shapes: list[tuple[int, ...]]) -> Iterable[TensorInfo]:

@@ -39,7 +39,7 @@ from cache.database import Database
 from cache.masks import MaskFile
 from cache.records import JobRecord, ModelCard, Notes, PairNumbers, StoredPair
 
-Of = Literal["update", "base", "tuned"]
+Of = Literal["update", "base", "tuned", "adapter"]
 Side = Literal["base", "tuned"]
 
 PAIRS, JOBS, NOTES = "pairs", "jobs", "notes"  # what `generation` is asked for beside a pair's key
@@ -193,12 +193,13 @@ class Store:
         of: Of = "update",
     ) -> Future[None]:
         """A future that is done when the measurement of this tensor, and its masks, are on the disk. The same again
-        replaces; a gap beside a measurement of its kind is dropped. `of` says which spectrum a gap stands for."""
+        replaces; a gap beside a measurement of its kind is dropped. `of` says which update a tally is of ('adapter' is
+        an adapter's own, before it is rounded to the base's type), and which one a gap stands for."""
         at = {"pair_key": key, "name": name, "stored_at": _now()}
         new: dict[str, list[rows.Row]] = {"masks": [at | asdict(mask) | {"version": TALLY_VERSION} for mask in masks]}
         match measurement:
             case Tally():
-                new["tallies"] = [at | rows.tally_row(measurement) | {"version": TALLY_VERSION}]
+                new[tables.TALLIES_OF[of]] = [at | rows.tally_row(measurement) | {"version": TALLY_VERSION}]
             case Spectrum():
                 new["spectra"] = [at | rows.spectrum_row(measurement) | {"version": SPECTRUM_VERSION}]
             case Gap(kind, reason):
@@ -206,22 +207,23 @@ class Store:
                 new["gaps"] = [at | {"kind": kind, "of": of, "version": version, "reason": reason}]
         return self._database.write(new, touches=(key, PAIRS))
 
-    def tallies(self, key: str, *, arrays: bool = True) -> dict[str, Tally]:
+    def tallies(self, key: str, of: Of = "update", *, arrays: bool = True) -> dict[str, Tally]:
         """Tallies by tensor name. `arrays=False` is the light read: joint has one row, summed over binades (so that
         `changes` and `unchanged` hold, `changed_by_binade('exact')` doesn't), and the counts by row, column and block
         are empty."""
         shaped = tables.TALLY_SHAPED if arrays else ()
-        return self._tallies("pair_key = ? AND version = ?", [key, TALLY_VERSION], shaped)
+        return self._tallies("pair_key = ? AND version = ?", [key, TALLY_VERSION], shaped, of)
 
     def tallies_by_binade(self, key: str) -> dict[str, Tally]:
         """Tallies by tensor name for the matched chance: joint has one column, summed over sizes of change (so that
         `changed_by_binade` holds for both rules, `changes` and tolerances don't); else as the light read."""
         return self._tallies("pair_key = ? AND version = ?", [key, TALLY_VERSION], tables.TALLY_JOINT)
 
-    def tally(self, key: str, name: str) -> Tally | None:
+    def tally(self, key: str, name: str, of: Of = "update") -> Tally | None:
         """One tensor's tally, with all its arrays, or None."""
         values = [key, TALLY_VERSION, name]
-        return self._tallies("pair_key = ? AND version = ? AND name = ?", values, tables.TALLY_SHAPED).get(name)
+        where = "pair_key = ? AND version = ? AND name = ?"
+        return self._tallies(where, values, tables.TALLY_SHAPED, of).get(name)
 
     def spectra(self, key: str, of: Of = "update", *, arrays: bool = True) -> dict[str, Spectrum]:
         """Spectra by tensor name; without `arrays` their singular values are empty."""
@@ -318,9 +320,10 @@ class Store:
         """Jobs that have not ended, oldest first: what a restarted server has to go on with."""
         return self._jobs("WHERE ended_at IS NULL ORDER BY created_at, id", [])
 
-    def _tallies(self, where: str, values: list[object], more: Sequence[str]) -> dict[str, Tally]:
-        names = ["name", *tables.TALLY_NUMBERS, *tables.LIGHT_LISTS, *more]
-        return rows.tallies(self._database.arrow(f"SELECT {queries.quoted(names)} FROM tallies WHERE {where}", values))
+    def _tallies(self, where: str, values: list[object], more: Sequence[str], of: Of = "update") -> dict[str, Tally]:
+        names = queries.quoted(["name", *tables.TALLY_NUMBERS, *tables.LIGHT_LISTS, *more])
+        table = tables.TALLIES_OF[of]
+        return rows.tallies(self._database.arrow(f"SELECT {names} FROM {table} WHERE {where}", values))
 
     def _spectra(self, where: str, values: list[object], arrays: bool) -> dict[str, Spectrum]:
         names = ["name", *tables.SPECTRUM_NUMBERS, *(["singular_values"] if arrays else [])]

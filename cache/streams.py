@@ -80,6 +80,8 @@ def is_held(pair: TensorPair, budget: int) -> bool:
     """Whether both sides are kept in memory: where they fit, and where a doubtful rank may ask for a second look."""
     both = (pair.base.end - pair.base.begin) + (pair.tuned.end - pair.tuned.begin)
     short = min(pair.shape) if pair.is_matrix else 0
+    if pair.merge and pair.merge.kind == "dora" and pair.merge.transposed:
+        return True  # the norms of its columns take a pass of their own
     return both <= budget or (0 < short <= SETTLED_UP_TO and 4 * pair.entries <= budget)
 
 

@@ -38,6 +38,16 @@ def _table(table: str, /, *key: str, **columns: pa.DataType) -> Table:
     return Table(table, key, columns)
 
 
+_TALLY_COLUMNS: Mapping[str, pa.DataType] = {
+    "pair_key": _TEXT, "name": _TEXT, "version": _INT, "stored_at": _TIME,
+    **TALLY_NUMBERS, "changes": _LONGS, "joint_cells": pa.list_(_INT), "joint_counts": _LONGS,
+    "base_binades": _LONGS, "mukherjee_binades": _LONGS, "relative": _LONGS,
+    "row_changes": _COUNTS, "column_changes": _COUNTS, "density": _COUNTS,
+    "density_rows": _INT, "density_columns": _INT,
+}  # fmt: skip
+# An adapter's own update has a tally too, beside that of what is left of it in the base's type.
+TALLIES_OF: Mapping[str, str] = {"update": "tallies", "adapter": "adapter_tallies"}
+
 TABLES = {
     table.name: table
     for table in (
@@ -51,7 +61,7 @@ TABLES = {
         _table(
             "tensors", "pair_key", "position",
             pair_key=_TEXT, position=_INT, name=_TEXT, base_name=_TEXT, tuned_name=_TEXT, match=_TEXT, shape=_LONGS,
-            base_stored=_LONGS, tuned_stored=_LONGS, base_scales=_TEXT, tuned_scales=_TEXT,
+            base_stored=_LONGS, tuned_stored=_LONGS, base_scales=_TEXT, tuned_scales=_TEXT, merge=_TEXT,
             base_dtype=_TEXT, base_file=_TEXT, base_begin=_LONG, base_end=_LONG,
             tuned_dtype=_TEXT, tuned_file=_TEXT, tuned_begin=_LONG, tuned_end=_LONG,
         ),
@@ -59,12 +69,7 @@ TABLES = {
             "not_compared", "pair_key", "position",
             pair_key=_TEXT, position=_INT, name=_TEXT, side=_TEXT, reason=_TEXT, parameters=_LONG,
         ),
-        _table(
-            "tallies", "pair_key", "name", "version", pair_key=_TEXT, name=_TEXT, version=_INT, stored_at=_TIME,
-            **TALLY_NUMBERS, changes=_LONGS, joint_cells=pa.list_(_INT), joint_counts=_LONGS,
-            base_binades=_LONGS, mukherjee_binades=_LONGS, relative=_LONGS,
-            row_changes=_COUNTS, column_changes=_COUNTS, density=_COUNTS, density_rows=_INT, density_columns=_INT,
-        ),
+        *(Table(name, ("pair_key", "name", "version"), _TALLY_COLUMNS) for name in TALLIES_OF.values()),
         _table(
             "spectra", "pair_key", "name", "of", "version",
             pair_key=_TEXT, name=_TEXT, of=_TEXT, version=_INT, stored_at=_TIME, rows=_LONG, columns=_LONG,

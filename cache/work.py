@@ -16,7 +16,7 @@ from analysis.errors import BadWeights, HubBusy, MasksMissing, NothingToCompare,
 from analysis.measurements import MASK_RULES, Gap, MaskRule
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
-from analysis.tensors import Alignment, TensorPair
+from analysis.tensors import SIDES, Alignment, TensorPair
 from cache.backends.child import Child
 from cache.masks import MaskFile, enforce_quota
 from cache.patience import PATIENT, Patience
@@ -231,8 +231,9 @@ def _give_up(hole: Hole | None, pair: Pair, store: Store, death: WorkerDied, *, 
     """A gap in the hole's place. Where only the masks are missed, the tally is there, and the overlap has the gap."""
     if hole is None:
         raise death
-    kind = "overlap" if masks_too and hole.kind == "tally" else hole.kind
-    store.put(pair.key, hole.name, Gap(kind, f"measuring it ended the worker process twice: {death.saw}")).result()
+    kind = "overlap" if masks_too and (hole.kind, hole.of) == ("tally", "update") else hole.kind
+    gap = Gap(kind, f"measuring it ended the worker process twice: {death.saw}")
+    store.put(pair.key, hole.name, gap, of=hole.of).result()
 
 
 @dataclass
@@ -311,7 +312,8 @@ class _Feed:
             self.job.meter.begin(message["hole"].name, "tallies" if message["hole"].kind == "tally" else "spectra")
         elif message["event"] == "measured":
             hole, cost = message["hole"], self.cost_of_hole[message["hole"]]
-            written = self.store.put(self.pair.key, hole.name, message["measurement"], masks=message["masks"])
+            measurement, masks = message["measurement"], message["masks"]
+            written = self.store.put(self.pair.key, hole.name, measurement, masks=masks, of=hole.of)
             written.add_done_callback(lambda done: None if done.exception() else self.job.meter.measured(cost))
             self.written = [*_not_yet(self.written), written]
             self.current = None
@@ -319,7 +321,8 @@ class _Feed:
 
     def take_back(self) -> None:
         """What was measured from bytes that turned out not to be the file's is a hole again."""
-        names = {p.name for side, file in self.unsound for p in self.needed if file in getattr(p, side).files}
+        unsound = set(self.unsound)
+        names = {p.name for p in self.needed for side in SIDES if unsound & {(side, file) for file in p.files(side)}}
         if names:
             self.store.forget_measurements(self.pair.key, [h for h in self.holes if h.name in names]).result()
 

@@ -11,7 +11,10 @@ view, pair = panels.open_pair("matrix", "One matrix")
 known = one_matrix.choose(view, pair.key)
 tally = one_matrix.measured(pair.key, known)
 spectrum = lookups.spectrum(pair.key, known.name)
+own = one_matrix.own_update(pair.key, known)
 one_matrix.headline(tally, spectrum)
+if own:
+    one_matrix.own_headline(known, *own)
 
 rows, columns = len(tally.row_changes), len(tally.column_changes)
 if rows > 1:
@@ -39,13 +42,14 @@ with magnitude:
 
 if spectrum and not spectrum.reason:
     st.subheader("Directions of the update", anchor=False)
+    drawn = one_matrix.updates_to_draw(known, spectrum, own)
     values, energy = st.columns(2, gap="large")
     with values:
-        of_update = spectra.singular_values([(known.name, spectrum)], with_threshold=True, with_noise=True)
-        charts.show(of_update, "Singular values")
+        charts.show(spectra.singular_values(drawn, with_threshold=True, with_noise=True), "Singular values")
     with energy:
-        noise = rollup.noise_energy_curve(spectrum, known.name)
-        charts.show(spectra.energy([rollup.energy_curve(spectrum, known.name)], noise=[noise]), "Energy")
+        curves = [rollup.energy_curve(one, label) for label, one in drawn]
+        noise = [rollup.noise_energy_curve(one, label) for label, one in drawn]
+        charts.show(spectra.energy(curves, noise=noise), "Energy")
     one_matrix.against_noise(spectrum, tally)
 elif known.is_matrix:
     one_matrix.no_spectrum(pair.key, known, spectrum)

@@ -12,6 +12,9 @@ view, pair = panels.open_pair("pair", "Overview")
 alignment, found = lookups.part(pair.key), lookups.headline(pair.key)
 overview.headline(found, alignment)
 overview.alerts(lookups.alerts(pair.key), pair)
+adapter = lookups.adapter(pair.key)
+if adapter:
+    overview.both_updates(adapter)
 if not found.entries:
     flow.stop()
 if known := published().find(*view.models):
@@ -20,7 +23,7 @@ if known := published().find(*view.models):
 words, drawing = st.columns([5, 7], gap="large")
 with words:
     st.subheader("In words", anchor=False)
-    for sentence in summarize(found, alignment):
+    for sentence in summarize(found, alignment, adapter):
         st.markdown(sentence)
     overview.matches(alignment)
     numbers.not_compared(alignment)

@@ -10,7 +10,8 @@ from pages.parts import charts, flow, lookups, numbers, panels, pickers
 MOST_WITH_NOISE = 4  # lines; more would hide each other
 
 view, pair = panels.open_pair("spectra", "Spectra")
-found = lookups.spectra(pair.key)
+own = lookups.alignment(pair.key).is_adapter and pickers.own_update(view)
+found = lookups.own_updates(pair.key).spectra if own else lookups.spectra(pair.key)
 measured = {name: spectrum for name, spectrum in found.items() if not spectrum.reason}
 if not measured:
     panels.no_spectra(pair.key)
@@ -18,7 +19,7 @@ if not measured:
 
 metric = CATALOG[pickers.metric(view)]
 st.caption(metric.help)
-charts.show(curves.layer_profiles(lookups.profile(pair.key, metric.key), metric), metric.title)
+charts.show(curves.layer_profiles(lookups.profile(pair.key, metric.key, own=own), metric), metric.title)
 
 st.subheader("Matrix against matrix", anchor=False)
 names = lookups.names_to_choose(pair.key, measured)

@@ -19,9 +19,7 @@ MODULES = [path for top in ("analysis", "cache", "pages") for path in sorted((RO
 MAY_IMPORT = {"analysis": {"analysis"}, "cache": {"analysis", "cache"}, "pages": {"analysis", "cache", "pages"}}
 ROOM_OF_LIBRARY = {
     "torch": (
-        "analysis/elementwise/",
-        "analysis/spectral.py",
-        "analysis/measure.py",
+        *("analysis/elementwise/", "analysis/spectral.py", "analysis/adapters.py", "analysis/measure.py"),
         "cache/backends/measure.py",
         "cache/weights/values.py",
     ),
@@ -32,6 +30,7 @@ ROOM_OF_LIBRARY = {
     "streamlit": ("app.py", "pages/"),
     "safetensors": (),
     "transformers": (),
+    "peft": (),
 }
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from analysis.models import parse_model
-from analysis.tensors import TensorPair
+from analysis.tensors import SIDES, TensorPair
 from cache import catalog
 from cache.backends.child import Send, serve
 from cache.found import FoundModel
@@ -63,7 +63,7 @@ def find_both(request: dict[str, Any], settings: Settings, report: Report) -> di
 
 def files_in_order(pairs: Sequence[TensorPair]) -> list[tuple[str, str]]:
     """(side, file), each once, so that the first pairs can be read first."""
-    needed = ((side, file) for pair in pairs for side in ("base", "tuned") for file in getattr(pair, side).files)
+    needed = ((side, file) for pair in pairs for side in SIDES for file in pair.files(side))
     return list(dict.fromkeys(needed))
 
 

@@ -19,8 +19,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from analysis.adapters import Merging, ReadRows, widened
+from analysis.elementwise import geometry
 from analysis.errors import BadSetting, WorkerDied
-from analysis.measure import Engine, ReadRows, measure_spectrum, measure_tally, pick_device
+from analysis.measure import (
+    Engine,
+    measure_own_spectrum,
+    measure_own_tally,
+    measure_spectrum,
+    measure_tally,
+    pick_device,
+    read_once,
+)
 from analysis.measurements import Gap, Spectrum, Tally
 from analysis.plan import Hole
 from analysis.tensors import TensorInfo, TensorPair
@@ -30,11 +40,10 @@ from cache.streams import Step, kept_aside
 from cache.weights.passing import HasPassed, PassingWeights, StreamCut
 from cache.weights.reader import bytes_per_row, rows
 from cache.weights.shelf import Shelf
-from cache.weights.values import decoder
+from cache.weights.values import STORED, decoder
 
 R = TypeVar("R")
 Result = tuple[Tally | Spectrum | Gap, tuple[MaskFile, ...]]
-Readers = tuple[ReadRows, ReadRows]
 
 _NICENESS = 10  # the page stays quick while a job runs on the same cores
 
@@ -55,10 +64,10 @@ def measure(request: dict[str, Any], send: Send) -> None:
     pair_of_name: dict[str, TensorPair] = {pair.name: pair for pair in request["pairs"]}
     send({"event": "device", "device": engine.device})
 
-    def fill(hole: Hole, readers: Readers, shelf: Shelf) -> None:
+    def fill(hole: Hole, base: Rows, tuned: Rows | None, shelf: Shelf) -> None:
         send({"event": "begin", "hole": hole})
         pair = pair_of_name[hole.name]
-        result, masks = (_tally if hole.kind == "tally" else _spectrum)(pair, readers, engine, hole, request)
+        result, masks = _measured(pair, hole, base, tuned, engine, request)
         shelf.verify(pair)
         send({"event": "measured", "hole": hole, "measurement": result, "masks": masks})
 
@@ -71,19 +80,15 @@ def measure(request: dict[str, Any], send: Send) -> None:
             _measure_arriving(request["holes"], pair_of_name, shelf, fill, send)
 
 
-Fill = Callable[[Hole, Readers, Shelf], None]
+Fill = Callable[[Hole, Rows, Rows | None, Shelf], None]  # None for the tuned side: the very bytes that the base has
 
 
 def _measure_arriving(
     holes: tuple[Hole, ...], pair_of_name: Mapping[str, TensorPair], shelf: Shelf, fill: Fill, send: Send
 ) -> None:
     for hole in _arriving(holes, pair_of_name, shelf, send):
-        pair = pair_of_name[hole.name]
-        before = _reader(shelf.side("base"), pair.base)
-        if shelf.are_same_bytes(pair):
-            fill(hole, _once(before), shelf)
-        else:
-            fill(hole, (before, _reader(shelf.side("tuned"), pair.tuned)), shelf)
+        are_same = shelf.are_same_bytes(pair_of_name[hole.name])
+        fill(hole, shelf.side("base"), None if are_same else shelf.side("tuned"), shelf)
 
 
 def _arriving(
@@ -138,13 +143,10 @@ def _take(step: Step, pair: TensorPair, pipe_of_side: Mapping[str, PassingWeight
     for side, pipe in passing:
         pipe.begin(getattr(pair, side), held=step.held)
     base: Rows = pipe_of_side["base"] if step.base == "stream" else shelf.side("base")
+    of_tuned: dict[str, Rows | None] = {"base": None, "file": shelf.side("tuned")}
+    tuned = pipe_of_side["tuned"] if step.tuned == "stream" else of_tuned[step.tuned]
     for hole in step.holes:
-        before = _reader(base, pair.base)
-        if step.tuned == "base":
-            fill(hole, _once(before), shelf)
-            continue
-        tuned: Rows = pipe_of_side["tuned"] if step.tuned == "stream" else shelf.side("tuned")
-        fill(hole, (before, _reader(tuned, pair.tuned)), shelf)
+        fill(hole, base, tuned, shelf)
     for _, pipe in passing:
         pipe.end()
 
@@ -162,19 +164,57 @@ def _engine(request: dict[str, Any]) -> Engine:
     return Engine(device, request["threads"], request["memory_budget"])
 
 
-def _tally(pair: TensorPair, readers: Readers, engine: Engine, _: Hole, request: dict[str, Any]) -> Result:
-    found = _survive(lambda on: measure_tally(pair, *readers, on, masks=request["masks"]), engine)
-    if isinstance(found, str):
-        return Gap("tally", found), ()
-    tally, packed = found
+def _measured(
+    pair: TensorPair, hole: Hole, base: Rows, tuned: Rows | None, engine: Engine, request: dict[str, Any]
+) -> Result:
+    if hole.of == "adapter":
+        assert tuned is not None
+        return _own(pair, hole, base, tuned, engine)
+    if hole.kind == "spectrum":
+        found = _survive(lambda on: measure_spectrum(pair, *_sides(pair, base, tuned, on), on, hole), engine)
+        return (Gap("spectrum", found) if isinstance(found, str) else found), ()
+    taken = _survive(lambda on: measure_tally(pair, *_sides(pair, base, tuned, on), on, masks=request["masks"]), engine)
+    if isinstance(taken, str):
+        return Gap("tally", taken), ()
+    tally, packed = taken
     folder = Path(request["masks_dir"])
     written = (write_mask(folder, request["pair_key"], pair.name, rule, packed[rule], pair.entries) for rule in packed)
     return tally, tuple(written)
 
 
-def _spectrum(pair: TensorPair, readers: Readers, engine: Engine, hole: Hole, _: dict[str, Any]) -> Result:
-    found = _survive(lambda on: measure_spectrum(pair, *readers, on, hole), engine)
-    return (Gap("spectrum", found) if isinstance(found, str) else found), ()
+def _own(pair: TensorPair, hole: Hole, base: Rows, tuned: Rows, engine: Engine) -> Result:
+    """What `hole` asks of an adapter's own update."""
+
+    def work(on: Engine) -> Tally | Spectrum | Gap:
+        merging = _merging(pair, _reader(base, pair.base), tuned, on)
+        if hole.kind == "tally":
+            return measure_own_tally(pair, merging, on)
+        return measure_own_spectrum(pair, merging, on, hole)
+
+    found = _survive(work, engine)
+    return (Gap(hole.kind, found) if isinstance(found, str) else found), ()
+
+
+def _sides(pair: TensorPair, base: Rows, tuned: Rows | None, engine: Engine) -> tuple[ReadRows, ReadRows]:
+    """Readers of both sides. Two sides that are the same bytes are read once, and so are the base's rows that an
+    adapter's tuned side is made from."""
+    before = _reader(base, pair.base)
+    if tuned is None:
+        before = read_once(before)
+        return before, before
+    if pair.merge is None:
+        return before, _reader(tuned, pair.tuned)
+    before = read_once(before)
+    return before, _merging(pair, before, tuned, engine).merged
+
+
+def _merging(pair: TensorPair, before: ReadRows, tuned: Rows, engine: Engine) -> Merging:
+    assert pair.merge is not None
+    dtype = STORED.get(pair.base.dtype, torch.float32)  # 8-bit weights are what they stand for, in float32
+    readers = {role: (_reader(tuned, info), rows(info)) for role, info in pair.merge.factors}
+    whole = {role: widened(read(0, n), pair.merge, dtype) for role, (read, n) in readers.items() if role != "weight"}
+    weight = readers["weight"][0] if "weight" in readers else None
+    return Merging(pair.merge, geometry(pair.shape), before, whole, weight, engine.budget)
 
 
 def _survive(work: Callable[[Engine], R], engine: Engine) -> R | str:
@@ -205,22 +245,6 @@ def _reader(files: Rows, tensor: TensorInfo) -> ReadRows:
         return decode(files.read_rows(tensor, first_row, last_row, buffer), first_row)
 
     return read
-
-
-def _once(read: ReadRows) -> Readers:
-    """(before, after) of two sides that are the same bytes: what was read for one is handed out for the other."""
-    last: tuple[int, int, Tensor] | None = None
-
-    def before(first_row: int, last_row: int) -> Tensor:
-        nonlocal last
-        last = (first_row, last_row, read(first_row, last_row))
-        return last[2]
-
-    def after(first_row: int, last_row: int) -> Tensor:
-        assert last is not None and last[:2] == (first_row, last_row), "blocks of both sides are read in step"  # noqa: PT018
-        return last[2]
-
-    return before, after
 
 
 if __name__ == "__main__":

@@ -6,9 +6,12 @@ Has the network and the token; reads no weights. Run as `python -m cache.backend
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+from analysis.adapter_alignment import align_adapter
+from analysis.adapter_config import read_recipe
 from analysis.alignment import align
+from analysis.errors import NoWeights, WeightsError
 from analysis.labels import visible
 from analysis.tensors import BYTES_OF_DTYPE, Alignment, TensorInfo
 from cache import catalog
@@ -30,9 +33,15 @@ def prepare(request: dict[str, Any], send: Send) -> None:
     base_ref = catalog.reference(request["base"], any_folder=any_folder)
     tuned = catalog.find(tuned_ref, settings, any_folder=any_folder)
     base = catalog.find(base_ref, settings, any_folder=any_folder)
+    if base.is_adapter:
+        raise NoWeights(
+            f"'{base.pinned.title}' is an adapter",
+            expected="The base is a whole model",
+            do="Name it as the tuned side, and the model it was trained on as the base",
+        )
     base_tensors = catalog.list_tensors(base, settings)
     tuned_tensors = catalog.list_tensors(tuned, settings)
-    alignment = align(base_tensors, tuned_tensors, base_tied=is_tied(base), tuned_tied=is_tied(tuned))
+    alignment = aligned(base, base_tensors, tuned, tuned_tensors)
     send(
         {
             "event": "prepared",
@@ -51,9 +60,22 @@ def prepare(request: dict[str, Any], send: Send) -> None:
     )
 
 
-def needed_files(alignment: Alignment, side: str) -> tuple[str, ...]:
+def aligned(
+    base: FoundModel, base_tensors: list[TensorInfo], tuned: FoundModel, tuned_tensors: list[TensorInfo]
+) -> Alignment:
+    """Which tensor is which; of an adapter, what it makes of each of the base's. Raises WeightsError."""
+    if not tuned.is_adapter:
+        return align(base_tensors, tuned_tensors, base_tied=is_tied(base), tuned_tied=is_tied(tuned))
+    try:
+        recipe = read_recipe(tuned.adapter_config)
+        return align_adapter(base_tensors, tuned_tensors, recipe, base_tied=is_tied(base))
+    except WeightsError as error:
+        raise catalog.about(tuned, error) from error
+
+
+def needed_files(alignment: Alignment, side: Literal["base", "tuned"]) -> tuple[str, ...]:
     """The weight files of one side that hold a compared tensor or its scales; no other file is fetched."""
-    return tuple(dict.fromkeys(file for pair in alignment.pairs for file in getattr(pair, side).files))
+    return tuple(dict.fromkeys(file for pair in alignment.pairs for file in pair.files(side)))
 
 
 _SHOWN = (

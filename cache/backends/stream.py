@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Literal
 
 from analysis.errors import WorkerDied
-from analysis.tensors import TensorPair
+from analysis.tensors import SIDES, TensorPair
 from cache import catalog, streams
 from cache.backends.child import Send, serve
 from cache.backends.fetch import Report, files_in_order, find_both, job_settings
@@ -40,14 +40,20 @@ def stream(request: dict[str, Any], send: Send) -> None:
         for side, file in files_in_order(pairs)
         if (folder := catalog.kept(found[side], file, settings)) is not None
     }
-    for side in ("base", "tuned"):
+    for side in SIDES:
         if found[side].folder:
             catalog.fetch(found[side], (), settings, report.add)  # still the folder that was pinned
+    if found["tuned"].is_adapter:  # small, and wanted whole for each of its tensors
+        own = [file for side, file in files_in_order(pairs) if side == "tuned"]
+        folder = catalog.fetch(found["tuned"], own, settings, report.add, report.wait)
+        here |= {("tuned", file): folder for file in own}
 
     def origin(side: Literal["base", "tuned"], pair: TensorPair) -> Origin:
-        if side == "tuned" and are_same_stretches(pair) and _are_same_files(found, pair):
+        if side == "tuned" and pair.match == "untouched":
             return "base"
-        return "file" if all((side, file) in here for file in getattr(pair, side).files) else "stream"
+        if side == "tuned" and not pair.merge and are_same_stretches(pair) and _are_same_files(found, pair):
+            return "base"
+        return "file" if all((side, file) in here for file in pair.files(side)) else "stream"
 
     steps = streams.steps(pairs, request["holes"], request["memory_budget"], origin)
     pair_of_name = {pair.name: pair for pair in pairs}

@@ -22,7 +22,7 @@ from analysis.measurements import Gap, Regions, Spectrum, Tally
 from analysis.models import ModelRef, Pair, PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.selection import Selection, Stretch
-from analysis.tensors import Alignment, NotCompared, Place, Scales, TensorInfo, TensorPair
+from analysis.tensors import Alignment, Merge, NotCompared, Place, Scales, TensorInfo, TensorPair
 from cache.masks import MaskFile
 from cache.patience import Patience
 from cache.records import ModelCard
@@ -30,7 +30,7 @@ from cache.streams import Step
 
 _TYPES = (
     Tally, Spectrum, Regions, Gap, ModelRef, PinnedModel, Pair, Hole, Plan, Alignment, NotCompared, Place, Scales,
-    TensorInfo, TensorPair, MaskFile, ModelCard, Step, Patience, Selection, Stretch,
+    TensorInfo, TensorPair, Merge, MaskFile, ModelCard, Step, Patience, Selection, Stretch,
 )  # fmt: skip
 _TYPE_OF_NAME = {kind.__name__: kind for kind in _TYPES}
 _ARRAY_KINDS = "iuf"

@@ -43,7 +43,7 @@ def find(ref: ModelRef, settings: Settings, *, on_wait: OnWait | None = None) ->
     config, adapter = (cards.read_config(text) for text in text_of_file.values())
     declared, notes = _declared(info, found, config, adapter), cards.unread(text_of_file)
     base = next(iter(declared), None)
-    return FoundModel(pinned, files, base, config, str(ref), notes=notes, declared=declared)
+    return FoundModel(pinned, files, base, config, str(ref), notes=notes, declared=declared, adapter_config=adapter)
 
 
 def suggest_base(ref: ModelRef, settings: Settings) -> str | None:

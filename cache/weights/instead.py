@@ -86,10 +86,10 @@ _EXPORT = "Export it as a Hugging Face model with the framework that wrote it, a
 
 def no_weights(names: Collection[str]) -> NoWeights:
     """Why there is nothing to read among these files (relative to the model's folder), and what to do."""
-    if any(name in ("adapter_model.safetensors", "adapter_model.bin") for name in names):
+    if "adapter_model.bin" in names:
         return NoWeights(
-            "This is an adapter (LoRA or similar), not a whole model",
-            expected="Adapters are not compared yet",
+            "This adapter is a PyTorch pickle (adapter_model.bin), which can run code and is not opened",
+            expected="Adapters are read from adapter_model.safetensors",
             do="Merge it into its base model, and compare the merged model",
         )
     if any(_PICKLE.fullmatch(name) for name in names):

@@ -73,14 +73,17 @@ def layout(names: Collection[str], index: bytes | None, kind: Kind = SAFETENSORS
     """Where the weights of a model lie, from the names of its files (relative to the model's folder).
 
     `index` is the content of the kind's index, which decides where it exists; else the single file of the usual name;
-    else a whole set of numbered files; else every file of the kind. Raises NoWeights (with what was found instead), or
-    BadWeights for an index that names files outside the folder or files that are not there.
+    else a whole set of numbered files; else every file of the kind; else an adapter's own file, see `is_adapter`.
+    Raises NoWeights (with what was found instead), or BadWeights for an index that names files outside the folder or
+    files that are not there.
     """
     if index is not None:
         return _indexed(names, index, kind)
     found = kind.among(names)
     if kind.single in found:
         return Layout((kind.single,), {}, _unread(found, (kind.single,)))
+    if not found and ADAPTER_FILE in names:
+        return Layout((ADAPTER_FILE,), {})
     if not found:
         raise no_weights(names)
     _check_numbering(found, kind)
@@ -91,6 +94,12 @@ def layout(names: Collection[str], index: bytes | None, kind: Kind = SAFETENSORS
 
 def _unread(found: Iterable[str], files: Collection[str]) -> tuple[str, ...]:
     return tuple(name for name in found if name not in files)
+
+
+def is_adapter(names: Collection[str]) -> bool:
+    """Whether these files are an adapter's and no whole model's."""
+    whole = any(name.endswith(".safetensors") and "/" not in name and name != ADAPTER_FILE for name in names)
+    return ADAPTER_FILE in names and not whole and INDEX_FILE not in names
 
 
 def merge(layout: Layout, tensors_of_file: Mapping[str, Sequence[TensorInfo]]) -> list[TensorInfo]:

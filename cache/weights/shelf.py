@@ -11,11 +11,10 @@ from typing import Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.tensors import TensorInfo, TensorPair
+from analysis.tensors import SIDES, TensorInfo, TensorPair
 from cache.weights.reader import WeightFiles
 
 Side = Literal["base", "tuned"]
-SIDES: tuple[Side, Side] = ("base", "tuned")
 
 
 class Shelf:
@@ -25,7 +24,7 @@ class Shelf:
         self._tensors_of_file: dict[tuple[Side, str], list[TensorInfo]] = defaultdict(list)
         for pair in pairs:
             for side in SIDES:
-                for part in getattr(pair, side).parts:
+                for part in pair.parts(side):
                     self._tensors_of_file[side, part.file].append(part)
         self._opened: dict[tuple[Side, str], WeightFiles] = {}
 
@@ -39,14 +38,17 @@ class Shelf:
         return len(self._opened)
 
     def has(self, pair: TensorPair) -> bool:
-        return all((side, file) in self._opened for side in SIDES for file in getattr(pair, side).files)
+        return all((side, file) in self._opened for side in SIDES for file in pair.files(side))
 
     def side(self, side: Side) -> ShelfSide:
         """One model's files, to read from."""
         return ShelfSide(self._opened, side)
 
     def are_same_bytes(self, pair: TensorPair) -> bool:
-        """Whether both sides are one stretch of one file, seen twice: as much is certain without reading it twice."""
+        """Whether both sides are one stretch of one file, seen twice: as much is certain without reading it twice; and
+        so it is where an adapter leaves the tensor alone."""
+        if pair.match == "untouched" or pair.merge is not None:
+            return pair.merge is None
         return are_same_stretches(pair) and all(
             self._opened["base", base].identity(base) == self._opened["tuned", tuned].identity(tuned)
             for base, tuned in zip(*files_in_step(pair), strict=True)
@@ -55,7 +57,7 @@ class Shelf:
     def verify(self, pair: TensorPair) -> None:
         """Nothing, or FileChanged if a file of the pair is no longer what it was when it was put here."""
         for side in SIDES:
-            for file in getattr(pair, side).files:
+            for file in pair.files(side):
                 if opened := self._opened.get((side, file)):
                     opened.verify()
 

@@ -17,7 +17,7 @@ from analysis.tensors import Scales, TensorInfo
 Decode = Callable[[NDArray[np.uint8], int], Tensor]  # (bytes, first row) -> (rows, columns)
 ReadWhole = Callable[[TensorInfo], NDArray[np.uint8]]
 
-_STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _CODES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
@@ -31,8 +31,8 @@ def decoder(tensor: TensorInfo, read_whole: ReadWhole) -> Decode:
     """What turns blocks of whole rows of `tensor` into values. Its scales, if it has any, are read at once; they are
     small. A block of values is overwritten by the next one."""
     columns = tensor.shape[-1] if tensor.shape else 1
-    if tensor.dtype in _STORED:
-        return lambda raw, _: torch.from_numpy(raw).view(_STORED[tensor.dtype]).view(-1, columns)
+    if tensor.dtype in STORED:
+        return lambda raw, _: torch.from_numpy(raw).view(STORED[tensor.dtype]).view(-1, columns)
     scale = _scaler(tensor, read_whole)
     buffer = torch.empty(0)
 
@@ -53,7 +53,7 @@ def _scaler(tensor: TensorInfo, read_whole: ReadWhole) -> Callable[[Tensor, int]
         return lambda _, __: None
     scales = tensor.scales
     raw = torch.from_numpy(read_whole(scales.info))
-    numbers = raw.view({**_STORED, **_CODES}[scales.info.dtype]).float().flatten()
+    numbers = raw.view({**STORED, **_CODES}[scales.info.dtype]).float().flatten()
     if numbers.numel() == 1:
         return lambda values, _: values.mul_(numbers)
     width = scales.block[1]

@@ -19,6 +19,7 @@ from analysis.links import EDGE_OF_TOLERANCE
 from analysis.measurements import Spectrum, Tally
 from analysis.metrics import CATALOG, Metric, at_tolerance
 from analysis.models import Pair
+from analysis.own_updates import AdapterSummary, OwnUpdates, summarize_adapter
 from analysis.plan import Plan
 from analysis.rollup import Curve, Grid, Headline
 from analysis.tables import Row
@@ -79,6 +80,21 @@ def ours(key: str) -> published.Ours:
     return published.ours(headline(key), alignment(key), gaps(key))
 
 
+def adapter(key: str) -> AdapterSummary | None:
+    """Both updates of the pair's adapter in numbers; None where the tuned side is a whole model."""
+    return _adapter(key, generation(key))
+
+
+def own_updates(key: str) -> OwnUpdates:
+    """What the pair's adapter itself adds, by tensor; nothing for a whole model."""
+    return _own_updates(key, generation(key))
+
+
+def own_tally(key: str, name: str) -> Tally | None:
+    """One tensor's tally of the adapter's own update, with all its arrays."""
+    return handles.store().tally(key, name, "adapter")
+
+
 def alerts(key: str) -> list[Alert]:
     """What to know before believing the pair's numbers."""
     store = handles.store()
@@ -119,8 +135,9 @@ def grid(key: str, metric: str, tolerance: str) -> Grid:
     return _grid(key, generation(key), metric, tolerance)
 
 
-def profile(key: str, metric: str) -> list[Curve]:
-    return _profile(key, generation(key), metric)
+def profile(key: str, metric: str, *, own: bool = False) -> list[Curve]:
+    """The metric over layers; `own`: of what the adapter itself adds."""
+    return _profile(key, generation(key), metric, own)
 
 
 def layer_totals(key: str, metric: str) -> tuple[np.ndarray, np.ndarray]:
@@ -212,6 +229,20 @@ def _headline(key: str, current: int) -> Headline:
     return rollup.headline_of_part(alignment(key), found, values, _asked(key, current))
 
 
+@lru_cache(maxsize=12)
+def _own_updates(key: str, _: int) -> OwnUpdates:
+    if not alignment(key).is_adapter:
+        return OwnUpdates()
+    store = handles.store()
+    return OwnUpdates(store.tallies(key, "adapter", arrays=False), store.spectra(key, "adapter"))
+
+
+@lru_cache(maxsize=200)
+def _adapter(key: str, current: int) -> AdapterSummary | None:
+    found, values, _ = _measured(key, current)
+    return summarize_adapter(alignment(key), found, values, _own_updates(key, current))
+
+
 @lru_cache(maxsize=200)
 def _alerts(key: str, current: int, _: tuple[int, ...]) -> list[Alert]:
     store, found = handles.store(), _measured(key, current)[0]
@@ -257,8 +288,11 @@ def _grid(key: str, current: int, metric: str, tolerance: str) -> Grid:
 
 
 @lru_cache(maxsize=64)
-def _profile(key: str, current: int, metric: str) -> list[Curve]:
+def _profile(key: str, current: int, metric: str, own: bool) -> list[Curve]:
     found, values, _ = _measured(key, current)
+    if own:
+        updates = _own_updates(key, current)
+        found, values = dict(updates.tallies), dict(updates.spectra)
     return rollup.layer_profile(alignment(key), CATALOG[metric], found, values)
 
 

@@ -26,7 +26,9 @@ def choose(view: View, key: str) -> TensorPair:
     st.markdown(f"#### {safe_label(known.name, 120)}")
     sides = " × ".join(map(count, known.shape)) + " = " if len(known.shape) > 1 else ""
     st.caption(f"{sides}{count(known.entries)} entries · base {known.base.dtype}, tuned {known.tuned.dtype}")
-    if known.match != "exact":
+    if known.match in ("adapter", "untouched"):
+        st.caption(TITLE_OF_MATCH[known.match].capitalize())
+    elif known.match != "exact":
         names = " and ".join(f"{side} {safe_label(part.name, 120)}" for side, part in _sides(known))
         st.caption(f"Matched by rule ({TITLE_OF_MATCH[known.match]}): {names}")
     layer, module, expert = st.columns(3)
@@ -66,6 +68,34 @@ def headline(tally: Tally, spectrum: Spectrum | None) -> None:
         numbers.number("Size of the update", scientific(part / whole) if whole else "–", "‖update‖ / ‖base‖")
         _rank(spectrum)
         numbers.number("Largest change", scientific(tally.max_abs_update), f"{count(tally.sign_flips)} signs flipped")
+
+
+def own_update(key: str, known: TensorPair) -> tuple[Tally, Spectrum | None] | None:
+    """What an adapter itself adds to this tensor; None where the tuned side is a whole model, or leaves it alone."""
+    tally = lookups.own_tally(key, known.name) if known.merge else None
+    return (tally, lookups.own_updates(key).spectra.get(known.name)) if tally else None
+
+
+def own_headline(known: TensorPair, tally: Tally, spectrum: Spectrum | None) -> None:
+    """The adapter's own update, before it is rounded to the base's type, below what is left of it."""
+    moved = tally.entries - tally.unchanged("exact")
+    st.caption(f"Above: merged, in {known.base.dtype}. Below: the adapter's own update, in float32.")
+    with numbers.row():
+        numbers.number("Entries moved", percent(moved, tally.entries), f"{count(moved)} of {count(tally.entries)}")
+        norm = tally.update_square_sum**0.5
+        scale = f"r {known.merge.rank}, α {known.merge.alpha:g}" if known.merge and known.merge.rank else ""
+        numbers.number("Size of the own update", scientific(norm), f"Frobenius norm; {scale}" if scale else "Frobenius")
+        _rank(spectrum)
+        numbers.number("Largest entry", scientific(tally.max_abs_update), "of the own update")
+
+
+def updates_to_draw(
+    known: TensorPair, spectrum: Spectrum, own: tuple[Tally, Spectrum | None] | None
+) -> list[tuple[str, Spectrum]]:
+    """The spectra of this matrix by what they are called: of an adapter both, the merged one first."""
+    if own is None or own[1] is None:
+        return [(known.name, spectrum)]
+    return [("merged, in the base's type", spectrum), ("the adapter's own update", own[1])]
 
 
 def _unchanged(label: str, tally: Tally, rule: str) -> None:

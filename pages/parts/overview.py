@@ -11,6 +11,7 @@ from analysis.alerts import Alert
 from analysis.labels import count, percent, rough_count, scientific, share, tolerance_text
 from analysis.links import view_of
 from analysis.models import Pair
+from analysis.own_updates import AdapterSummary, both_rows
 from analysis.published import MEASURES, Ours, PublishedPair, sentence, verdicts
 from analysis.rollup import Headline, Share
 from analysis.tables import match_rows, rule_rows
@@ -83,6 +84,18 @@ def _coverage(found: Headline, alignment: Alignment) -> None:
     )
 
 
+def both_updates(found: AdapterSummary) -> None:
+    """What an adapter itself adds beside what is left of it once it is merged into the base's type."""
+    st.markdown(f"**The tuned side is an adapter:** {found.words}. Its two updates, over what it touches:")
+    st.dataframe(both_rows(found), hide_index=True, height="content", width=640)
+    waiting = found.tensors - found.tensors_measured
+    more = f" {count(waiting)} tensors are still to be measured." if waiting else ""
+    st.caption(
+        "The own update is what the adapter's factors multiply to, in float32. The merged one is what is left of it in "
+        f"the base's type: entries too small to cross a step are lost, and rounding spreads over all directions.{more}"
+    )
+
+
 def published(known: PublishedPair, measured: Ours) -> None:
     """What papers report of this pair, beside ours and whether they agree."""
     found = [verdict for measure in MEASURES for verdict in verdicts(known, measured, measure)]
@@ -111,7 +124,7 @@ def alerts(found: Sequence[Alert], pair: Pair) -> None:
 
 def matches(alignment: Alignment) -> None:
     """How the compared tensors were found, where names alone did not do it."""
-    if any(pair.match != "exact" for pair in alignment.pairs):
+    if any(pair.match not in ("exact", "untouched") for pair in alignment.pairs):
         with st.expander("How tensors were matched"):
             st.dataframe(match_rows(alignment), hide_index=True)
 

@@ -20,6 +20,7 @@ from pages.parts import address
 from pages.parts.text import plain
 
 _RULE_TITLES = {"exact": "Exact: any change of value", "mukherjee": "Mukherjee's rule: beyond 1e-5 in bfloat16"}
+_UPDATE_TITLES = {"merged": "Merged, in the base's type", "own": "The adapter's own"}
 _COLOUR_TITLES = {"full": "0 to 100 %", "fitted": "range of the data"}
 
 
@@ -75,6 +76,12 @@ def colours(view: View) -> bool:
     """Whether colours are fitted to the data instead of spanning 0 to 100 %."""
     options = CHOICES_OF_PAGE[view.page]["colours"].allowed
     return _segments(view, "colours", "Colours span", options, _COLOUR_TITLES.__getitem__) == "fitted"
+
+
+def own_update(view: View) -> bool:
+    """Whether an adapter's own update is shown, instead of what is left of it after merging."""
+    options = CHOICES_OF_PAGE[view.page]["update"].allowed
+    return _segments(view, "update", "Update", options, _UPDATE_TITLES.__getitem__) == "own"
 
 
 def rule(view: View) -> None:

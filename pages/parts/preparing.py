@@ -8,6 +8,7 @@ from analysis.bases import another_declared
 from analysis.labels import count, percent
 from analysis.links import view_of
 from analysis.models import Pair
+from analysis.own_updates import words
 from analysis.plan import Plan
 from analysis.tensors import Alignment
 from cache.jobs import Preparation
@@ -61,6 +62,10 @@ def _suggest(suggested: str | None, tuned: str) -> None:
 
 
 def _coverage(alignment: Alignment) -> None:
+    if alignment.is_adapter:
+        st.info(
+            f"The tuned side is an adapter ({words(alignment)}): compared as if merged into the base, and by itself."
+        )
     st.markdown(
         f"{count(len(alignment.pairs))} tensors have a partner of their shape: "
         f"{count(alignment.compared_parameters)} parameters, "

@@ -43,6 +43,9 @@ def list_in_memory(files: dict[str, bytes]) -> list[TensorInfo]:
             ["model.safetensors", "adapter_model.safetensors"], ("model.safetensors",), id="a model with an adapter"
         ),
         pytest.param(["weights.safetensors", "pytorch_model.bin"], ("weights.safetensors",), id="pickles do not count"),
+        pytest.param(
+            ["adapter_model.safetensors", "adapter_config.json"], ("adapter_model.safetensors",), id="an adapter"
+        ),
     ],
 )
 def test_weight_files_by_their_names(names, files):
@@ -61,8 +64,7 @@ def test_the_index_decides_where_there_is_one():
         pytest.param(["config.json"], "No safetensors weights here", id="nothing"),
         pytest.param(["pytorch_model.bin"], "PyTorch pickles", id="pickle"),
         pytest.param(["x-Q4_K_M.gguf"], "GGUF", id="gguf"),
-        pytest.param(["adapter_model.safetensors", "adapter_config.json"], "an adapter", id="adapter"),
-        pytest.param(["adapter_model.bin"], "an adapter", id="adapter as a pickle"),
+        pytest.param(["adapter_model.bin"], "This adapter is a PyTorch pickle", id="adapter as a pickle"),
         pytest.param(["checkpoint-1/model.safetensors", "README.md"], "folders: checkpoint-1", id="in a folder"),
     ],
 )
