@@ -19,7 +19,7 @@ MODULES = [path for top in ("analysis", "cache", "pages") for path in sorted((RO
 MAY_IMPORT = {"analysis": {"analysis"}, "cache": {"analysis", "cache"}, "pages": {"analysis", "cache", "pages"}}
 ROOM_OF_LIBRARY = {
     "torch": ("analysis/elementwise/", "analysis/spectral.py", "analysis/measure.py", "cache/backends/measure.py"),
-    "numba": ("analysis/elementwise/",),
+    "numba": ("analysis/elementwise/", "analysis/regions.py"),
     "plotly": ("analysis/figures/",),
     "duckdb": ("cache/database.py", "cache/batch.py", "cache/migrations.py", "cache/database_errors.py"),
     "huggingface_hub": ("cache/hub/", "cache/hub.py"),

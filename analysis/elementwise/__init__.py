@@ -7,7 +7,7 @@ Knows nothing about names, layers or files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from analysis.elementwise import cpu_blocks, torch_blocks
 from analysis.elementwise.block import BlockTally, Geometry, geometry
-from analysis.measurements import MaskRule, Tally
+from analysis.measurements import MASK_RULES, MaskRule, Tally
 
 __all__ = ["Geometry", "geometry", "tally"]
 
@@ -23,12 +23,18 @@ OnMask = Callable[[MaskRule, np.ndarray], None]
 
 
 def tally(
-    blocks: Iterable[tuple[Tensor, Tensor]], shape: Geometry, *, on_mask: OnMask | None = None, threads: int = 1
+    blocks: Iterable[tuple[Tensor, Tensor]],
+    shape: Geometry,
+    *,
+    on_mask: OnMask | None = None,
+    rules: Sequence[MaskRule] = MASK_RULES,
+    threads: int = 1,
 ) -> Tally:
     """The Tally of a tensor that arrives as (before, after) blocks of whole rows, in order.
 
-    `on_mask(rule, packed)` receives each block's changed entries as bits, entry i in bit i % 8 of byte i // 8, so
-    every block but the last must hold a multiple of 8 entries where masks are wanted. `threads` is for the CPU.
+    `on_mask(rule, packed)` receives, for each of `rules`, each block's changed entries as bits, entry i in bit i % 8
+    of byte i // 8, so every block but the last must hold a multiple of 8 entries where masks are wanted. `threads` is
+    for the CPU.
     """
     total: BlockTally | None = None
     rows: list[np.ndarray] = []
@@ -38,12 +44,18 @@ def tally(
         rows.append(block.row_changes)
         first_row += before.shape[0]
         if on_mask is not None:
-            on_mask("exact", block.packed_exact)
-            on_mask("mukherjee", block.packed_mukherjee)
+            for rule in rules:
+                on_mask(rule, _packed(rule, block, before, after))
         total = block if total is None else total.plus(block)
     if total is None:
         raise ValueError("a tensor pair has at least one row")
     return total.as_tally(np.concatenate(rows))
+
+
+def _packed(rule: MaskRule, block: BlockTally, before: Tensor, after: Tensor) -> np.ndarray:
+    """The pass over the block has two masks ready; any other is taken by a second one."""
+    ready = {"exact": block.packed_exact, "mukherjee": block.packed_mukherjee}
+    return ready[rule] if rule in ready else torch_blocks.packed_mask(before, after, rule)
 
 
 def _block(before: Tensor, after: Tensor, first_row: int, shape: Geometry, threads: int) -> BlockTally:

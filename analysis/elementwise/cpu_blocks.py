@@ -112,13 +112,13 @@ def _tally_rows(
 ) -> BlockTally:
     counts, sums, largest = np.zeros(len(_INTEGERS), np.int64), np.zeros(len(_SUMS)), np.zeros(1, np.float32)
     joint = np.zeros((N_BINADES, N_CHANGE_BINS), np.int64)
-    binades, loose_binades = np.zeros(N_BINADES, np.int64), np.zeros(N_BINADES, np.int64)
+    binades, loose_binades, wide_binades = (np.zeros(N_BINADES, np.int64) for _ in range(3))
     relative = np.zeros(N_RELATIVE_BINS, np.int64)
     row_changes = np.zeros(rows[1] - rows[0], np.int64)
     by_map_row = np.zeros((shape.density_shape[0], shape.columns), np.uint32)
     _pass(
         left, right, halves, rows[0], rows[1], first_row, shape.row_step, changed, loose, counts, sums, largest,
-        joint, binades, loose_binades, relative, row_changes, by_map_row,
+        joint, binades, loose_binades, wide_binades, relative, row_changes, by_map_row,
         _CHANGE_BELOW, _CHANGE_EDGE, _RELATIVE_BELOW, _RELATIVE_EDGE,
     )  # fmt: skip
     amounts: dict[str, float] = dict(zip(_INTEGERS, counts.tolist(), strict=True))
@@ -128,7 +128,13 @@ def _tally_rows(
     nothing = np.empty(0, np.uint8)
     return BlockTally(
         amounts,
-        {"joint": joint, "base_binades": binades, "mukherjee_binades": loose_binades, "relative": relative},
+        {
+            "joint": joint,
+            "base_binades": binades,
+            "mukherjee_binades": loose_binades,
+            "bf16_binades": wide_binades,
+            "relative": relative,
+        },
         row_changes,
         by_map_row.sum(0, dtype=np.int64),
         np.add.reduceat(by_map_row, steps, axis=1, dtype=np.int64),
@@ -150,7 +156,7 @@ def _rounded_to_bf16(value):
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _pass(
     left, right, halves, begin, end, first_row, row_step, changed, loose, counts, sums, largest,
-    joint, binades, loose_binades, relative, row_changes, by_map_row,
+    joint, binades, loose_binades, wide_binades, relative, row_changes, by_map_row,
     change_below, change_edge, relative_below, relative_edge,
 ):  # fmt: skip
     columns = left.shape[1]
@@ -249,7 +255,9 @@ def _pass(
                 joint[binade, bin_of_change] += 1
 
                 size64, larger64 = np.float64(size), np.float64(larger)
-                within_bf16 += np.int64(size64 * 1000.0 <= larger64)
+                wide = np.int64(size64 * 1000.0 > larger64)
+                within_bf16 += 1 - wide
+                wide_binades[binade] += wide
                 ratio = size64 / larger64
                 place = np.int64(np.float64(ratio).view(np.uint64) >> np.uint64(_RELATIVE_SHIFT)) - _RELATIVE_FIRST
                 if place < 0:

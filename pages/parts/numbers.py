@@ -54,12 +54,20 @@ def failures(reasons: Mapping[tuple[str, str], str]) -> None:
         st.dataframe(rows[:_MOST_LISTED], hide_index=True)
 
 
-def take_away(view: View, rows: Sequence[Row], name: str) -> None:
-    """The link to this view, and its numbers as CSV."""
+def take_away(view: View, rows: Sequence[Row], name: str, **more: Sequence[Row]) -> None:
+    """The link to this view, and its numbers as CSV; `more` are further tables by name."""
     with st.expander("Copy link, take the numbers away"):
         st.code(address.whole(view), language=None, wrap_lines=True)
-        text = as_csv(rows)
-        if len(text.encode()) > _MOST_DOWNLOAD:
-            st.caption(f"The numbers behind this view are {size(len(text.encode()))}; the terminal writes them: --json")
-        elif rows:
-            st.download_button(f"{count(len(rows))} rows as CSV", text, f"{name}.csv", "text/csv", on_click="ignore")
+        for title, table in {name: rows, **more}.items():
+            _table(title, table, named=bool(more))
+
+
+def _table(name: str, rows: Sequence[Row], *, named: bool) -> None:
+    text, what = as_csv(rows), f"{name}: " if named else ""
+    if len(text.encode()) > _MOST_DOWNLOAD:
+        st.caption(
+            f"{what}the numbers behind this view are {size(len(text.encode()))}; the terminal writes them: --json"
+        )
+    elif rows:
+        words = f"{what}{count(len(rows))} rows as CSV"
+        st.download_button(words, text, f"{name}.csv", "text/csv", on_click="ignore")
