@@ -20,9 +20,9 @@ overlapping.count_or_wait(view, pairs, rule)
 found = runs.venn(pairs, labels, rule)
 if not found.tensors:
     flow.stop()
-drawing, words = st.columns([6, 5], gap="large")
+in_circles = len(pairs) <= venn.MOST_CIRCLES and pickers.drawn_as(view) == "circles"
+drawing, words = st.columns([6, 5], gap="large") if in_circles else (st.container(), st.container())
 with drawing:
-    in_circles = len(pairs) <= venn.MOST_CIRCLES and pickers.drawn_as(view) == "circles"
     drawn = venn.circle_diagram(found) if in_circles else upset.upset(found)
     charts.show(drawn, "Changed parameters of each run and their overlap")
 with words:
@@ -44,7 +44,7 @@ with table:
 overlapping.consensus_map(view, pairs, rule)
 
 st.subheader("Layer by layer", anchor=False)
-how_many, shown, span = st.columns([3, 5, 3], vertical_alignment="bottom")
+how_many, shown, span = st.columns([3, 4, 4], vertical_alignment="bottom")
 with how_many:
     n_runs = pickers.n_runs(view, len(pairs))
 with shown:

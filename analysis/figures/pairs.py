@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import NDArray
 
 from analysis.figures import theme
 from analysis.labels import count, letter, scientific, share
@@ -26,7 +27,7 @@ def pair_matrix(venn: Venn, measure: str = "one-sided") -> go.Figure:
     columns = [theme.tick(label, 20) for label in venn.labels]
     if k > _MOST_NAMED:
         columns = [f"<b>{letter(i)}</b>" for i in range(k)]
-    colours = theme.decade_colours(table, "times") if measure == "matched" else theme.share_colours()
+    colours = theme.plain_colours(_logarithms(table)) if measure == "matched" else theme.share_colours()
     drawn = theme.figure(
         height=90 + k * (74 if k <= _MOST_WITH_CHANCES else 38),
         coloraxis=colours | {"showscale": False},
@@ -37,7 +38,7 @@ def pair_matrix(venn: Venn, measure: str = "one-sided") -> go.Figure:
     )
     drawn.add_trace(
         go.Heatmap(
-            z=np.log10(np.where(table > 0, table, np.nan)) if measure == "matched" else table,
+            z=_logarithms(table) if measure == "matched" else table,
             coloraxis="coloraxis",
             xgap=2,
             ygap=2,
@@ -50,6 +51,10 @@ def pair_matrix(venn: Venn, measure: str = "one-sided") -> go.Figure:
         )
     )
     return drawn
+
+
+def _logarithms(table: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.log10(np.where(table > 0, table, np.nan))
 
 
 def _text(venn: Venn, one: int, other: int, measure: str) -> str:

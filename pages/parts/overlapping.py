@@ -120,7 +120,7 @@ def agreement_table(found: Venn) -> None:
         column_config={
             "rule": None,
             "runs": number("changed by exactly"),
-            "of": number("of runs"),
+            "of": None,
             "entries": number(format="localized"),
             "share_of_entries": number("share", format="percent"),
             "chance": number("by chance", format="%,.0f"),

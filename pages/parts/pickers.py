@@ -118,7 +118,7 @@ def n_runs(view: View, n_models: int) -> int:
     options = [str(n) for n in range(1, n_models + 1)]
     chosen = view.one("runs") if view.one("runs") in options else options[-1]
     key = _bound(view, "runs", chosen)
-    words = f"Changed by exactly … of {n_models} runs"
+    words = f"Exactly … of {n_models} runs"
     return int(st.selectbox(words, options, key=key, on_change=_chose, args=(view, "runs", key)))
 
 
