@@ -43,7 +43,7 @@ def summarize(headline: Headline, alignment: Alignment) -> list[str]:
 
 def summarize_overlap(venn: Venn, names: Sequence[str]) -> list[str]:
     """What the overlap of several models' updates says, beside both chance levels; `names` as the page may show them.
-    Of more than three models only the pairs with the largest and the smallest overlap are put into words."""
+    Of more than three models only two pairs are put into words: those that lie most and least above chance."""
     k, union = venn.n_models, venn.union
     if not union:
         return ["None of the models changed anything in what was counted."]
@@ -84,7 +84,8 @@ def _telling_pairs(venn: Venn) -> list[tuple[int, int]]:
     k = venn.n_models
     pairs = [(i, j) if venn.changed(i) <= venn.changed(j) else (j, i) for i in range(k) for j in range(i + 1, k)]
     pairs = [pair for pair in pairs if venn.changed(pair[0])]
-    ranked = sorted(pairs, key=lambda pair: -venn.one_sided(*pair))
+    known = not math.isnan(venn.matched_chance(0, 1))
+    ranked = sorted(pairs, key=lambda pair: -(venn.over_matched if known else venn.one_sided)(*pair))
     return ranked if len(ranked) <= 3 else [ranked[0], ranked[-1]]
 
 
@@ -94,7 +95,7 @@ def _shared(venn: Venn, names: Sequence[str], of: int, other: int) -> str:
     if not math.isnan(matched):
         by_chance += f", by chance at equal magnitude {share(matched)}"
         if matched > 0:
-            by_chance += f" ({overlap / matched:.1f} times that)"
+            by_chance += f" ({overlap / matched:.3g} times that)"
     return f"Of what {names[of]} changed, {names[other]} changed {share(overlap)} too; {by_chance}."
 
 

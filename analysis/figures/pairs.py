@@ -12,6 +12,7 @@ from analysis.overlaps import Venn
 
 _MOST_WITH_CHANCES = 4  # runs whose cells have room for the chance levels
 _MOST_NAMED = 4  # runs whose columns have room for their names
+_LEAST_SPAN = 2.0  # times chance: colours span 1 to this at least, or 1.01 and 1.02 would look far apart
 
 
 def pair_matrix(venn: Venn, measure: str = "one-sided") -> go.Figure:
@@ -27,7 +28,8 @@ def pair_matrix(venn: Venn, measure: str = "one-sided") -> go.Figure:
     columns = [theme.tick(label, 20) for label in venn.labels]
     if k > _MOST_NAMED:
         columns = [f"<b>{letter(i)}</b>" for i in range(k)]
-    colours = theme.plain_colours(_logarithms(table)) if measure == "matched" else theme.share_colours()
+    known = _logarithms(np.append(table, [1, _LEAST_SPAN]))
+    colours = theme.plain_colours(known) if measure == "matched" else theme.share_colours()
     drawn = theme.figure(
         height=90 + k * (74 if k <= _MOST_WITH_CHANCES else 38),
         coloraxis=colours | {"showscale": False},
