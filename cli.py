@@ -2,7 +2,7 @@
 
     python cli.py compare BASE TUNED [--layers 0-3,30-31] [--modules 'q_proj,mlp.*'] [--spectra all|none|every:4]
                                      [--dry-run] [--json FILE]
-    python cli.py overlap BASE TUNED TUNED [TUNED ...] [--json FILE]
+    python cli.py overlap BASE TUNED TUNED [TUNED ...] [--rule RULE] [--json FILE]
     python cli.py check BASE TUNED --assert "nonfinite() == 0" [--assert ...] [--json FILE]
 
 Exit codes: 0 done; 1 something unforeseen; 2 the command line; 3 a model; 4 the Hub did not answer; 5 the weight files;
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -30,14 +31,15 @@ from analysis.checks import Verdict
 from analysis.coverage import part_of
 from analysis.errors import BadReference, ResourceError, SubnetscopeError
 from analysis.forecast import Forecast
-from analysis.labels import rough_count, size
-from analysis.measurements import MASK_RULES, RULES
+from analysis.labels import letter, rough_count, size
+from analysis.measurements import MASK_RULES, MOST_MODELS, RULES
 from analysis.models import Pair
+from analysis.overlaps import Venn, venn
 from analysis.own_updates import OwnUpdates, sentences, summarize_adapter
 from analysis.plan import Plan
-from analysis.rollup import Headline, Venn, headline_of_part, venn
+from analysis.rollup import Headline, headline_of_part
 from analysis.selection import read_spectra, select
-from analysis.tables import match_rows
+from analysis.tables import Row, agreement_rows, match_rows, region_rows
 from analysis.tensors import NO_PARAMETER, Alignment
 from cache.bases import alerts_about_bases
 from cache.jobs import Jobs, Preparation
@@ -46,7 +48,7 @@ from cache.settings import Settings
 from cache.store import Store
 
 _POLL_SECONDS = 0.1
-_MOST_TUNED = 8
+_MOST_REGIONS = 20  # in the terminal; the JSON has them all
 _MOST_LISTED = 20  # of what is not compared, before a comparison; the JSON has all
 DOES_NOT_HOLD = 9
 DONE_WITH_GAPS = 10
@@ -87,6 +89,13 @@ def _parser() -> argparse.ArgumentParser:
     overlap = commands.add_parser("overlap", help="count how the updates of several tuned models overlap")
     overlap.add_argument("base", metavar="BASE")
     overlap.add_argument("tuned", metavar="TUNED", nargs="+")
+    overlap.add_argument(
+        "--rule",
+        dest="rules",
+        action="append",
+        choices=RULES,
+        help="what counts as changed; may be given again (default: exact and mukherjee)",
+    )
     overlap.set_defaults(run=_overlap, program="overlap")
     check = commands.add_parser("check", help="say whether assertions about an update hold, by the exit code too")
     check.add_argument("base", metavar="BASE")
@@ -174,25 +183,26 @@ def _foretold(options: argparse.Namespace, looked_up: Preparation, forecast: For
 def _overlap(options: argparse.Namespace) -> int:
     if len(options.tuned) < 2:
         raise BadReference("Only one tuned model was named", expected="Two or more tuned models of one base")
-    if len(options.tuned) > _MOST_TUNED:
-        expected = f"At most {_MOST_TUNED}: the regions double with each"
+    if len(options.tuned) > MOST_MODELS:
+        expected = f"At most {MOST_MODELS}: the regions double with each"
         raise BadReference(f"{len(options.tuned)} tuned models were named", expected=expected)
+    rules = tuple(dict.fromkeys(options.rules or MASK_RULES))
     with _working(options) as (store, jobs):
         pairs = [_prepare(jobs, options.base, tuned) for tuned in options.tuned]
         for pair in pairs:
-            _watch(jobs, jobs.submit(pair, Plan(spectra=False)))
+            _watch(jobs, jobs.submit(pair, Plan(spectra=False, mask_rules=rules)))
         base, tuned = pairs[0].base, [pair.tuned for pair in pairs]
-        _watch(jobs, jobs.submit_overlap(base, tuned))
+        _watch(jobs, jobs.submit_overlap(base, tuned, rules))
         keys = tuple(model.key for model in tuned)
-        regions = {rule: store.regions(base.key, keys, rule) for rule in MASK_RULES}
-        tallies = [store.tallies_by_binade(pair.key) for pair in pairs]
+        regions = {rule: store.regions(base.key, keys, rule) for rule in rules}
+        magnitudes = {rule: [store.magnitudes(pair.key, rule) for pair in pairs] for rule in rules}
         names = {entry.name for pair in pairs for entry in store.alignment(pair.key).pairs}
-        not_counted = sorted(names - set(regions["exact"]))
+        not_counted = sorted(names - set(regions[rules[0]]))
         if options.json:
-            _write(options.json, report.overlap(base, tuned, regions, tallies, not_counted))
+            _write(options.json, report.overlap(base, tuned, regions, magnitudes, not_counted))
         if str(options.json) != "-":
-            for rule in MASK_RULES:
-                _print_overlap(venn(rule, [model.title for model in tuned], regions[rule], tallies))
+            for rule in rules:
+                _print_overlap(venn(rule, [model.title for model in tuned], regions[rule], magnitudes[rule]))
         for name in not_counted:
             print(f"  not counted, since not all models have it in one shape: {_shown(name)}", file=sys.stderr)
         return 0
@@ -364,15 +374,38 @@ def _covered(coverage: dict[str, Any]) -> str:
 
 
 def _print_overlap(found: Venn) -> None:
-    document = report.overlap_numbers(found)
-    print(f"\nrule {found.rule}: {document['entries']:,} entries")
+    print(f"\nrule {found.rule}: {found.entries:,} entries")
     for index, label in enumerate(found.labels):
-        print(f"  {chr(65 + index)}  {label}: {document['changed'][index]:,} changed")
-    for pair in document["pairs"]:
-        one, other = (chr(65 + index) for index in pair["models"])
+        print(f"  {letter(index)}  {_shown(label)}: {found.changed(index):,} changed")
+    _print_regions(found)
+    print("\n  changed by exactly            entries     share      by chance   at equal magnitude")
+    for row in agreement_rows(found):
+        print(f"  {row['runs']:>2} of {row['of']:<13} {row['entries']:>17,}  {_beside(row)}")
+    print("\n  two and two")
+    for pair in report.overlap_numbers(found)["pairs"]:
+        one, other = (letter(index) for index in pair["models"])
         numbers = "  ".join(f"{name} {_percent(pair[name])}" for name in ("o1", "o2", "jaccard"))
         chance = f"by chance o1 {_percent(pair['chance']['o1'])}, matched {_percent(pair['chance_matched']['o1'])}"
         print(f"  {one} and {other}: {pair['both']:,} in both  {numbers}  ({chance})")
+
+
+def _print_regions(found: Venn) -> None:
+    """The largest regions, each with who changed it and nobody else."""
+    rows = [row for row in region_rows(found) if row["models"]]
+    print("\n  changed by these alone        entries     share      by chance   at equal magnitude")
+    for row in rows[:_MOST_REGIONS]:
+        members = "".join(
+            letter(index) if row[f"{letter(index)} {name}"] else "·" for index, name in enumerate(found.labels)
+        )
+        print(f"  {members:<19} {row['entries']:>17,}  {_beside(row)}")
+    if rest := rows[_MOST_REGIONS:]:
+        print(f"  {len(rest):,} smaller regions {sum(int(str(row['entries'])) for row in rest):>17,}")
+
+
+def _beside(row: Row) -> str:
+    share, expected, matched = (float(str(row[name])) for name in ("share_of_entries", "chance", "chance_matched"))
+    at_magnitude = "-" if math.isnan(matched) else f"{matched:,.0f}"
+    return f"{100 * share:8.4f} % {expected:>13,.0f}  {at_magnitude:>13}"
 
 
 def _percent(share: float | None) -> str:

@@ -35,6 +35,11 @@ def short_titles(titles: Sequence[str], marks: Sequence[str]) -> tuple[str, ...]
     return tuple(f"{title} ({mark})" for title, mark in zip(titles, marks, strict=True))
 
 
+def letter(position: int) -> str:
+    """'A' for the first of several models: a short name where a title has no room."""
+    return chr(ord("A") + position)
+
+
 def percent(part: int, whole: int, digits: int = 4) -> str:
     """'82.6613 %'. Never rounds to 0 or 100 what is neither: '> 99.9999 %' says that something is left."""
     if not whole:

@@ -8,16 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 from urllib.parse import quote, urlencode
 
 import numpy as np
 
 from analysis.errors import BadReference
-from analysis.measurements import CHANGE_EDGES, MASK_RULES, MaskRule
+from analysis.measurements import CHANGE_EDGES, MASK_RULES, MOST_MODELS, RULES, MaskRule
 from analysis.metrics import CATALOG
 from analysis.models import PinnedModel, parse_model
 
-MOST_TUNED = 6
+MOST_TUNED = MOST_MODELS
 _MAX_VALUE = 512
 _COMMIT = re.compile(r"[0-9a-f]{40}|files-[0-9a-f]{40}")
 
@@ -58,7 +59,13 @@ CHOICES_OF_PAGE: dict[str, dict[str, Choice]] = {
         "update": _one_of("merged", "own"),
     },
     "overlap": {
-        "rule": _one_of(*MASK_RULES),
+        "rule": _one_of(*dict.fromkeys((*MASK_RULES, "bf16", *RULES))),
+        "drawn": _one_of("circles", "bars"),
+        "pairs": _one_of("one-sided", "jaccard", "matched"),
+        "agree": _one_of("share", "chance", "matched"),
+        "runs": _one_of(*map(str, range(MOST_TUNED, 0, -1))),  # of fewer models: all of them
+        "matrix": Choice(("",)),
+        "least": _one_of(*map(str, range(MOST_TUNED + 1))),
         "measure": _one_of("one-sided", "jaccard", "chance", "matched"),
         "of": _one_of(*map(str, range(MOST_TUNED))),
         "in": Choice(("1",), tuple(map(str, range(MOST_TUNED)))),
@@ -87,7 +94,7 @@ class View:
     @property
     def mask_rule(self) -> MaskRule:
         """Which entries count as changed, on a page that has this choice."""
-        return "mukherjee" if self.one("rule") == "mukherjee" else "exact"
+        return cast(MaskRule, self.one("rule"))
 
     def one(self, name: str) -> str:
         """The value of a choice that has one."""

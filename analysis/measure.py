@@ -6,7 +6,7 @@ be overwritten by the next call.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 from analysis import footprint
 from analysis.adapters import Merging, ReadRows, thin_singular_values
 from analysis.elementwise import Geometry, geometry, tally
-from analysis.measurements import MASK_RULES, Gap, MaskRule, Spectrum, Tally
+from analysis.measurements import Gap, MaskRule, Spectrum, Tally
 from analysis.plan import Hole
 from analysis.spectral import spectrum, spectrum_of
 from analysis.tensors import TensorPair
@@ -45,18 +45,19 @@ def pick_device(wanted: str) -> str:
 
 
 def measure_tally(
-    pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, *, masks: bool
+    pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, *, masks: Sequence[MaskRule]
 ) -> tuple[Tally, dict[MaskRule, np.ndarray]]:
-    """The Tally of `pair` and, where wanted, its packed masks by rule."""
+    """The Tally of `pair` and its packed masks by the rules that `masks` names."""
     shape = geometry(pair.shape)
-    pieces: dict[MaskRule, list[np.ndarray]] = {"exact": [], "mukherjee": []}
+    pieces: dict[MaskRule, list[np.ndarray]] = {rule: [] for rule in masks}
     result = tally(
         _blocks(before, after, shape, engine),
         shape,
         on_mask=(lambda rule, packed: pieces[rule].append(packed)) if masks else None,
+        rules=masks,
         threads=engine.threads,
     )
-    return result, {rule: np.concatenate(pieces[rule]) for rule in MASK_RULES} if masks else {}
+    return result, {rule: np.concatenate(packed) for rule, packed in pieces.items()}
 
 
 def measure_spectrum(pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, of: Hole) -> Spectrum | Gap:
@@ -70,7 +71,7 @@ def measure_spectrum(pair: TensorPair, before: ReadRows, after: ReadRows, engine
 
 def measure_own_tally(pair: TensorPair, merging: Merging, engine: Engine) -> Tally:
     """The Tally of an adapter's own update: from zero to what merging would add, if nothing were rounded."""
-    return measure_tally(pair, _nothing(merging), merging.own, engine, masks=False)[0]
+    return measure_tally(pair, _nothing(merging), merging.own, engine, masks=())[0]
 
 
 def measure_own_spectrum(pair: TensorPair, merging: Merging, engine: Engine, of: Hole) -> Spectrum | Gap:

@@ -13,14 +13,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-TALLY_VERSION = 2  # 2: base_sum and tuned_sum
+TALLY_VERSION = 3  # 2: base_sum and tuned_sum; 3: bf16_binades
 SPECTRUM_VERSION = 1
-OVERLAP_VERSION = 1
+OVERLAP_VERSION = 2  # 2: only the regions that occur
 
 TOLERANCES = ("1e-8", "1e-7", "1e-6", "1e-5", "1e-4", "1e-3")
 RULES = ("exact", *TOLERANCES, "bf16", "mukherjee")
-MaskRule = Literal["exact", "mukherjee"]
-MASK_RULES: tuple[MaskRule, ...] = ("exact", "mukherjee")
+MaskRule = Literal["exact", "1e-8", "1e-7", "1e-6", "1e-5", "1e-4", "1e-3", "bf16", "mukherjee"]
+MASK_RULES: tuple[MaskRule, ...] = ("exact", "mukherjee")  # masks of these come with every tally; of others on request
 
 _PER_DECADE = 20
 
@@ -44,6 +44,7 @@ FIRST_BINADE, LAST_BINADE = -30, 14
 N_BINADES = LAST_BINADE - FIRST_BINADE + 4
 
 MAX_DENSITY_SIDE = 128
+MOST_MODELS = 12  # whose updates are overlapped: 4,096 regions
 
 MUKHERJEE_ATOL = 1e-5
 BF16_ETA = 1e-3
@@ -75,6 +76,7 @@ class Tally:
     joint: NDArray[np.int64]  # (N_BINADES, N_CHANGE_BINS): changed finite entries by |before| and |after - before|
     base_binades: NDArray[np.int64]  # (N_BINADES,): all finite entries by |before|
     mukherjee_binades: NDArray[np.int64]  # (N_BINADES,): finite entries changed under Mukherjee's rule, by |before|
+    bf16_binades: NDArray[np.int64]  # (N_BINADES,): finite entries changed under the bf16 rule, by |before|
     relative: NDArray[np.int64]  # (N_RELATIVE_BINS,): changed finite entries by relative change
     row_changes: NDArray[np.int64]  # (rows,): entries not unchanged under the exact rule
     column_changes: NDArray[np.int64]  # (columns,): the same
@@ -98,10 +100,29 @@ class Tally:
 
     def changed_by_binade(self, rule: MaskRule) -> NDArray[np.int64]:
         """(N_BINADES,): finite entries that the rule calls changed, by |before|."""
-        return self.mukherjee_binades if rule == "mukherjee" else self.joint.sum(axis=1)
+        if rule == "mukherjee":
+            return self.mukherjee_binades
+        return self.bf16_binades if rule == "bf16" else self.joint[:, first_changed_bin(rule) :].sum(axis=1)
+
+    def magnitudes(self, rule: MaskRule) -> Magnitudes:
+        return Magnitudes(self.base_binades, self.changed_by_binade(rule))
 
 
 _edge_of_tolerance = {t: int(np.flatnonzero(np.float32(t) == CHANGE_EDGES)[0]) for t in TOLERANCES}
+
+
+def first_changed_bin(rule: str) -> int:
+    """The first bin of sizes that 'exact' or a tolerance calls changed."""
+    return 0 if rule == "exact" else _edge_of_tolerance[rule] + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Magnitudes:
+    """One tensor's finite entries by power of two of |before|, and those of them that a rule calls changed: what a
+    chance level at equal magnitude is made from."""
+
+    entries: NDArray[np.int64]  # (N_BINADES,)
+    changed: NDArray[np.int64]  # (N_BINADES,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,16 +153,44 @@ class Spectrum:
 class Regions:
     """How often each subset of k models, and no other of them, changed an entry of one tensor, under one rule.
 
-    `counts[s]` is the number of entries changed by exactly the models whose bits are set in s; counts[0] is the
-    number that none changed, so the counts sum to the entries.
+    Only the subsets that occur are kept: `counts[i]` entries were changed by exactly the models whose bits are set in
+    `subsets[i]`. The empty subset counts like any other, so the counts sum to the entries.
     """
 
     rule: MaskRule
-    counts: NDArray[np.int64]  # (2 ** k,)
+    n_models: int
+    subsets: NDArray[np.int64]  # (n,), ascending
+    counts: NDArray[np.int64]  # (n,), none of them 0
+
+    @staticmethod
+    def of(rule: MaskRule, counts: NDArray[np.int64]) -> Regions:
+        """The regions whose counts by subset are these, (2 ** k,)."""
+        subsets = np.flatnonzero(counts)
+        return Regions(rule, len(counts).bit_length() - 1, subsets, np.asarray(counts, np.int64)[subsets])
 
     @property
-    def n_models(self) -> int:
-        return len(self.counts).bit_length() - 1
+    def dense(self) -> NDArray[np.int64]:
+        """(2 ** k,): the count of every subset."""
+        counts = np.zeros(1 << self.n_models, np.int64)
+        counts[self.subsets] = self.counts
+        return counts
+
+    def among(self, *models: int) -> Regions:
+        """The same entries by these models alone, the first of them at bit 0, whatever the others did."""
+        subset = sum((self.subsets >> model & 1) << bit for bit, model in enumerate(models))
+        counts = np.zeros(1 << len(models), np.int64)
+        np.add.at(counts, subset, self.counts)
+        return Regions.of(self.rule, counts)
+
+
+@dataclass(frozen=True, eq=False)
+class Consensus:
+    """Where in one matrix runs agree: entries of each block by how many of the models changed them, under one rule."""
+
+    rule: MaskRule
+    rows: int
+    columns: int
+    counts: NDArray[np.int64]  # (<=128, <=128, k + 1), blocks as in a Tally's density
 
 
 @dataclass(frozen=True)
@@ -152,4 +201,4 @@ class Gap:
     reason: str
 
 
-Measurement = Tally | Spectrum | Regions | Gap
+Measurement = Tally | Spectrum | Regions | Consensus | Gap

@@ -1,109 +1,124 @@
-"""Regions by tensor -> Grid: how two models' updates overlap, layer by layer and matrix by matrix."""
+"""Regions by tensor -> Venn: how the updates of several models of one base overlap, beside both chance levels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from analysis.measurements import Regions, Tally
-from analysis.metrics import Metric
-from analysis.rollup import OUTSIDE_LAYERS, Cell, Grid, Venn, venn
-from analysis.tensors import Alignment
+from analysis import chance
+from analysis.measurements import Magnitudes, Regions
 
-MEASURES: dict[str, Metric] = {
-    metric.key: metric
-    for metric in (
-        Metric(
-            "one-sided",
-            "One-sided overlap",
-            "share of the first's changes",
-            "share",
-            "Of the entries that the first model changed, those that the second changed too (Mukherjee's o1, o2).",
-            "tally",
-        ),
-        Metric(
-            "jaccard",
-            "Jaccard index",
-            "share of all changes",
-            "share",
-            "Entries changed by both over entries changed by either.",
-            "tally",
-        ),
-        Metric(
-            "chance",
-            "Overlap over chance",
-            "times",
-            "log",
-            "One-sided overlap over what it would be if both had chosen their entries at random within each tensor.",
-            "tally",
-        ),
-        Metric(
-            "matched",
-            "Overlap over chance at equal magnitude",
-            "times",
-            "log",
-            "One-sided overlap over what it would be if both had chosen at random among weights of the same magnitude.",
-            "tally",
-        ),
-    )
-}
+Amounts = NDArray[np.int64] | NDArray[np.float64]
 
 
-def _over(part: float, whole: float) -> float:
-    return part / whole if whole else math.nan
+@dataclass(frozen=True, eq=False)
+class Venn:
+    """Region counts of k models over some tensors of one base, with what chance would give.
 
-
-_VALUE_OF_MEASURE: dict[str, Callable[[Venn, int, int], float]] = {
-    "one-sided": lambda cell, of, other: cell.one_sided(of, other),
-    "jaccard": lambda cell, of, other: cell.jaccard(of, other),
-    "chance": lambda cell, of, other: _over(cell.one_sided(of, other), cell.chance(of, other)),
-    "matched": lambda cell, of, other: _over(cell.one_sided(of, other), cell.matched_chance(of, other)),
-}
-
-
-def overlap_grid(
-    alignment: Alignment,
-    measure: str,
-    regions: Mapping[str, Regions],
-    of: int,
-    other: int,
-    *,
-    rule: str,
-    tallies: Sequence[Mapping[str, Tally]] = (),
-) -> Grid:
-    """One measure of overlap between models `of` and `other` by layer and module; experts of a cell pool their counts.
-
-    A cell where neither changed anything has no overlap to speak of and shows as one without a value.
+    `counts[s]`: entries changed by exactly the models in bit set s; `expected[s]`: the same if the models were
+    independent within each tensor, `matched[s]`: within bins of base magnitude, nan where these are unknown.
     """
-    names = _names_by_cell(alignment)
-    modules = tuple(dict.fromkeys(module for module, _ in names))
-    layers = tuple(sorted({layer for _, layer in names}))
-    values = np.full((len(modules), len(layers)), math.nan)
-    states = np.full(values.shape, Cell.ABSENT, np.int8)
-    for (module, layer), members in names.items():
-        row, column = modules.index(module), layers.index(layer)
-        there = {name: regions[name] for name in members if name in regions}
-        k = next(iter(there.values())).n_models if there else 0
-        pooled = venn(rule, [""] * k, there, tallies) if there else None
-        values[row, column] = _VALUE_OF_MEASURE[measure](pooled, of, other) if pooled else math.nan
-        states[row, column] = _state(pooled is not None, values[row, column], len(there) < len(members))
-    cells = tuple(tuple(names.get((module, layer), ()) for layer in layers) for module in modules)
-    return Grid(MEASURES[measure], modules, layers, values, states, cells)
+
+    rule: str
+    labels: tuple[str, ...]
+    counts: NDArray[np.int64]  # (2 ** k,)
+    expected: NDArray[np.float64]  # (2 ** k,)
+    matched: NDArray[np.float64]  # (2 ** k,)
+    tensors: int
+
+    @property
+    def n_models(self) -> int:
+        return len(self.labels)
+
+    @property
+    def entries(self) -> int:
+        return int(self.counts.sum())
+
+    @property
+    def union(self) -> int:
+        """Entries that any model changed."""
+        return int(self.counts[1:].sum())
+
+    def changed(self, *models: int) -> int:
+        """Entries that all of `models` changed, whatever the others did."""
+        return int(_together(self.counts, models))
+
+    def one_sided(self, of: int, other: int) -> float:
+        """|I_of and I_other| / |I_of|: Mukherjee's o1 for (1, 2), o2 for (2, 1)."""
+        return over(self.changed(of, other), self.changed(of))
+
+    def jaccard(self, one: int, other: int) -> float:
+        both = self.changed(one, other)
+        return over(both, self.changed(one) + self.changed(other) - both)
+
+    def chance(self, of: int, other: int) -> float:
+        """What one_sided would be if the two were independent within each tensor."""
+        return over(_together(self.expected, (of, other)), self.changed(of))
+
+    def matched_chance(self, of: int, other: int) -> float:
+        """What one_sided would be if the two were independent within bins of base magnitude; nan if unknown."""
+        return over(_together(self.matched, (of, other)), self.changed(of))
+
+    def over_matched(self, one: int, other: int) -> float:
+        """Entries that both changed over those that both would change at equal magnitude; the same both ways."""
+        return over(self.changed(one, other), _together(self.matched, (one, other)))
+
+    @property
+    def by_runs(self) -> NDArray[np.int64]:
+        """(k + 1,): entries that exactly 0 ... k of the models changed."""
+        return _by_runs(self.counts).astype(np.int64)
+
+    @property
+    def expected_by_runs(self) -> NDArray[np.float64]:
+        return _by_runs(self.expected)
+
+    @property
+    def matched_by_runs(self) -> NDArray[np.float64]:
+        return _by_runs(self.matched)
 
 
-def _names_by_cell(alignment: Alignment) -> dict[tuple[str, int], tuple[str, ...]]:
-    names: dict[tuple[str, int], tuple[str, ...]] = {}
-    for pair in alignment.pairs:
-        cell = pair.place.module, OUTSIDE_LAYERS if pair.place.layer is None else pair.place.layer
-        names[cell] = (*names.get(cell, ()), pair.name)
-    return names
+def venn(
+    rule: str,
+    labels: Sequence[str],
+    regions: Mapping[str, Regions],
+    magnitudes: Sequence[Mapping[str, Magnitudes]] = (),
+) -> Venn:
+    """Region counts summed over `regions`' tensors, with both chance levels.
+
+    `magnitudes[i]` are model i's under the same rule, by tensor name; without them the matched chance is nan.
+    """
+    k = len(labels)
+    counts, expected, matched = np.zeros(1 << k, np.int64), np.zeros(1 << k), np.zeros(1 << k)
+    for name, region in regions.items():
+        counts[region.subsets] += region.counts
+        expected += chance.expected_regions(chance.within_tensor(region))
+        bins = matched_bins(name, magnitudes)
+        matched += chance.expected_regions(bins) if bins else math.nan
+    return Venn(rule, tuple(labels), counts, expected, matched, len(regions))
 
 
-def _state(counted: bool, value: float, some_missing: bool) -> Cell:
-    if not counted:
-        return Cell.WAITING
-    if math.isnan(value):
-        return Cell.GAP
-    return Cell.PARTIAL if some_missing else Cell.READY
+def matched_bins(name: str, magnitudes: Sequence[Mapping[str, Magnitudes]]) -> chance.Bins | None:
+    """One tensor's bins of base magnitude, where every model's are known."""
+    return chance.at_equal_magnitude([of_model.get(name) for of_model in magnitudes])
+
+
+def over(part: float, whole: float) -> float:
+    """nan where there is nothing to be a part of."""
+    return float(part) / float(whole) if whole else math.nan
+
+
+def _together(amounts: Amounts, models: Sequence[int]) -> float:
+    """The sum over all subsets that hold these models."""
+    wanted = sum(1 << model for model in models)
+    subsets = np.arange(len(amounts))
+    return amounts[subsets & wanted == wanted].sum()
+
+
+def _by_runs(amounts: Amounts) -> NDArray[np.float64]:
+    """The sums over subsets of 0 ... k models."""
+    n_runs = np.bitwise_count(np.arange(len(amounts)))
+    return np.asarray(np.bincount(n_runs, weights=amounts), np.float64)  # exact for counts below 2 ** 53

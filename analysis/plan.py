@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from analysis.measurements import MASK_RULES, MaskRule
 from analysis.selection import EVERYTHING, Selection, Stretch
 from analysis.tensors import Alignment, TensorPair
 
@@ -24,14 +25,21 @@ class Hole:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which measurements a job is to leave behind. Masks come with the tallies. `spectra_every` n takes spectra of the
-    layers 0, n, 2n, ... alone, and none outside the layers."""
+    """Which measurements a job is to leave behind. Masks come with the tallies, by `mask_rules`; an overlap counts by
+    the same rules. `maps` names the matrices whose consensus map an overlap is to draw, and then those alone.
+    `spectra_every` n takes spectra of the layers 0, n, 2n, ... alone, and none outside the layers."""
 
     spectra: bool = True
     masks: bool = True
     keep_files: bool = True  # of models on the Hub; else their bytes are streamed
     selection: Selection = EVERYTHING
     spectra_every: int = 1
+    mask_rules: tuple[MaskRule, ...] = MASK_RULES
+    maps: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mask_rules", tuple(self.mask_rules))  # lists, as they come back from the ledger
+        object.__setattr__(self, "maps", tuple(self.maps))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Plan:
@@ -59,6 +67,8 @@ class Plan:
 
     def chooses(self, pair: TensorPair) -> bool:
         """Whether this pair is to be measured at all."""
+        if self.maps and pair.name not in self.maps:
+            return False
         return self.selection.includes(pair.place, pair.base.name, pair.tuned.name, pair.name)
 
     def wants_spectrum(self, pair: TensorPair) -> bool:

@@ -19,12 +19,13 @@ from analysis.alerts import Alert, alerts
 from analysis.checks import Verdict
 from analysis.coverage import part_of, reasons_to_withhold
 from analysis.forecast import Forecast
-from analysis.measurements import RULES, MaskRule, Regions, Spectrum, Tally
+from analysis.measurements import RULES, Magnitudes, MaskRule, Regions, Spectrum, Tally
 from analysis.metrics import correlation
 from analysis.models import Pair, PinnedModel
+from analysis.overlaps import Venn, venn
 from analysis.own_updates import AdapterSummary, OwnUpdates, Side, summarize_adapter
 from analysis.plan import Plan
-from analysis.rollup import Venn, headline_of_part, spectrum_summary, venn
+from analysis.rollup import headline_of_part, spectrum_summary
 from analysis.tensors import Alignment, TensorPair
 
 SCHEMA = 1
@@ -255,12 +256,13 @@ def overlap(
     base: PinnedModel,
     tuned: Sequence[PinnedModel],
     regions_of_rule: Mapping[MaskRule, Mapping[str, Regions]],
-    tallies: Sequence[Mapping[str, Tally]],
+    magnitudes_of_rule: Mapping[MaskRule, Sequence[Mapping[str, Magnitudes]]],
     not_counted: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Several tuned models of one base: for each rule, in total and a tensor, the regions and each pair's overlap.
 
-    `models` gives the bits: region '5' (binary 101) counts the entries that exactly the first and third changed.
+    `models` gives the bits: region '5' (binary 101) counts the entries that exactly the first and third changed. What
+    chance would give stands beside everything in total, and beside each pair and the counts by runs of a tensor.
     """
     labels = [pinned.title for pinned in tuned]
     return {
@@ -270,9 +272,9 @@ def overlap(
         "not_counted": list(not_counted),
         "rules": {
             rule: {
-                "total": overlap_numbers(venn(rule, labels, regions, tallies)),
+                "total": _total(venn(rule, labels, regions, magnitudes_of_rule[rule])),
                 "tensors": [
-                    {"name": name, **overlap_numbers(venn(rule, labels, {name: region}, tallies))}
+                    {"name": name, **overlap_numbers(venn(rule, labels, {name: region}, magnitudes_of_rule[rule]))}
                     for name, region in regions.items()
                 ],
             }
@@ -281,13 +283,25 @@ def overlap(
     }
 
 
+def _total(found: Venn) -> dict[str, Any]:
+    """What overlap_numbers has, and what chance gives for every region."""
+    by_chance = {"expected": found.expected, "expected_matched": found.matched}
+    return overlap_numbers(found) | {
+        f"regions_{name}": {str(subset): _number(amount) for subset, amount in enumerate(amounts)}
+        for name, amounts in by_chance.items()
+    }
+
+
 def overlap_numbers(found: Venn) -> dict[str, Any]:
-    """Regions and each pair's overlap of one Venn."""
-    k = len(found.labels)
+    """Regions that occur, each pair's overlap, and how many entries exactly 0, 1 ... of the models changed."""
+    k = found.n_models
     return {
         "entries": found.entries,
         "changed": [found.changed(index) for index in range(k)],
-        "regions": {str(subset): int(count) for subset, count in enumerate(found.counts)},
+        "regions": {str(subset): int(count) for subset, count in enumerate(found.counts) if count},
+        "by_runs": [int(count) for count in found.by_runs],
+        "by_runs_expected": [_number(amount) for amount in found.expected_by_runs],
+        "by_runs_expected_matched": [_number(amount) for amount in found.matched_by_runs],
         "pairs": [
             {
                 "models": [one, other],

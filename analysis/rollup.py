@@ -1,4 +1,4 @@
-"""Measurements -> Headline, Grid, Curve, Profile, Venn: numbers ready to draw. The only place that divides.
+"""Measurements -> Headline, Grid, Curve, Profile: numbers ready to draw. With `overlaps`, the only place that divides.
 
 Works on what is there: a tensor without its measurement is a cell that says so.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.coverage import Chosen, chosen_of, part_of, reasons_to_withhold
-from analysis.measurements import CHANGE_EDGES, RELATIVE_EDGES, RULES, Regions, Spectrum, Tally
+from analysis.measurements import CHANGE_EDGES, RELATIVE_EDGES, RULES, Spectrum, Tally
 from analysis.metrics import Metric, correlation, effective_rank, stable_rank
 from analysis.noise import noise_values
 from analysis.plan import Plan
@@ -100,50 +100,6 @@ class Headline:
     def is_unrelated(self) -> bool:
         """Whether at least half is measured, and most matrices of the two do not resemble each other."""
         return 2 * self.tensors_measured >= self.tensors_planned and self.median_correlation < RELATED
-
-
-@dataclass(frozen=True, eq=False)
-class Venn:
-    """Region counts of k models over some tensors of one base, with what chance would give.
-
-    `counts[s]`: entries changed by exactly the models in bit set s. `expected_pairs[i, j]`: entries that models i and j
-    would both change if they were independent within each tensor.
-    """
-
-    rule: str
-    labels: tuple[str, ...]
-    counts: NDArray[np.int64]  # (2 ** k,)
-    expected_pairs: NDArray[np.float64]  # (k, k), independence within each tensor
-    matched_pairs: NDArray[np.float64]  # (k, k), independence within bins of base magnitude; nan where unknown
-    tensors: int
-
-    @property
-    def entries(self) -> int:
-        return int(self.counts.sum())
-
-    def changed(self, *models: int) -> int:
-        """Entries that all of `models` changed, whatever the others did."""
-        wanted = sum(1 << model for model in models)
-        return int(sum(count for subset, count in enumerate(self.counts) if subset & wanted == wanted))
-
-    def one_sided(self, of: int, other: int) -> float:
-        """|I_of and I_other| / |I_of|: Mukherjee's o1 for (1, 2), o2 for (2, 1)."""
-        own = self.changed(of)
-        return self.changed(of, other) / own if own else math.nan
-
-    def jaccard(self, one: int, other: int) -> float:
-        union = self.changed(one) + self.changed(other) - self.changed(one, other)
-        return self.changed(one, other) / union if union else math.nan
-
-    def chance(self, of: int, other: int) -> float:
-        """What one_sided would be if the two were independent within each tensor."""
-        own = self.changed(of)
-        return float(self.expected_pairs[of, other]) / own if own else math.nan
-
-    def matched_chance(self, of: int, other: int) -> float:
-        """What one_sided would be if the two were independent within bins of base magnitude, in each tensor."""
-        own = self.changed(of)
-        return float(self.matched_pairs[of, other]) / own if own else math.nan
 
 
 def headline(
@@ -311,41 +267,6 @@ def spectrum_summary(spectrum: Spectrum) -> dict[str, float]:
     values = spectrum.singular_values
     rank = math.nan if spectrum.rank is None else float(spectrum.rank)
     return {"rank": rank, "stable_rank": stable_rank(values), "effective_rank": effective_rank(values)}
-
-
-def venn(
-    rule: str,
-    labels: Sequence[str],
-    regions: Mapping[str, Regions],
-    tallies: Sequence[Mapping[str, Tally]] = (),
-) -> Venn:
-    """Region counts summed over `regions`' tensors, with both chance levels.
-
-    `tallies[i]` are model i's, by tensor name; without them the matched chance is nan.
-    """
-    k = len(labels)
-    counts = np.zeros(1 << k, np.int64)
-    expected, matched = np.zeros((k, k)), np.zeros((k, k))
-    for name, region in regions.items():
-        counts += region.counts
-        own = np.array([_changed_by(region.counts, 1 << i) for i in range(k)], np.float64)
-        expected += np.outer(own, own) / max(int(region.counts.sum()), 1)
-        matched += _matched(region, [t.get(name) for t in tallies], k)
-    return Venn(rule, tuple(labels), counts, expected, matched, len(regions))
-
-
-def _matched(region: Regions, tallies: Sequence[Tally | None], k: int) -> NDArray[np.float64]:
-    """(k, k) expected common changes if models were independent within each bin of base magnitude of one tensor."""
-    if len(tallies) != k or any(tally is None for tally in tallies):
-        return np.full((k, k), math.nan)
-    known = [tally for tally in tallies if tally is not None]
-    entries = known[0].base_binades.astype(np.float64)
-    changed = np.array([tally.changed_by_binade(region.rule) for tally in known], np.float64)  # (k, bins)
-    return (changed / np.maximum(entries, 1)) @ changed.T
-
-
-def _changed_by(counts: NDArray[np.int64], wanted: int) -> int:
-    return int(sum(count for subset, count in enumerate(counts) if subset & wanted == wanted))
 
 
 def _axes(pairs: Sequence[TensorPair]) -> tuple[tuple[str, ...], tuple[int, ...]]:

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 
 from analysis.alerts import not_related
 from analysis.labels import count, percent, scientific, share
+from analysis.overlaps import Venn, over
 from analysis.own_updates import AdapterSummary
 from analysis.own_updates import sentences as adapter_sentences
-from analysis.rollup import Headline, Venn
+from analysis.rollup import Headline
 from analysis.tensors import Alignment
 
 _LOW_RANK, _NEARLY_FULL = 0.1, 0.95
@@ -46,14 +47,15 @@ def summarize(headline: Headline, alignment: Alignment, adapter: AdapterSummary 
 
 def summarize_overlap(venn: Venn, names: Sequence[str]) -> list[str]:
     """What the overlap of several models' updates says, beside both chance levels; `names` as the page may show them.
-    Of more than three models only the pairs with the largest and the smallest overlap are put into words."""
-    k, union = len(venn.labels), venn.entries - int(venn.counts[0])
+    Of more than three models only two pairs are put into words: those that lie most and least above chance."""
+    k, union = venn.n_models, venn.union
     if not union:
         return ["None of the models changed anything in what was counted."]
     every, whom = venn.changed(*range(k)), "both" if k == 2 else f"all {k}"
     sentences = [
         f"Together they changed {count(union)} of {count(venn.entries)} parameters; {whom} changed "
         f"{count(every)} of these, {percent(every, union)}.",
+        *_agreement(venn),
         *(_shared(venn, names, i, j) for i, j in _telling_pairs(venn)),
     ]
     if not math.isnan(venn.matched_chance(0, 1)):
@@ -64,12 +66,30 @@ def summarize_overlap(venn: Venn, names: Sequence[str]) -> list[str]:
     return [_held_together(sentence) for sentence in sentences]
 
 
+def _agreement(venn: Venn) -> Iterator[str]:
+    """What one run alone and what all of more than two runs changed, beside chance."""
+    k = venn.n_models
+    if k < 3:
+        return
+    lone, every = int(venn.by_runs[1]), int(venn.by_runs[k])
+    sentence = f"{percent(lone, venn.union, 2)} of what was changed at all was changed by one run alone"
+    matched = float(venn.matched_by_runs[k])
+    if not math.isnan(matched) and every:
+        sentence += (
+            f"; all {k} agree on {over(every, matched):.3g} times as many parameters as chance at equal magnitude gives"
+            if matched >= 1
+            else f"; chance at equal magnitude would not have all {k} agree on a single parameter"
+        )
+    yield sentence + "."
+
+
 def _telling_pairs(venn: Venn) -> list[tuple[int, int]]:
     """Pairs of models to put into words, each with the smaller update first, since its overlap can reach 100 %."""
-    k = len(venn.labels)
+    k = venn.n_models
     pairs = [(i, j) if venn.changed(i) <= venn.changed(j) else (j, i) for i in range(k) for j in range(i + 1, k)]
     pairs = [pair for pair in pairs if venn.changed(pair[0])]
-    ranked = sorted(pairs, key=lambda pair: -venn.one_sided(*pair))
+    known = not math.isnan(venn.matched_chance(0, 1))
+    ranked = sorted(pairs, key=lambda pair: -(venn.over_matched if known else venn.one_sided)(*pair))
     return ranked if len(ranked) <= 3 else [ranked[0], ranked[-1]]
 
 
@@ -79,7 +99,7 @@ def _shared(venn: Venn, names: Sequence[str], of: int, other: int) -> str:
     if not math.isnan(matched):
         by_chance += f", by chance at equal magnitude {share(matched)}"
         if matched > 0:
-            by_chance += f" ({overlap / matched:.1f} times that)"
+            by_chance += f" ({overlap / matched:.3g} times that)"
     return f"Of what {names[of]} changed, {names[other]} changed {share(overlap)} too; {by_chance}."
 
 

@@ -8,11 +8,14 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from analysis.labels import count, percent, scientific, share, visible
-from analysis.measurements import RULES, TOLERANCES, Spectrum, Tally
+import numpy as np
+
+from analysis.labels import count, letter, percent, scientific, share, visible
+from analysis.measurements import RULES, TOLERANCES, Regions, Spectrum, Tally
 from analysis.metrics import cosine, effective_rank, energy_rank, mean_change, relative_update, stable_rank
 from analysis.noise import above_noise
-from analysis.rollup import OUTSIDE_LAYERS, Cell, Curve, Grid, Headline, Venn
+from analysis.overlaps import Venn, over
+from analysis.rollup import OUTSIDE_LAYERS, Cell, Curve, Grid, Headline
 from analysis.tensors import TITLE_OF_MATCH, Alignment, NotCompared, TensorPair
 
 Row = dict[str, object]
@@ -195,9 +198,10 @@ def spectrum_rows(spectra: Sequence[tuple[str, Spectrum]]) -> list[Row]:
 
 def overlap_rows(venn: Venn) -> list[Row]:
     """One row an ordered pair of models."""
-    k = range(len(venn.labels))
+    k = range(venn.n_models)
     return [
         {
+            "rule": venn.rule,
             "of": venn.labels[i],
             "in": venn.labels[j],
             "changed": venn.changed(i),
@@ -211,3 +215,65 @@ def overlap_rows(venn: Venn) -> list[Row]:
         for j in k
         if i != j
     ]
+
+
+def region_rows(venn: Venn) -> list[Row]:
+    """One row a region that occurs, the largest first: which of the models changed its entries, a column a model, and
+    how many entries chance would put there."""
+    occurring = [subset for subset in np.argsort(-venn.counts, kind="stable") if venn.counts[subset]]
+    return [
+        {
+            "rule": venn.rule,
+            "models": int(subset).bit_count(),
+            **{f"{letter(bit)} {label}": int(subset) >> bit & 1 for bit, label in enumerate(venn.labels)},
+            "entries": int(venn.counts[subset]),
+            "share_of_entries": over(venn.counts[subset], venn.entries),
+            **_by_chance(venn.counts[subset], venn.expected[subset], venn.matched[subset]),
+        }
+        for subset in occurring
+    ]
+
+
+def agreement_rows(venn: Venn) -> list[Row]:
+    """One row a number of runs: entries that exactly so many changed, beside chance."""
+    by_chance = zip(venn.by_runs, venn.expected_by_runs, venn.matched_by_runs, strict=True)
+    return [
+        {
+            "rule": venn.rule,
+            "runs": n_runs,
+            "of": venn.n_models,
+            "entries": int(counted),
+            "share_of_entries": over(counted, venn.entries),
+            **_by_chance(counted, expected, matched),
+        }
+        for n_runs, (counted, expected, matched) in enumerate(by_chance)
+    ]
+
+
+def _by_chance(counted: int, expected: float, matched: float) -> Row:
+    return {
+        "chance": float(expected),
+        "chance_matched": float(matched),
+        "over_chance_matched": over(counted, matched),
+    }
+
+
+def agreement_by_tensor(alignment: Alignment, regions: Mapping[str, Regions]) -> list[Row]:
+    """One row a counted tensor: how many of its entries exactly 0, 1 ... of the models changed."""
+    return [
+        {
+            "name": pair.name,
+            "layer": pair.place.layer,
+            "module": pair.place.module,
+            "expert": pair.place.expert,
+            "entries": int(regions[pair.name].counts.sum()),
+            **_runs_of(regions[pair.name]),
+        }
+        for pair in alignment.pairs
+        if pair.name in regions
+    ]
+
+
+def _runs_of(region: Regions) -> Row:
+    n_runs = np.bitwise_count(region.subsets)
+    return {f"changed_by_{n}": int(region.counts[n_runs == n].sum()) for n in range(region.n_models + 1)}

@@ -20,6 +20,7 @@ from typing import Any
 from analysis.bases import another_declared
 from analysis.errors import BadReference, DiskFull, HubBusy, HubUnreachable, SubnetscopeError, WorkerDied
 from analysis.forecast import Files, Forecast, forecast
+from analysis.measurements import MASK_RULES, MOST_MODELS, MaskRule
 from analysis.models import Pair, PinnedModel, parse_model
 from analysis.plan import Plan
 from analysis.tensors import Alignment
@@ -167,12 +168,24 @@ class Jobs:
             self._store.forget_gaps(pair.key).result()  # asked for anew: what failed is tried again
         return self._submit("compare", (pair,), plan)
 
-    def submit_overlap(self, base: PinnedModel, tuned: Sequence[PinnedModel]) -> str:
-        """The id of the job that counts how the updates of `tuned` overlap. Each pair must be registered."""
+    def submit_overlap(
+        self,
+        base: PinnedModel,
+        tuned: Sequence[PinnedModel],
+        rules: Sequence[MaskRule] = MASK_RULES,
+        *,
+        maps: Sequence[str] = (),
+    ) -> str:
+        """The id of the job that counts how the updates of `tuned` overlap under `rules`; with `maps`, of the job that
+        draws these matrices' consensus maps. Each pair must be registered."""
         pairs = tuple(Pair(base, model) for model in tuned)
-        if len({pair.key for pair in pairs}) < 2:
-            raise BadReference("An overlap needs at least two different tuned models of one base")
-        return self._submit("overlap", pairs, Plan(spectra=False))
+        n_models = len({pair.key for pair in pairs})
+        if n_models < 2 or n_models < len(pairs):
+            raise BadReference("An overlap needs at least two different tuned models of one base, each named once")
+        if n_models > MOST_MODELS:
+            expected = f"At most {MOST_MODELS}: the regions double with each"
+            raise BadReference(f"{n_models} tuned models were named", expected=expected)
+        return self._submit("overlap", pairs, Plan(spectra=False, mask_rules=tuple(rules), maps=tuple(maps)))
 
     def progress(self, job_id: str) -> Progress | None:
         """How far the job is; None for one that this process has not seen."""

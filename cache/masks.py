@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -30,7 +30,6 @@ from analysis.measurements import MaskRule
 Bits = NDArray[np.uint8]
 
 CHUNK_BYTES = 4 * 1024**2  # bits of one frame, before compression
-_BLOCK_BYTES = 32 * 1024  # of each mask, while counting: all 2**k intersections stay in the cache
 _LEFTOVER_SECONDS = 3600
 _PAIR_KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -83,27 +82,6 @@ def read_mask(masks_dir: Path, mask: MaskFile) -> Iterator[Bits]:
             yield from _checked_chunks(file, mask)
     except (OSError, zstandard.ZstdError) as error:
         raise _missing("is gone" if isinstance(error, FileNotFoundError) else "is damaged", mask) from error
-
-
-def count_regions(masks: Sequence[Iterable[Bits]], entries: int) -> NDArray[np.int64]:
-    """(2 ** k,): entries by exactly which of the k masks have them set; index s has bit i for mask i.
-
-    All k are read in step, so memory is k chunks. Intersections of every subset are counted (2 ** k - 1 ANDs a
-    block), then turned into exclusive regions by subtracting supersets."""
-    together = np.zeros(2 ** len(masks), dtype=np.int64)
-    n_read = 0
-    for chunks in zip(*masks, strict=True):
-        n_read += len(chunks[0])
-        for start in range(0, len(chunks[0]), _BLOCK_BYTES):
-            _add_intersections(together, [_words(chunk[start : start + _BLOCK_BYTES]) for chunk in chunks])
-    if masks and n_read != n_bytes(entries):
-        raise ValueError(f"{n_read} bytes are no mask of {entries} entries")
-    together[0] = entries
-    regions = together.reshape((2,) * len(masks))
-    for axis in range(len(masks)):
-        halves = np.moveaxis(regions, axis, 0)  # without this mask, with it
-        halves[0] -= halves[1]
-    return together
 
 
 def enforce_quota(masks_dir: Path, quota: int, in_use: Iterable[str] = ()) -> list[str]:
@@ -198,16 +176,6 @@ def _words(bits: Bits) -> NDArray[np.uint64]:
 def _count_bits(bits: Bits) -> int:
     blocks = (bits[start : start + CHUNK_BYTES] for start in range(0, len(bits), CHUNK_BYTES))
     return sum(int(np.bitwise_count(_words(block)).sum(dtype=np.int64)) for block in blocks)
-
-
-def _add_intersections(together: NDArray[np.int64], masks: Sequence[NDArray[np.uint64]]) -> None:
-    """Adds to together[s] the bits that all masks of subset s share; the empty subset is left alone."""
-    shared: dict[int, NDArray[np.uint64]] = {}
-    for subset in range(1, len(together)):
-        first = (subset & -subset).bit_length() - 1
-        rest = subset & (subset - 1)
-        shared[subset] = masks[first] & shared[rest] if rest else masks[first]
-        together[subset] += int(np.bitwise_count(shared[subset]).sum(dtype=np.int64))
 
 
 def _remove_whole(folder: Path) -> None:

@@ -119,7 +119,20 @@ CREATE TABLE adapter_tallies AS SELECT * FROM tallies LIMIT 0;
 ALTER TABLE adapter_tallies ADD PRIMARY KEY (pair_key, name, version);
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED, _ADAPTERS)
+# Overlaps of up to twelve models: the regions that occur, chance at equal magnitude under the bf16 rule, and maps of
+# where runs agree. Tallies and regions from before are of older versions and no longer asked for.
+_OVERLAPS = """
+ALTER TABLE tallies ADD COLUMN bf16_binades BIGINT[] DEFAULT [];
+ALTER TABLE adapter_tallies ADD COLUMN bf16_binades BIGINT[] DEFAULT [];
+ALTER TABLE regions ADD COLUMN subsets INTEGER[] DEFAULT [];            -- of the models, as bits; counts by subset
+CREATE TABLE consensus (
+    base_key VARCHAR, tuned_keys VARCHAR, name VARCHAR, "rule" VARCHAR, version INTEGER, stored_at TIMESTAMP NOT NULL,
+    "rows" BIGINT NOT NULL, "columns" BIGINT NOT NULL, map_rows INTEGER NOT NULL, map_columns INTEGER NOT NULL,
+    counts UINTEGER[] NOT NULL,                                         -- (map_rows, map_columns, models + 1)
+    PRIMARY KEY (base_key, tuned_keys, name, "rule", version));
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED, _ADAPTERS, _OVERLAPS)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:

@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
-from analysis.measurements import MASK_RULES, OVERLAP_VERSION, SPECTRUM_VERSION, TALLY_VERSION
+from analysis.measurements import OVERLAP_VERSION, SPECTRUM_VERSION, TALLY_VERSION
 from analysis.models import Pair, PinnedModel
 from analysis.tensors import Alignment
 from cache.masks import MaskFile
@@ -30,17 +30,6 @@ STORED = f"""
 def stored_values(key: str) -> list[object]:
     """The values of STORED."""
     return [key, TALLY_VERSION, key, TALLY_VERSION, key, SPECTRUM_VERSION, key, *GAP_VALUES]
-
-
-TALLIES_WITHOUT_MASKS = """
-    SELECT name FROM tallies WHERE pair_key = ? AND version = ?
-    AND name NOT IN (SELECT name FROM masks WHERE pair_key = ? AND version = ? GROUP BY name HAVING count(*) >= ?)
-    AND name NOT IN (SELECT name FROM gaps WHERE pair_key = ? AND kind = 'overlap' AND version = ?)"""
-
-
-def without_masks_values(key: str) -> list[object]:
-    """The values of TALLIES_WITHOUT_MASKS."""
-    return [key, TALLY_VERSION, key, TALLY_VERSION, len(MASK_RULES), key, OVERLAP_VERSION]
 
 
 _MODEL_COLUMNS = ("where", "name", "commit", "subfolder")
@@ -91,7 +80,12 @@ MASKS = f"""
     SELECT name, {quoted(field.name for field in fields(MaskFile))} FROM masks WHERE pair_key = ? AND version = ?"""
 
 REGIONS = """
-    SELECT name, "rule", counts FROM regions WHERE base_key = ? AND tuned_keys = ? AND "rule" = ? AND version = ?"""
+    SELECT name, "rule", subsets, counts FROM regions
+    WHERE base_key = ? AND tuned_keys = ? AND "rule" = ? AND version = ?"""
+
+CONSENSUS = """
+    SELECT "rows", "columns", map_rows, map_columns, counts FROM consensus
+    WHERE base_key = ? AND tuned_keys = ? AND name = ? AND "rule" = ? AND version = ?"""
 
 
 def pair_row(

@@ -16,7 +16,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from analysis.measurements import N_BINADES, N_CHANGE_BINS, Regions, Spectrum, Tally
+from analysis.measurements import (
+    N_BINADES,
+    N_CHANGE_BINS,
+    Consensus,
+    Magnitudes,
+    MaskRule,
+    Regions,
+    Spectrum,
+    Tally,
+    first_changed_bin,
+)
 from analysis.places import place_of
 from analysis.tensors import Alignment, Merge, NotCompared, Scales, TensorInfo, TensorPair
 from cache.tables import HEAVY_LISTS, LIGHT_LISTS, SPECTRUM_NUMBERS, TALLY_JOINT, TALLY_NUMBERS, Table
@@ -57,12 +67,12 @@ def tally_row(tally: Tally) -> dict[str, Any]:
 
 def tallies(table: pa.Table) -> dict[str, Tally]:
     """Tallies by name. Without the heavy columns their per-row, per-column and block counts are empty, and their joint
-    histogram has one row, summed over binades; or one column, summed over sizes of change, where its cells were read.
+    histogram has one row, summed over binades.
     """
-    heavy, by_binade = "density" in table.column_names, "joint_cells" in table.column_names
+    heavy = "density" in table.column_names
     numbers = [table[name].to_pylist() for name in TALLY_NUMBERS]
     lists = zip(*(_arrays(table[name]) for name in LIGHT_LISTS), strict=True)
-    shaped = _shaped(table) if heavy else _binned(table) if by_binade else None
+    shaped = _shaped(table) if heavy else None
     found = {}
     for name, values, (changes, *small) in zip(
         table["name"].to_pylist(), zip(*numbers, strict=True), lists, strict=True
@@ -76,15 +86,6 @@ def tallies(table: pa.Table) -> dict[str, Tally]:
 
 
 _NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.int64))
-
-
-def _binned(table: pa.Table) -> Iterator[tuple[NDArray[np.int64], ...]]:
-    """(joint summed over sizes of change, nothing, nothing, nothing) of each tally; never the whole joint histogram,
-    which would be 116 kB a tensor."""
-    for cells, counts in zip(*(_arrays(table[name]) for name in TALLY_JOINT), strict=True):
-        joint = np.zeros(N_BINADES, np.int64)
-        np.add.at(joint, cells // N_CHANGE_BINS, counts.astype(np.int64))
-        yield joint.reshape(-1, 1), *_NOTHING
 
 
 def _shaped(table: pa.Table) -> Iterator[tuple[NDArray[np.int64], ...]]:
@@ -119,18 +120,62 @@ def spectra(table: pa.Table) -> dict[str, Spectrum]:
     return found
 
 
+def magnitudes(table: pa.Table, rule: MaskRule) -> dict[str, Magnitudes]:
+    """Entries and changed ones by base magnitude, by name; never the joint histogram, which is 116 kB a tensor."""
+    entries = _arrays(table["base_binades"])
+    changed = _arrays(table[f"{rule}_binades"]) if rule in ("mukherjee", "bf16") else _changed_of_joint(table, rule)
+    return {name: Magnitudes(*both) for name, *both in zip(table["name"].to_pylist(), entries, changed, strict=True)}
+
+
+def _changed_of_joint(table: pa.Table, rule: MaskRule) -> Iterator[NDArray[np.int64]]:
+    first = first_changed_bin(rule)
+    for cells, counts in zip(*(_arrays(table[name]) for name in TALLY_JOINT), strict=True):
+        changed = np.zeros(N_BINADES, np.int64)
+        beyond = cells % N_CHANGE_BINS >= first
+        np.add.at(changed, cells[beyond] // N_CHANGE_BINS, counts[beyond])
+        yield changed
+
+
+def regions_row(regions: Regions, order: Sequence[int]) -> dict[str, Any]:
+    """The columns of one tensor's regions, without its key; bit i of a stored subset is their bit order[i]."""
+    return {"subsets": moved(regions.subsets, order), "counts": regions.counts}
+
+
 def regions(table: pa.Table, order: Sequence[int]) -> dict[str, Regions]:
-    """Regions by name, their bits brought from the stored order into the asked one; see `permuted`."""
-    counts = _arrays(table["counts"])
-    rows = zip(table["name"].to_pylist(), table["rule"].to_pylist(), counts, strict=True)
-    return {name: Regions(rule, permuted(stored, order)) for name, rule, stored in rows}
+    """Regions by name, their bits brought from the stored order into the asked one; see `moved`."""
+    columns = _arrays(table["subsets"]), _arrays(table["counts"])
+    found = {}
+    for name, rule, stored, counts in zip(table["name"].to_pylist(), table["rule"].to_pylist(), *columns, strict=True):
+        subsets = moved(stored, order)
+        ascending = np.argsort(subsets)
+        found[name] = Regions(rule, len(order), subsets[ascending], counts[ascending])
+    return found
 
 
-def permuted(counts: NDArray[np.int64], order: Sequence[int]) -> NDArray[np.int64]:
-    """(2 ** k,): the same regions with bit i meaning what bit order[i] meant."""
-    subsets = np.arange(len(counts))
-    was = sum((subsets >> new & 1) << old for new, old in enumerate(order))
-    return counts[was]
+def moved(subsets: NDArray[Any], order: Sequence[int]) -> NDArray[np.int64]:
+    """The same subsets of models with bit i meaning what bit order[i] meant."""
+    wide = subsets.astype(np.int64)
+    return sum(((wide >> old & 1) << new for new, old in enumerate(order)), np.zeros_like(wide))
+
+
+def consensus_row(consensus: Consensus) -> dict[str, Any]:
+    """The columns of one matrix's map, without its key."""
+    map_rows, map_columns, _ = consensus.counts.shape
+    return {
+        "rows": consensus.rows,
+        "columns": consensus.columns,
+        "map_rows": map_rows,
+        "map_columns": map_columns,
+        "counts": consensus.counts.reshape(-1),
+    }
+
+
+def consensus(table: pa.Table, rule: MaskRule) -> Consensus | None:
+    """The map that the only row holds, or None."""
+    for row in table.to_pylist():
+        counts = np.array(row["counts"], np.int64).reshape(row["map_rows"], row["map_columns"], -1)
+        return Consensus(rule, row["rows"], row["columns"], counts)
+    return None
 
 
 def tensor_rows(alignment: Alignment) -> list[dict[str, Any]]:

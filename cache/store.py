@@ -24,7 +24,9 @@ from analysis.measurements import (
     OVERLAP_VERSION,
     SPECTRUM_VERSION,
     TALLY_VERSION,
+    Consensus,
     Gap,
+    Magnitudes,
     MaskRule,
     Regions,
     Spectrum,
@@ -164,13 +166,14 @@ class Store:
     def holes(self, key: str, plan: Plan, *, masks_too: bool = False) -> list[Hole]:
         """What the plan wants and the store has not, in the plan's order. A gap counts as stored.
 
-        With `masks_too` (an overlap needs them) a tally without all its masks is a hole again, unless a gap of kind
-        'tally' or 'overlap' says why."""
+        With `masks_too` (an overlap needs them) a tally without all masks of the plan's rules is a hole again, unless
+        a gap of kind 'tally' or 'overlap' says why. See `masks_for`: one mask may serve two rules."""
         found = self._database.rows(queries.STORED, queries.stored_values(key))
         stored = {Hole(kind, name, of) for kind, name, of in found if kind != "overlap"}
         if masks_too:
-            bare = self._database.rows(queries.TALLIES_WITHOUT_MASKS, queries.without_masks_values(key))
-            stored -= {Hole("tally", name) for (name,) in bare}
+            whole = set.intersection(*(set(self.masks_for(key, rule)) for rule in plan.mask_rules))
+            excused = {name for kind, name, _ in found if kind == "overlap"}
+            stored -= {hole for hole in stored if hole.kind == "tally" and hole.name not in whole | excused}
         return [hole for hole in plan.wanted(self.alignment(key)) if hole not in stored]
 
     def ask(self, key: str, plan: Plan) -> Future[None]:
@@ -214,10 +217,13 @@ class Store:
         shaped = tables.TALLY_SHAPED if arrays else ()
         return self._tallies("pair_key = ? AND version = ?", [key, TALLY_VERSION], shaped, of)
 
-    def tallies_by_binade(self, key: str) -> dict[str, Tally]:
-        """Tallies by tensor name for the matched chance: joint has one column, summed over sizes of change (so that
-        `changed_by_binade` holds for both rules, `changes` and tolerances don't); else as the light read."""
-        return self._tallies("pair_key = ? AND version = ?", [key, TALLY_VERSION], tables.TALLY_JOINT)
+    def magnitudes(self, key: str, rule: MaskRule) -> dict[str, Magnitudes]:
+        """Entries, and those the rule calls changed, by base magnitude and tensor name: what the matched chance needs
+        of the tallies, and no more."""
+        names = ["name", "base_binades", "mukherjee_binades", "bf16_binades"]
+        names += tables.TALLY_JOINT if rule not in ("mukherjee", "bf16") else ()
+        sql = f"SELECT {queries.quoted(names)} FROM tallies WHERE pair_key = ? AND version = ?"
+        return rows.magnitudes(self._database.arrow(sql, [key, TALLY_VERSION]), rule)
 
     def tally(self, key: str, name: str, of: Of = "update") -> Tally | None:
         """One tensor's tally, with all its arrays, or None."""
@@ -268,7 +274,7 @@ class Store:
             "rule": regions.rule,
             "version": OVERLAP_VERSION,
             "stored_at": _now(),
-            "counts": rows.permuted(regions.counts, order),
+            **rows.regions_row(regions, order),
         }
         return self._database.write({"regions": [row]}, touches=(base_key,))
 
@@ -278,6 +284,17 @@ class Store:
         found = self._database.arrow(queries.REGIONS, values)
         order = _by_key(tuned_keys)
         return rows.regions(found, [order.index(asked) for asked in range(len(order))])
+
+    def put_consensus(self, base_key: str, tuned_keys: Sequence[str], name: str, found: Consensus) -> Future[None]:
+        """A future that is done when one matrix's map is on the disk. It counts models, so their order is no matter."""
+        key = {"base_key": base_key, "tuned_keys": _joined(tuned_keys), "name": name, "rule": found.rule}
+        row = key | {"version": OVERLAP_VERSION, "stored_at": _now()} | rows.consensus_row(found)
+        return self._database.write({"consensus": [row]}, touches=(base_key,))
+
+    def consensus(self, base_key: str, tuned_keys: Sequence[str], name: str, rule: MaskRule) -> Consensus | None:
+        """Where in this matrix the models' changes agree, or None."""
+        values = [base_key, _joined(tuned_keys), name, rule, OVERLAP_VERSION]
+        return rows.consensus(self._database.arrow(queries.CONSENSUS, values), rule)
 
     def counted_overlaps(self, base_key: str) -> list[tuple[str, ...]]:
         """Which sets of tuned models have regions stored over this base, by their keys, the last counted first."""
@@ -294,6 +311,17 @@ class Store:
     def masks(self, key: str) -> dict[tuple[str, MaskRule], MaskFile]:
         """Where the pair's masks lie, by (tensor name, rule)."""
         return self._masks("", [key, TALLY_VERSION])
+
+    def masks_for(self, key: str, rule: MaskRule) -> dict[str, MaskFile]:
+        """The masks that tell what `rule` calls changed, by tensor name. Whatever another rule calls changed the exact
+        rule does too; so where both count as many entries, the exact rule's mask is that of the other as well."""
+        found = {name: mask for (name, of), mask in self.masks(key).items() if of == rule}
+        if rule == "exact":
+            return found
+        tallies = self.tallies(key, arrays=False)
+        exact = {name: mask for (name, of), mask in self.masks(key).items() if of == "exact" and name in tallies}
+        same = {n: m for n, m in exact.items() if m.changed == m.entries - tallies[n].unchanged(rule)}
+        return same | found
 
     def forget_masks(self, keys: Iterable[str]) -> Future[None]:
         """A future that is done when no mask of these pairs is on record; the files are `cache.masks`' to remove."""

@@ -18,7 +18,7 @@ _LONGS, _COUNTS = pa.list_(pa.int64()), pa.list_(pa.uint32())
 TALLY_NUMBERS = {
     field.name: {"int": _LONG, "float": _REAL}[field.type] for field in fields(Tally) if field.type in ("int", "float")
 }
-LIGHT_LISTS = ("changes", "base_binades", "mukherjee_binades", "relative")
+LIGHT_LISTS = ("changes", "base_binades", "mukherjee_binades", "bf16_binades", "relative")
 HEAVY_LISTS = ("joint_cells", "joint_counts", "row_changes", "column_changes", "density")
 TALLY_JOINT = ("joint_cells", "joint_counts")
 TALLY_SHAPED = (*HEAVY_LISTS, "density_rows", "density_columns")  # what a light read leaves out
@@ -82,7 +82,13 @@ TABLES = {
         ),
         _table(
             "regions", "base_key", "tuned_keys", "name", "rule", "version",
-            base_key=_TEXT, tuned_keys=_TEXT, name=_TEXT, rule=_TEXT, version=_INT, stored_at=_TIME, counts=_LONGS,
+            base_key=_TEXT, tuned_keys=_TEXT, name=_TEXT, rule=_TEXT, version=_INT, stored_at=_TIME,
+            subsets=pa.list_(_INT), counts=_LONGS,
+        ),
+        _table(
+            "consensus", "base_key", "tuned_keys", "name", "rule", "version",
+            base_key=_TEXT, tuned_keys=_TEXT, name=_TEXT, rule=_TEXT, version=_INT, stored_at=_TIME,
+            rows=_LONG, columns=_LONG, map_rows=_INT, map_columns=_INT, counts=_COUNTS,
         ),
         _table(
             "masks", "pair_key", "name", "rule", "version", pair_key=_TEXT, name=_TEXT, rule=_TEXT, version=_INT,

@@ -13,7 +13,7 @@ from typing import Any
 
 from analysis.cost import seconds
 from analysis.errors import BadWeights, HubBusy, MasksMissing, NothingToCompare, WorkerDied
-from analysis.measurements import MASK_RULES, Gap, MaskRule
+from analysis.measurements import Gap, MaskRule, Regions
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.tensors import SIDES, Alignment, TensorPair
@@ -28,6 +28,8 @@ from cache.supply import NoRoom, bring_and_measure
 _COST_OF_REGIONS = 0.01  # seconds, only the ratio to what is done matters
 _CRASHES_ALLOWED = 2  # on one tensor, before it becomes a gap; of the child that brings weights, in a row
 _DAMAGES_ALLOWED = 2  # of one streamed file
+
+ToCount = tuple[str, MaskRule, tuple[MaskFile, ...]]  # a tensor's name, a rule, one mask a model
 
 
 class Cancelled(Exception):
@@ -123,13 +125,13 @@ def compare(job: Job, store: Store, settings: Settings) -> None:
 
 
 def overlap(job: Job, store: Store, settings: Settings) -> None:
-    """Counts the regions of the job's models, after measuring again what has lost its masks."""
+    """Counts the regions of the job's models, or draws the maps that its plan names, after measuring again what has no
+    masks of the plan's rules."""
     for pair in job.pairs:
-        fill(job, pair, Plan(spectra=False), store, settings, masks_too=True)
+        fill(job, pair, job.plan, store, settings, masks_too=True)
     base, tuned = job.pairs[0].base.key, tuple(pair.tuned.key for pair in job.pairs)
-    wanted = _masks_to_count(job.pairs, store)
-    stored = {rule: store.regions(base, tuned, rule) for rule in MASK_RULES}
-    missing = [entry for entry in wanted if entry[0] not in stored[entry[1]]]
+    wanted = _masks_to_count(job.pairs, job.plan, store)
+    missing = _not_counted(wanted, base, tuned, job.plan, store)
     job.meter.plan(done=len(wanted) - len(missing), planned=len(wanted), cost_left=len(missing) * _COST_OF_REGIONS)
     job.meter.enter("overlap")
     written: list[Future[Any]] = []
@@ -137,14 +139,15 @@ def overlap(job: Job, store: Store, settings: Settings) -> None:
 
     def on_message(message: dict[str, Any]) -> None:
         job.meter.measured(_COST_OF_REGIONS)
-        if isinstance(message["measurement"], Gap):
-            lost.append(message["name"])
+        name, found = message["name"], message["measurement"]
+        if isinstance(found, Gap):
+            lost.append(name)
         else:
-            written.append(store.put_regions(base, tuned, message["name"], message["measurement"]))
+            put = store.put_regions if isinstance(found, Regions) else store.put_consensus
+            written.append(put(base, tuned, name, found))
 
-    request = {"masks": missing, "masks_dir": settings.masks_dir}
     if missing:
-        job.run("cache.backends.overlap", request, on_message, network=False)
+        job.run("cache.backends.overlap", _counting(job, missing, store, settings), on_message, network=False)
     _wait_for(written)
     if lost:
         store.forget_masks([pair.key for pair in job.pairs]).result()
@@ -153,6 +156,38 @@ def overlap(job: Job, store: Store, settings: Settings) -> None:
             do="Start the overlap again: the masks are then taken anew from the weights",
         )
     _keep_quota(job, store, settings)
+
+
+def _counting(job: Job, missing: Sequence[ToCount], store: Store, settings: Settings) -> dict[str, Any]:
+    """The request to the child that counts; with the matrices' shapes where maps are wanted."""
+    alignment = store.alignment(job.pairs[0].key)
+    return {
+        "masks": missing,
+        "shapes": {pair.name: pair.shape for pair in alignment.pairs if pair.name in job.plan.maps},
+        "masks_dir": settings.masks_dir,
+        "threads": settings.threads,
+        "memory_budget": settings.memory_budget,
+    }
+
+
+def _masks_to_count(pairs: Sequence[Pair], plan: Plan, store: Store) -> list[ToCount]:
+    """Every tensor of the plan that all models have a mask of, in one size, by each of its rules."""
+    wanted: list[ToCount] = []
+    for rule in plan.mask_rules:
+        masks = [store.masks_for(pair.key, rule) for pair in pairs]
+        for name in masks[0]:
+            files = tuple(of_model[name] for of_model in masks if name in of_model)
+            is_whole = len(files) == len(pairs) and len({file.entries for file in files}) == 1
+            if is_whole and (not plan.maps or name in plan.maps):
+                wanted.append((name, rule, files))
+    return wanted
+
+
+def _not_counted(wanted: list[ToCount], base: str, tuned: tuple[str, ...], plan: Plan, store: Store) -> list[ToCount]:
+    if plan.maps:
+        return [entry for entry in wanted if store.consensus(base, tuned, entry[0], entry[1]) is None]
+    stored = {rule: store.regions(base, tuned, rule) for rule in plan.mask_rules}
+    return [entry for entry in wanted if entry[0] not in stored[entry[1]]]
 
 
 def fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *, masks_too: bool = False) -> None:
@@ -283,7 +318,7 @@ class _Feed:
             "pairs": self.needed,
             "holes": self.holes,
             "pair_key": self.pair.key,
-            "masks": self.job.plan.masks,
+            "masks": self.job.plan.mask_rules if self.job.plan.masks else (),
             "masks_dir": self.settings.masks_dir,
             "device": self.settings.device,
             "threads": self.settings.threads,
@@ -325,17 +360,6 @@ class _Feed:
         names = {p.name for p in self.needed for side in SIDES if unsound & {(side, file) for file in p.files(side)}}
         if names:
             self.store.forget_measurements(self.pair.key, [h for h in self.holes if h.name in names]).result()
-
-
-def _masks_to_count(pairs: Sequence[Pair], store: Store) -> list[tuple[str, MaskRule, tuple[MaskFile, ...]]]:
-    """(tensor, rule, one mask a model), for every tensor that all models have a mask of, in one size."""
-    masks = [store.masks(pair.key) for pair in pairs]
-    wanted = []
-    for name, rule in masks[0]:
-        files = tuple(of_model[name, rule] for of_model in masks if (name, rule) in of_model)
-        if len(files) == len(pairs) and len({file.entries for file in files}) == 1:
-            wanted.append((name, rule, files))
-    return wanted
 
 
 def _keep_quota(job: Job, store: Store, settings: Settings) -> None:

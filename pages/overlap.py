@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from analysis.figures import venn as circles
+from analysis.figures import pairs as pairwise
+from analysis.figures import upset, venn
 from analysis.figures.heatmap import heatmap
 from analysis.labels import short_titles
 from analysis.models import Pair
-from analysis.tables import overlap_rows
+from analysis.tables import agreement_rows, overlap_rows, region_rows
 from pages.parts import charts, flow, numbers, overlapping, pickers, runs
 
 st.header("Overlap of runs", anchor=False)
@@ -19,32 +20,54 @@ overlapping.count_or_wait(view, pairs, rule)
 found = runs.venn(pairs, labels, rule)
 if not found.tensors:
     flow.stop()
-drawing, words = st.columns([6, 5], gap="large")
+in_circles = len(pairs) <= venn.MOST_CIRCLES and pickers.drawn_as(view) == "circles"
+drawing, words = st.columns([6, 5], gap="large") if in_circles else (st.container(), st.container())
 with drawing:
-    charts.show(circles.overlap(found), "Changed parameters of each run and their overlap")
+    drawn = venn.circle_diagram(found) if in_circles else upset.upset(found)
+    charts.show(drawn, "Changed parameters of each run and their overlap")
 with words:
     overlapping.explain(found)
 
 st.subheader("Run against run", anchor=False)
-overlapping.table(found)
 if len(pairs) > 2:
-    one_sided, jaccard = st.columns(2, gap="large")
-    with one_sided:
-        st.caption("Of what the row's run changed, the share that the column's changed too, over both chance levels.")
-        charts.show(circles.pair_matrix(found), "One-sided overlaps")
-    with jaccard:
-        st.caption("Jaccard index: changed by both over changed by either.")
-        charts.show(circles.pair_matrix(found, "jaccard"), "Jaccard indices")
+    by = pickers.pairs_by(view)
+    st.caption(overlapping.CAPTION_OF_PAIRS[by])
+    charts.show(pairwise.pair_matrix(found, by), "Run against run")
+overlapping.table(found)
+
+st.subheader("How many runs agree", anchor=False)
+bars, table = st.columns(2, gap="large")
+with bars:
+    charts.show(upset.agreement(found), "Parameters changed by exactly so many runs")
+with table:
+    overlapping.agreement_table(found)
+overlapping.consensus_map(view, pairs, rule)
 
 st.subheader("Layer by layer", anchor=False)
-what, who, span = st.columns([3, 5, 3], vertical_alignment="bottom")
+how_many, shown, span = st.columns([3, 4, 4], vertical_alignment="bottom")
+with how_many:
+    n_runs = pickers.n_runs(view, len(pairs))
+with shown:
+    agree = pickers.agreement(view)
+with span:
+    fitted = pickers.colours(view)
+agreeing = runs.agreement_by_place(pairs, agree, rule, n_runs)
+st.caption(agreeing.metric.help)
+charts.show(heatmap(agreeing, fitted=fitted), "Agreement of the runs by layer and matrix")
+
+what, who = st.columns([3, 8], vertical_alignment="bottom")
 with what:
     measure = pickers.measure(view)
 with who:
     of, other = pickers.two_models(view, labels)
-with span:
-    fitted = pickers.colours(view)
 grid = runs.overlap_by_place(pairs, measure, rule, of, other)
 st.caption(grid.metric.help)
 charts.show(heatmap(grid, fitted=fitted), grid.metric.title)
-numbers.take_away(view, overlap_rows(found), "overlap")
+numbers.take_away(
+    view,
+    region_rows(found),
+    "regions",
+    pairs=overlap_rows(found),
+    agreement=agreement_rows(found),
+    agreement_by_tensor=runs.agreement_rows(pairs, rule),
+)

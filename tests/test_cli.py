@@ -105,6 +105,30 @@ def test_overlap_of_two_models(family: LoopbackHub, tmp_path: Path, capsys: pyte
     assert "A and B" in capsys.readouterr().out
 
 
+def test_overlap_of_five_models_under_a_rule_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    base = llama()
+    tuned = [tuned_from(base, changed_share=0.1 * seed, seed=seed) for seed in range(1, 6)]
+    folders = [str(write_model(tmp_path / f"run-{seed}", model)) for seed, (model, _) in enumerate(tuned)]
+    out = tmp_path / "overlap.json"
+    arguments = ["overlap", str(write_model(tmp_path / "base", base)), *folders, "--rule", "bf16", "--json", str(out)]
+
+    assert cli.main(arguments) == 0
+
+    report = json.loads(out.read_text())
+    assert list(report["rules"]) == ["bf16"]
+    total = report["rules"]["bf16"]["total"]
+    codes = np.concatenate([sum(m[name].ravel().astype(int) << i for i, (_, m) in enumerate(tuned)) for name in base])
+    expected = np.bincount(codes, minlength=32)
+    assert total["regions"] == {str(subset): int(n) for subset, n in enumerate(expected) if n}
+    by_runs = np.bincount(np.bitwise_count(codes), minlength=6)
+    assert total["by_runs"] == by_runs.tolist()
+    assert total["by_runs_expected"] == pytest.approx(by_runs.tolist(), rel=0.15), "steps were chosen at random"
+    assert sum(total["regions_expected_matched"].values()) == pytest.approx(total["entries"])
+    printed = capsys.readouterr().out
+    assert "smaller regions" in printed
+    assert "5 of 5" in printed
+
+
 def write_pair(folder: Path, **changes: object) -> tuple[str, str]:
     base = llama()
     tuned = {**tuned_from(base)[0], **changes}

@@ -23,7 +23,7 @@ ROOM_OF_LIBRARY = {
         "cache/backends/measure.py",
         "cache/weights/values.py",
     ),
-    "numba": ("analysis/elementwise/",),
+    "numba": ("analysis/elementwise/", "analysis/regions.py"),
     "plotly": ("analysis/figures/",),
     "duckdb": ("cache/database.py", "cache/batch.py", "cache/migrations.py", "cache/database_errors.py"),
     "huggingface_hub": ("cache/hub/", "cache/hub.py"),

@@ -8,7 +8,7 @@ Knows nothing about names, layers or files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from analysis.elementwise import bf16_steps, cpu_blocks, torch_blocks
 from analysis.elementwise.block import BlockTally, Geometry, geometry
-from analysis.measurements import MaskRule, Tally
+from analysis.measurements import MASK_RULES, MaskRule, Tally
 
 __all__ = ["Geometry", "geometry", "tally"]
 
@@ -25,11 +25,19 @@ Blocks = Iterable[tuple[Tensor, Tensor]]
 OnMask = Callable[[MaskRule, np.ndarray], None]
 
 
-def tally(blocks: Blocks, shape: Geometry, *, on_mask: OnMask | None = None, threads: int = 1) -> Tally:
+def tally(
+    blocks: Blocks,
+    shape: Geometry,
+    *,
+    on_mask: OnMask | None = None,
+    rules: Sequence[MaskRule] = MASK_RULES,
+    threads: int = 1,
+) -> Tally:
     """The Tally of a tensor that arrives as (before, after) blocks of whole rows, in order.
 
-    `on_mask(rule, packed)` receives each block's changed entries as bits, entry i in bit i % 8 of byte i // 8, so
-    every block but the last must hold a multiple of 8 entries where masks are wanted. `threads` is for the CPU.
+    `on_mask(rule, packed)` receives, for each of `rules`, each block's changed entries as bits, entry i in bit i % 8
+    of byte i // 8, so every block but the last must hold a multiple of 8 entries where masks are wanted. `threads` is
+    for the CPU.
     """
     arriving = iter(blocks)
     first = next(arriving, None)
@@ -37,22 +45,26 @@ def tally(blocks: Blocks, shape: Geometry, *, on_mask: OnMask | None = None, thr
         raise ValueError("a tensor pair has at least one row")
     whole = chain([first], arriving)
     if bf16_steps.fits(*first, shape):
-        return _by_steps(whole, shape, on_mask, threads)
-    return _by_blocks(whole, shape, on_mask, threads)
+        return _by_steps(whole, shape, on_mask, rules, threads)
+    return _by_blocks(whole, shape, on_mask, rules, threads)
 
 
-def _by_steps(blocks: Blocks, shape: Geometry, on_mask: OnMask | None, threads: int) -> Tally:
+def _by_steps(
+    blocks: Blocks, shape: Geometry, on_mask: OnMask | None, rules: Sequence[MaskRule], threads: int
+) -> Tally:
     counting, first_row = bf16_steps.StepPass(shape, threads), 0
     for before, after in blocks:
         exact, mukherjee = counting.add(before, after, first_row)
         first_row += before.shape[0]
         if on_mask is not None:
-            on_mask("exact", exact)
-            on_mask("mukherjee", mukherjee)
+            for rule in rules:
+                on_mask(rule, _packed(rule, {"exact": exact, "mukherjee": mukherjee}, before, after))
     return counting.finish()
 
 
-def _by_blocks(blocks: Blocks, shape: Geometry, on_mask: OnMask | None, threads: int) -> Tally:
+def _by_blocks(
+    blocks: Blocks, shape: Geometry, on_mask: OnMask | None, rules: Sequence[MaskRule], threads: int
+) -> Tally:
     total: BlockTally | None = None
     rows: list[np.ndarray] = []
     first_row = 0
@@ -61,11 +73,17 @@ def _by_blocks(blocks: Blocks, shape: Geometry, on_mask: OnMask | None, threads:
         rows.append(block.row_changes)
         first_row += before.shape[0]
         if on_mask is not None:
-            on_mask("exact", block.packed_exact)
-            on_mask("mukherjee", block.packed_mukherjee)
+            for rule in rules:
+                ready = {"exact": block.packed_exact, "mukherjee": block.packed_mukherjee}
+                on_mask(rule, _packed(rule, ready, before, after))
         total = block if total is None else total.plus(block)
     assert total is not None
     return total.as_tally(np.concatenate(rows))
+
+
+def _packed(rule: MaskRule, ready: Mapping[str, np.ndarray], before: Tensor, after: Tensor) -> np.ndarray:
+    """The pass over the block has two masks ready; any other is taken by a second one."""
+    return ready[rule] if rule in ready else torch_blocks.packed_mask(before, after, rule)
 
 
 def _block(before: Tensor, after: Tensor, first_row: int, shape: Geometry, threads: int) -> BlockTally:

@@ -200,7 +200,7 @@ def _count(
 @no_type_check
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
 def _decode(
-    table, reach, counts, sums, largest, joint, binades, loose_binades, relative,
+    table, reach, counts, sums, largest, joint, binades, loose_binades, wide_binades, relative,
     change_below, change_edge, relative_below, relative_edge,
 ):  # fmt: skip
     """Adds what the table counted, and leaves it all zero. No cell is in use farther than `reach` steps
@@ -234,7 +234,9 @@ def _decode(
             binade = binade_of(np.uint32(bits))
             joint[binade, bin_of_change(size, change_below, change_edge)] += times
             relative[bin_of_ratio(np.float64(size) / np.float64(larger), relative_below, relative_edge)] += times
-            counts[3] += times * within_bf16(size, larger)
+            is_within = within_bf16(size, larger)
+            counts[3] += times * is_within
+            wide_binades[binade] += times * (1 - is_within)
             if within_mukherjee(before, after):
                 counts[4] += times
             else:

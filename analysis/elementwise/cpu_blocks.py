@@ -112,17 +112,19 @@ class Sheet:
     joint: np.ndarray
     binades: np.ndarray
     loose_binades: np.ndarray
+    wide_binades: np.ndarray
     relative: np.ndarray
 
     @staticmethod
     def blank() -> Sheet:
         joint = np.zeros((N_BINADES, N_CHANGE_BINS), np.int64)
-        binades, loose_binades = np.zeros(N_BINADES, np.int64), np.zeros(N_BINADES, np.int64)
+        every, loose, wide = (np.zeros(N_BINADES, np.int64) for _ in range(3))
         counts, sums, largest = np.zeros(len(_INTEGERS), np.int64), np.zeros(len(_SUMS)), np.zeros(1, np.float32)
-        return Sheet(counts, sums, largest, joint, binades, loose_binades, np.zeros(N_RELATIVE_BINS, np.int64))
+        return Sheet(counts, sums, largest, joint, every, loose, wide, np.zeros(N_RELATIVE_BINS, np.int64))
 
     def arrays(self) -> tuple[np.ndarray, ...]:
-        return self.counts, self.sums, self.largest, self.joint, self.binades, self.loose_binades, self.relative
+        by_binade = self.binades, self.loose_binades, self.wide_binades
+        return self.counts, self.sums, self.largest, self.joint, *by_binade, self.relative
 
     def amounts(self, entries: int) -> dict[str, float]:
         found: dict[str, float] = dict(zip(_INTEGERS, self.counts.tolist(), strict=True))
@@ -134,6 +136,7 @@ class Sheet:
             "joint": self.joint,
             "base_binades": self.binades,
             "mukherjee_binades": self.loose_binades,
+            "bf16_binades": self.wide_binades,
             "relative": self.relative,
         }
 
@@ -232,7 +235,7 @@ def binade_of(bits):
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _pass(
     left, right, halves, begin, end, first_row, row_step, changed, loose, row_changes, by_map_row,
-    counts, sums, largest, joint, binades, loose_binades, relative,
+    counts, sums, largest, joint, binades, loose_binades, wide_binades, relative,
     change_below, change_edge, relative_below, relative_edge,
 ):  # fmt: skip
     columns = left.shape[1]
@@ -324,7 +327,9 @@ def _pass(
                 binade = binade_of(bits_b[i])
                 joint[binade, bin_of_change(size, change_below, change_edge)] += 1
                 relative[bin_of_ratio(np.float64(size) / np.float64(larger), relative_below, relative_edge)] += 1
-                within += within_bf16(size, larger)
+                is_within = within_bf16(size, larger)
+                within += is_within
+                wide_binades[binade] += 1 - is_within
                 if within_mukherjee(before, after):
                     within_loose += 1
                 else:

@@ -22,6 +22,7 @@ from analysis.measurements import (
     N_CHANGE_BINS,
     N_RELATIVE_BINS,
     RELATIVE_EDGES,
+    MaskRule,
 )
 
 _BITS_OF_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -41,6 +42,19 @@ def tally_block(before: Tensor, after: Tensor, first_row: int, shape: Geometry) 
     )
 
 
+def packed_mask(before: Tensor, after: Tensor, rule: MaskRule) -> np.ndarray:
+    """The block's entries that 'bf16' or a tolerance calls changed, as bits: masks that `tally_block` does not take."""
+    wide = torch.float64 if torch.float64 in (before.dtype, after.dtype) else torch.float32
+    left, right = before.to(wide), after.to(wide)
+    size = (right - left).abs()
+    if rule == "bf16":
+        changed = size.double() * 1000 > torch.maximum(left.abs(), right.abs()).double()
+    else:
+        changed = size > float(np.float32(rule))
+    finite, same = _finiteness(before, after, left, right)
+    return _packed(changed if finite is None else changed.where(finite, ~same))
+
+
 @dataclass(frozen=True)
 class _Block:
     """One block of rows, with what the counts are taken from. The short vectors hold changed finite entries only."""
@@ -55,6 +69,7 @@ class _Block:
     size: Tensor  # (n,) |after - before|
     larger: Tensor  # (n,) max(|after|, |before|)
     within_mukherjee: Tensor  # (n,) bool
+    within_bf16: Tensor  # (n,) bool
     flipped: int
 
     @staticmethod
@@ -66,6 +81,7 @@ class _Block:
             left, right = left.where(finite, 0), right.where(finite, 0)
         moved = left != right
         b, a = left[moved], right[moved]
+        size, larger = (a - b).abs(), torch.maximum(a.abs(), b.abs())
         within = _within_mukherjee(before, after, moved, b, a)
         changed = moved if finite is None else moved | ~(finite | same)
         return _Block(
@@ -76,24 +92,25 @@ class _Block:
             n_nonfinite=0 if finite is None else int((~finite).sum()),
             n_nonfinite_same=0 if finite is None else int(same.sum()),
             base=b.abs(),
-            size=(a - b).abs(),
-            larger=torch.maximum(a.abs(), b.abs()),
+            size=size,
+            larger=larger,
             within_mukherjee=within,
+            # 1000 d <= m decides d <= m / 1000 without rounding: near that ratio d has few enough bits.
+            within_bf16=size.double() * 1000 <= larger.double(),
             flipped=int((a.sign() * b.sign() < 0).sum()),
         )
 
     def amounts(self) -> dict[str, float]:
         before, after = self.before.double(), self.after.double()
         update = after - before
-        size, larger = self.size.double(), self.larger.double()
+        size = self.size.double()
         equal = self.before.numel() - self.n_nonfinite - self.size.numel()
         return {
             "entries": self.before.numel(),
             "nonfinite": self.n_nonfinite,
             "nonfinite_same": self.n_nonfinite_same,
             "equal": equal,
-            # 1000 d <= m decides d <= m / 1000 without rounding: near that ratio d has few enough bits.
-            "bf16_unchanged": equal + int((size * 1000 <= larger).sum()),
+            "bf16_unchanged": equal + int(self.within_bf16.sum()),
             "mukherjee_unchanged": equal + int(self.within_mukherjee.sum()),
             "sign_flips": self.flipped,
             "base_square_sum": float(before.square().sum()),
@@ -119,6 +136,7 @@ class _Block:
             "joint": joint.view(N_BINADES, N_CHANGE_BINS),
             "base_binades": everywhere,
             "mukherjee_binades": torch.bincount(binade[~self.within_mukherjee], minlength=N_BINADES),
+            "bf16_binades": torch.bincount(binade[~self.within_bf16], minlength=N_BINADES),
             "relative": torch.bincount(torch.bucketize(ratio, relative_edges), minlength=N_RELATIVE_BINS),
         }
 

@@ -1,4 +1,4 @@
-"""Block counts of one matrix -> Figure: where in it the changed entries lie."""
+"""Block counts of one matrix -> Figure: where in it the changed entries lie, and where several runs agree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from analysis.figures import theme
-from analysis.measurements import MAX_DENSITY_SIDE
+from analysis.measurements import MAX_DENSITY_SIDE, Consensus
 
 _NICE_TOPS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 
@@ -20,13 +20,39 @@ def density_map(counts: NDArray[np.int64], rows: int, columns: int, *, whole_ran
     Colours span 0 to 100 % with `whole_range`; else they begin at 0 and end at the next round share above the largest
     block's, or span the blocks' own range where that is more than half.
     """
-    row_starts, column_starts = _starts(rows, counts.shape[0]), _starts(columns, counts.shape[1])
+    entries = _entries_of_blocks(rows, columns, counts.shape)
+    return _block_map(counts / entries, rows, columns, "changed entries", "changed", whole_range=whole_range)
+
+
+def consensus_map(found: Consensus, *, at_least: int = 0, whole_range: bool = False) -> go.Figure:
+    """By block of the matrix, the share of runs that changed an entry there, on average over its entries; with
+    `at_least`, the share of its entries that so many runs changed or more."""
+    n_runs = found.counts.shape[2] - 1
+    entries = _entries_of_blocks(found.rows, found.columns, found.counts.shape[:2])
+    if at_least:
+        shares, title = found.counts[:, :, at_least:].sum(axis=2) / entries, f"changed by {at_least} or more"
+        words = f"of the entries changed by {at_least} runs or more"
+    else:
+        shares, title = (found.counts @ np.arange(n_runs + 1)) / (n_runs * entries), "share of runs"
+        words = f"of {n_runs} runs changed an entry here, on average"
+    return _block_map(shares, found.rows, found.columns, title, words, whole_range=whole_range)
+
+
+def _entries_of_blocks(rows: int, columns: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    heights = np.diff([*_starts(rows, shape[0]), rows])
+    widths = np.diff([*_starts(columns, shape[1]), columns])
+    return np.maximum(np.outer(heights, widths), 1)
+
+
+def _block_map(
+    shares: NDArray[np.float64], rows: int, columns: int, title: str, words: str, *, whole_range: bool
+) -> go.Figure:
+    row_starts, column_starts = _starts(rows, shares.shape[0]), _starts(columns, shares.shape[1])
     heights, widths = np.diff([*row_starts, rows]), np.diff([*column_starts, columns])
-    shares = counts / np.maximum(np.outer(heights, widths), 1)
     top, bottom = _span(shares, whole_range=whole_range)
     drawn = theme.figure(
         height=460,
-        coloraxis=theme.share_colours(top, bottom, title="changed entries"),
+        coloraxis=theme.share_colours(top, bottom, title=title),
         xaxis=_axis(f"columns (inputs), 0 to {columns - 1}", column_starts, reverse=False),
         yaxis=_axis(f"rows (outputs), 0 to {rows - 1}", row_starts, reverse=True),
     )
@@ -36,7 +62,7 @@ def density_map(counts: NDArray[np.int64], rows: int, columns: int, *, whole_ran
             coloraxis="coloraxis",
             x=_ranges(column_starts, widths),
             y=_ranges(row_starts, heights),
-            hovertemplate="row %{y}<br>column %{x}<br><b>%{z:.4%}</b> changed<extra></extra>",
+            hovertemplate=f"row %{{y}}<br>column %{{x}}<br><b>%{{z:.4%}}</b> {words}<extra></extra>",
         )
     )
     return drawn

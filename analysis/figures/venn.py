@@ -1,23 +1,17 @@
-"""Venn -> Figure: two or three runs as circles, more as UpSet bars, pairs of runs as a matrix."""
+"""Venn -> Figure: the changed parameters of two or three runs as circles."""
 
 from __future__ import annotations
 
 import numpy as np
 import plotly.graph_objects as go
-from plotly.subplots import make_subplots
 
 from analysis.figures import circles, theme
-from analysis.labels import count, percent, share
-from analysis.rollup import Venn
+from analysis.labels import count, percent
+from analysis.overlaps import Venn
 
 NOTABLE_ERROR = 0.02  # of the union: from here on the figure says that its areas are approximate
-MOST_BARS = 32
+MOST_CIRCLES = 3
 _REGION_HOVER = "%{customdata[0]}<br><b>%{customdata[1]}</b> entries<br>%{customdata[2]} of all changed<extra></extra>"
-
-
-def overlap(venn: Venn) -> go.Figure:
-    """Circles for two or three models, bars with a dot matrix for more; true counts in both."""
-    return circle_diagram(venn) if len(venn.labels) <= 3 else upset(venn)
 
 
 def circle_diagram(venn: Venn) -> go.Figure:
@@ -49,64 +43,6 @@ def circle_diagram(venn: Venn) -> go.Figure:
         )
         drawn.update_layout(margin={"b": 52}, height=470)
     return drawn
-
-
-def upset(venn: Venn) -> go.Figure:
-    """Regions as bars, the largest first, above a dot matrix that says which models each region belongs to."""
-    regions = sorted((r for r in range(1, len(venn.counts)) if venn.counts[r]), key=lambda r: -venn.counts[r])
-    regions = regions[:MOST_BARS]
-    k = len(venn.labels)
-    drawn = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.03, row_heights=[0.62, 0.38])
-    drawn.update_layout(theme.figure(height=260 + 34 * k, showlegend=False, bargap=0.35).layout)
-    drawn.add_trace(_bars(venn, regions), row=1, col=1)
-    drawn.add_trace(_dots(regions, k, member=False), row=2, col=1)
-    drawn.add_trace(_dots(regions, k, member=True), row=2, col=1)
-    drawn.update_xaxes(theme.bare_axis(showticklabels=False, range=[-0.7, len(regions) - 0.3]))
-    drawn.update_yaxes(theme.axis("entries", rangemode="tozero", fixedrange=True), row=1, col=1)
-    names = [f"{theme.tick(label, 32)}  {count(venn.changed(i))}" for i, label in enumerate(venn.labels)]
-    drawn.update_yaxes(
-        theme.bare_axis(tickvals=list(range(k)), ticktext=names, range=[k - 0.5, -0.5]),
-        row=2,
-        col=1,
-    )
-    return drawn
-
-
-def pair_matrix(venn: Venn, measure: str = "one-sided") -> go.Figure:
-    """Every model against every other: of what the row's model changed, the share that the column's changed too.
-
-    `measure` is 'one-sided' or 'jaccard'; under each one-sided overlap stand both chance levels.
-    """
-    k = len(venn.labels)
-    value = venn.one_sided if measure == "one-sided" else venn.jaccard
-    table = np.array([[value(i, j) if i != j else np.nan for j in range(k)] for i in range(k)])
-    names = [theme.tick(label, 96 // k) for label in venn.labels]
-    drawn = theme.figure(
-        height=110 + 74 * k,
-        coloraxis=theme.share_colours() | {"showscale": False},
-        xaxis=theme.bare_axis(tickvals=list(range(k)), ticktext=names, side="top", range=[-0.5, k - 0.5], tickangle=0),
-        yaxis=theme.bare_axis(tickvals=list(range(k)), ticktext=names, range=[k - 0.5, -0.5]),
-    )
-    drawn.add_trace(
-        go.Heatmap(
-            z=table,
-            coloraxis="coloraxis",
-            xgap=2,
-            ygap=2,
-            text=[[_pair_text(venn, i, j, measure) if i != j else "" for j in range(k)] for i in range(k)],
-            texttemplate="%{text}",
-            customdata=[[count(venn.changed(i, j)) for j in range(k)] for i in range(k)],
-            hovertemplate="%{customdata} entries changed by both<br><b>%{z:.4%}</b><extra></extra>",
-        )
-    )
-    return drawn
-
-
-def _pair_text(venn: Venn, one: int, other: int, measure: str) -> str:
-    if measure == "jaccard":
-        return f"<b>{share(venn.jaccard(one, other))}</b>"
-    by_chance = f"chance {share(venn.chance(one, other))}<br>matched {share(venn.matched_chance(one, other))}"
-    return f"<b>{share(venn.one_sided(one, other))}</b><br>{by_chance}"
 
 
 def _plane(**settings: object) -> dict:
@@ -211,25 +147,3 @@ def _swatches(region: int) -> str:
 
 def _dot(position: int) -> str:
     return f'<span style="color:{theme.SERIES[position]}">●</span>'
-
-
-def _bars(venn: Venn, regions: list[int]) -> go.Bar:
-    union = int(venn.counts[1:].sum())
-    return go.Bar(
-        x=np.arange(len(regions), dtype=np.int32),
-        y=np.array([venn.counts[r] for r in regions], np.float64),
-        marker={"color": theme.SERIES[0]},
-        customdata=[_region_hover(venn, r, union) for r in regions],
-        hovertemplate=_REGION_HOVER,
-    )
-
-
-def _dots(regions: list[int], k: int, *, member: bool) -> go.Scatter:
-    places = [(x, i) for x, region in enumerate(regions) for i in range(k) if bool(region >> i & 1) == member]
-    return go.Scatter(
-        x=[x for x, _ in places],
-        y=[i for _, i in places],
-        mode="markers",
-        hoverinfo="skip",
-        marker={"size": 10, "color": theme.SERIES[0] if member else theme.FAINT},
-    )

@@ -209,11 +209,6 @@ def _layer_words(pair: TensorPair) -> str:
     return "outside the layers" if pair.place.layer is None else f"layer {pair.place.layer}"
 
 
-def light_tallies(key: str, current: int) -> dict[str, Tally]:
-    """Tallies of a pair at this generation, without their rows, columns and maps."""
-    return _measured(key, current)[0]
-
-
 @lru_cache(maxsize=12)
 def _measured(key: str, _: int) -> tuple[dict[str, Tally], dict[str, Spectrum], dict[tuple[str, str], str]]:
     store, started = handles.store(), time.monotonic()

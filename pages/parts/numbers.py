@@ -57,22 +57,24 @@ def failures(reasons: Mapping[tuple[str, str], str]) -> None:
         st.dataframe(rows[:_MOST_LISTED], hide_index=True)
 
 
-def take_away(view: View, rows: Sequence[Row], name: str) -> None:
-    """The link to this view, and its numbers as CSV."""
-    take_away_at(address.whole(view), rows, name)
+def take_away(view: View, rows: Sequence[Row], name: str, **more: Sequence[Row]) -> None:
+    """The link to this view, and its numbers as CSV; `more` are further tables by name."""
+    take_away_at(address.whole(view), rows, name, **more)
 
 
-def take_away_at(link: str, rows: Sequence[Row], name: str) -> None:
-    """A link, and the numbers behind it as CSV."""
+def take_away_at(link: str, rows: Sequence[Row], name: str, **more: Sequence[Row]) -> None:
+    """A link, and the numbers behind it as CSV; `more` are further tables by name."""
     with st.expander("Copy link, take the numbers away"):
         st.code(link, language=None, wrap_lines=True)
-        _download(rows, name)
+        for title, table in {name: rows, **more}.items():
+            _download(table, title, named=bool(more))
 
 
-def _download(rows: Sequence[Row], name: str) -> None:
+def _download(rows: Sequence[Row], name: str, *, named: bool = False) -> None:
     """The rows as a CSV file."""
-    text = as_csv(rows)
+    text, what = as_csv(rows), f"{name}: " if named else ""
     if len(text.encode()) > _MOST_DOWNLOAD:
-        st.caption(f"The numbers behind this are {size(len(text.encode()))}; the terminal writes them: --json")
+        st.caption(f"{what}the numbers behind this are {size(len(text.encode()))}; the terminal writes them: --json")
     elif rows:
-        st.download_button(f"{count(len(rows))} rows as CSV", text, f"{name}.csv", "text/csv", on_click="ignore")
+        words = f"{what}{count(len(rows))} rows as CSV"
+        st.download_button(words, text, f"{name}.csv", "text/csv", on_click="ignore")

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import streamlit as st
 
 from analysis.errors import BadReference, SubnetscopeError
+from analysis.figures import density
 from analysis.labels import count
 from analysis.links import View, to_query, view_of
-from analysis.measurements import MaskRule
+from analysis.measurements import MASK_RULES, MaskRule
 from analysis.models import Pair
-from analysis.rollup import Venn
+from analysis.overlaps import Venn
 from analysis.summary import summarize_overlap
-from analysis.tables import overlap_rows
-from pages.parts import address, flow, handles, lookups, panels, pickers, runs
+from analysis.tables import agreement_rows, overlap_rows
+from pages.parts import address, charts, flow, handles, lookups, panels, pickers, runs
 from pages.parts.text import safe_label
+
+CAPTION_OF_PAIRS = {
+    "one-sided": "Of what the row's run changed, the share that the column's changed too (o1, o2).",
+    "jaccard": "Jaccard index: changed by both over changed by either.",
+    "matched": "Parameters changed by both, over what chance at equal magnitude gives: 1 is chance.",
+}
 
 
 def open_overlap() -> View:
-    """The view, with pickers for the base and for two to six models tuned from it. Stops the page where something is
+    """The view, with pickers for the base and for two to twelve models tuned from it. Stops the page where something is
     missing, saying what."""
     families = runs.families(handles.store().pairs())
     view = _named() or _first(families)
@@ -28,7 +37,7 @@ def open_overlap() -> View:
     with rule:
         pickers.rule(view)
     pickers.tuned_models("Models tuned from it", view, families.get(view.base, ()))
-    if len(view.tuned) < 2:
+    if len(set(view.tuned)) < 2:
         st.info("Choose at least two tuned models.")
         flow.stop()
     return view
@@ -78,16 +87,20 @@ def count_or_wait(view: View, pairs: tuple[Pair, ...], rule: MaskRule) -> None:
         words.info(f"The overlap is counted for {count(n_counted)} of {count(n_tensors)} tensors.")
     else:
         words.info(
-            "The overlap of these models is not counted yet. It needs their update masks; where these are no longer "
-            "kept, the weights are read again."
+            "The overlap of these models is not counted yet. It needs their update masks under this rule; where these "
+            "are not kept, the weights are read again."
         )
     if button.button("Count it", type="primary", width="stretch"):
-        try:
-            handles.jobs().submit_overlap(view.base, view.tuned)
-        except SubnetscopeError as error:
-            panels.failure(error)
-        else:
-            flow.again()
+        _submit(view, MASK_RULES if rule in MASK_RULES else (rule,))
+
+
+def _submit(view: View, rules: Sequence[MaskRule], maps: Sequence[str] = ()) -> None:
+    try:
+        handles.jobs().submit_overlap(view.base, view.tuned, rules, maps=maps)
+    except SubnetscopeError as error:
+        panels.failure(error)
+    else:
+        flow.again()
 
 
 def explain(found: Venn) -> None:
@@ -95,6 +108,47 @@ def explain(found: Venn) -> None:
     st.subheader("In words", anchor=False)
     for sentence in summarize_overlap(found, [safe_label(name, 60) for name in found.labels]):
         st.markdown(sentence)
+
+
+def agreement_table(found: Venn) -> None:
+    """How many entries exactly 0, 1 ... of the runs changed, beside both chance levels."""
+    number = st.column_config.NumberColumn
+    st.dataframe(
+        agreement_rows(found),
+        hide_index=True,
+        height="content",
+        column_config={
+            "rule": None,
+            "runs": number("changed by exactly"),
+            "of": None,
+            "entries": number(format="localized"),
+            "share_of_entries": number("share", format="percent"),
+            "chance": number("by chance", format="%,.0f"),
+            "chance_matched": number("at equal magnitude", format="%,.0f"),
+            "over_chance_matched": number("times that", format="%.3g"),
+        },
+    )
+
+
+def consensus_map(view: View, pairs: tuple[Pair, ...], rule: MaskRule) -> None:
+    """Where in one matrix the runs agree, or the offer to draw it."""
+    matrices = runs.counted_matrices(pairs, rule)
+    if not matrices:
+        return
+    st.subheader("Where in a matrix the runs agree", anchor=False)
+    which, what = st.columns([3, 2], vertical_alignment="bottom")
+    with which:
+        name = pickers.matrix(view, matrices)
+    with what:
+        at_least = pickers.at_least(view, len(pairs))
+    found = runs.consensus(pairs, name, rule)
+    if found is not None:
+        charts.show(density.consensus_map(found, at_least=at_least), "Agreement of the runs by block")
+        return
+    words, button = st.columns([4, 1], vertical_alignment="center")
+    words.info("The map of this matrix is not drawn yet. It is counted from the runs' update masks.")
+    if button.button("Draw the map", width="stretch"):
+        _submit(view, (rule,), maps=(name,))
 
 
 def table(found: Venn) -> None:
@@ -105,6 +159,7 @@ def table(found: Venn) -> None:
         overlap_rows(found),
         hide_index=True,
         column_config={
+            "rule": None,
             "changed": grouped,
             "changed_by_both": st.column_config.NumberColumn("changed by both", format="localized"),
             "one_sided_overlap": st.column_config.NumberColumn("one-sided overlap", format="percent"),

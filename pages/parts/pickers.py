@@ -13,13 +13,21 @@ import streamlit as st
 from analysis import links
 from analysis.labels import tolerance_text
 from analysis.links import CHOICES_OF_PAGE, EDGE_OF_TOLERANCE, View
+from analysis.measurements import TOLERANCES
 from analysis.metrics import CATALOG
 from analysis.models import PinnedModel
-from analysis.overlaps import MEASURES
+from analysis.overlap_grids import AGREEMENTS, MEASURES
 from pages.parts import address
 from pages.parts.text import plain
 
-_RULE_TITLES = {"exact": "Exact: any change of value", "mukherjee": "Mukherjee's rule: beyond 1e-5 in bfloat16"}
+_RULE_TITLES = {
+    "exact": "Exact: any change of value",
+    "mukherjee": "Mukherjee's rule: beyond 1e-5 in bfloat16",
+    "bf16": "Zhu's rule: beyond a thousandth of the weight",
+    **{tolerance: f"Beyond {tolerance_text(float(tolerance))}" for tolerance in TOLERANCES},
+}
+_DRAWN_TITLES = {"circles": "Circles", "bars": "Bars (UpSet)"}
+_PAIRS_TITLES = {"one-sided": "One-sided", "jaccard": "Jaccard", "matched": "Over matched chance"}
 _UPDATE_TITLES = {"merged": "Merged, in the base's type", "own": "The adapter's own"}
 _COLOUR_TITLES = {"full": "0 to 100 %", "fitted": "range of the data"}
 
@@ -94,6 +102,57 @@ def measure(view: View) -> str:
     """A measure of overlap for the heatmap."""
     options = CHOICES_OF_PAGE[view.page]["measure"].allowed
     return _select(view, "measure", "Measure", options, lambda key: MEASURES[key].title, help=None)
+
+
+def drawn_as(view: View) -> str:
+    """Circles or bars, where there is a choice."""
+    return _segments(view, "drawn", "Drawn as", CHOICES_OF_PAGE[view.page]["drawn"].allowed, _DRAWN_TITLES.__getitem__)
+
+
+def pairs_by(view: View) -> str:
+    """What the matrix of run against run shows."""
+    return _segments(view, "pairs", "Shown", CHOICES_OF_PAGE[view.page]["pairs"].allowed, _PAIRS_TITLES.__getitem__)
+
+
+def agreement(view: View) -> str:
+    """The share of parameters that so many runs changed, or how many times chance it is."""
+    options = CHOICES_OF_PAGE[view.page]["agree"].allowed
+    return _select(view, "agree", "Shown", options, lambda key: AGREEMENTS[key].title, help=None)
+
+
+def n_runs(view: View, n_models: int) -> int:
+    """How many of the runs changed a parameter, exactly."""
+    options = [str(n) for n in range(1, n_models + 1)]
+    chosen = view.one("runs") if view.one("runs") in options else options[-1]
+    key = _bound(view, "runs", chosen)
+    words = f"Exactly … of {n_models} runs"
+    return int(st.selectbox(words, options, key=key, on_change=_chose, args=(view, "runs", key)))
+
+
+def matrix(view: View, options: Sequence[str]) -> str:
+    """One of the matrices, the first to begin with."""
+    chosen = view.one("matrix") if view.one("matrix") in options else options[0]
+    key = _bound(view, "matrix", chosen)
+    title = "Matrix"
+    return st.selectbox(
+        title, options, key=key, format_func=lambda n: plain(n, 80), on_change=_chose, args=(view, "matrix", key)
+    )
+
+
+def at_least(view: View, n_models: int) -> int:
+    """What a map of agreement shows: 0 for the share of runs, else how many runs at least."""
+    options = [str(n) for n in range(n_models + 1)]
+    chosen = view.one("least") if view.one("least") in options else options[0]
+    key = _bound(view, "least", chosen)
+
+    def words(n: str) -> str:
+        if n == "0":
+            return "Share of runs that changed an entry"
+        if n == "1":
+            return "Entries changed by any run"
+        return f"Entries changed by {'all' if int(n) == n_models else 'at least'} {n} runs"
+
+    return int(st.selectbox("Shown", options, key=key, format_func=words, on_change=_chose, args=(view, "least", key)))
 
 
 def two_models(view: View, labels: Sequence[str]) -> tuple[int, int]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from analysis import rollup
+from analysis import overlaps
 from analysis.links import View, view_of
-from analysis.measurements import MaskRule, Regions, Tally
+from analysis.measurements import Consensus, Magnitudes, MaskRule, Regions
 from analysis.models import Pair, PinnedModel
-from analysis.overlaps import overlap_grid
-from analysis.rollup import Grid, Venn
+from analysis.overlap_grids import agreement_grid, overlap_grid
+from analysis.overlaps import Venn
+from analysis.rollup import Grid
+from analysis.tables import Row, agreement_by_tensor
 from cache.records import StoredPair
 from pages.parts import handles, lookups
 
@@ -72,6 +74,31 @@ def overlap_by_place(pairs: tuple[Pair, ...], measure: str, rule: MaskRule, of: 
     return _overlap_by_place(pairs, measure, rule, of, other, _moment(pairs))
 
 
+def agreement_by_place(pairs: tuple[Pair, ...], measure: str, rule: MaskRule, n_runs: int) -> Grid:
+    return _agreement_by_place(pairs, measure, rule, n_runs, _moment(pairs))
+
+
+def agreement_rows(pairs: tuple[Pair, ...], rule: MaskRule) -> list[Row]:
+    """One row a tensor: how many of its entries exactly 0, 1 ... of the models changed, to take away."""
+    base, tuned = _keys(pairs)
+    found = _regions(base, tuned, rule, handles.store().generation(base))
+    return agreement_by_tensor(lookups.alignment(pairs[0].key), found)
+
+
+def counted_matrices(pairs: tuple[Pair, ...], rule: MaskRule) -> list[str]:
+    """Matrices whose overlap is counted, in reading order; of thousands of experts only the first of each layer."""
+    base, tuned = _keys(pairs)
+    found = _regions(base, tuned, rule, handles.store().generation(base))
+    matrices = {pair.name for pair in lookups.alignment(pairs[0].key).pairs if pair.is_matrix}
+    return lookups.names_to_choose(pairs[0].key, matrices & found.keys())
+
+
+def consensus(pairs: tuple[Pair, ...], name: str, rule: MaskRule) -> Consensus | None:
+    """Where in this matrix the runs agree, if it was counted."""
+    base, tuned = _keys(pairs)
+    return handles.store().consensus(base, tuned, name, rule)
+
+
 @lru_cache(maxsize=16)
 def _regions(base_key: str, tuned_keys: tuple[str, ...], rule: MaskRule, _: int) -> dict[str, Regions]:
     return handles.store().regions(base_key, tuned_keys, rule)
@@ -80,7 +107,7 @@ def _regions(base_key: str, tuned_keys: tuple[str, ...], rule: MaskRule, _: int)
 @lru_cache(maxsize=32)
 def _venn(pairs: tuple[Pair, ...], labels: tuple[str, ...], rule: MaskRule, moment: tuple[int, ...]) -> Venn:
     base, tuned = _keys(pairs)
-    return rollup.venn(rule, labels, _regions(base, tuned, rule, moment[0]), _by_magnitude(pairs, rule, moment))
+    return overlaps.venn(rule, labels, _regions(base, tuned, rule, moment[0]), _by_magnitude(pairs, rule, moment))
 
 
 @lru_cache(maxsize=32)
@@ -88,9 +115,18 @@ def _overlap_by_place(
     pairs: tuple[Pair, ...], measure: str, rule: MaskRule, of: int, other: int, moment: tuple[int, ...]
 ) -> Grid:
     base, tuned = _keys(pairs)
-    found = _regions(base, tuned, rule, moment[0])
-    by_magnitude = _by_magnitude(pairs, rule, moment)
-    return overlap_grid(lookups.alignment(pairs[0].key), measure, found, of, other, rule=rule, tallies=by_magnitude)
+    found, magnitudes = _regions(base, tuned, rule, moment[0]), _by_magnitude(pairs, rule, moment)
+    alignment = lookups.alignment(pairs[0].key)
+    return overlap_grid(alignment, measure, found, of, other, rule=rule, magnitudes=magnitudes)
+
+
+@lru_cache(maxsize=32)
+def _agreement_by_place(
+    pairs: tuple[Pair, ...], measure: str, rule: MaskRule, n_runs: int, moment: tuple[int, ...]
+) -> Grid:
+    base, tuned = _keys(pairs)
+    found, magnitudes = _regions(base, tuned, rule, moment[0]), _by_magnitude(pairs, rule, moment)
+    return agreement_grid(lookups.alignment(pairs[0].key), measure, found, n_runs, magnitudes=magnitudes)
 
 
 def _moment(pairs: tuple[Pair, ...]) -> tuple[int, ...]:
@@ -103,13 +139,11 @@ def _keys(pairs: tuple[Pair, ...]) -> tuple[str, tuple[str, ...]]:
     return pairs[0].base.key, tuple(pair.tuned.key for pair in pairs)
 
 
-def _by_magnitude(pairs: tuple[Pair, ...], rule: MaskRule, moment: tuple[int, ...]) -> list[Mapping[str, Tally]]:
-    """Each model's tallies with their counts by base magnitude."""
-    return [_binned(pair.key, rule, current) for pair, current in zip(pairs, moment[1:], strict=True)]
+def _by_magnitude(pairs: tuple[Pair, ...], rule: MaskRule, moment: tuple[int, ...]) -> list[Mapping[str, Magnitudes]]:
+    """Each model's entries and changed ones by base magnitude."""
+    return [_magnitudes(pair.key, rule, current) for pair, current in zip(pairs, moment[1:], strict=True)]
 
 
-@lru_cache(maxsize=12)
-def _binned(key: str, rule: MaskRule, current: int) -> dict[str, Tally]:
-    if rule == "mukherjee":
-        return lookups.light_tallies(key, current)
-    return handles.store().tallies_by_binade(key)
+@lru_cache(maxsize=24)
+def _magnitudes(key: str, rule: MaskRule, _: int) -> dict[str, Magnitudes]:
+    return handles.store().magnitudes(key, rule)

@@ -47,6 +47,7 @@ def tally_of(before: np.ndarray, after: np.ndarray) -> Tally:
         joint=joint,
         base_binades=np.bincount(_binade(before.ravel()), minlength=N_BINADES),
         mukherjee_binades=np.bincount(_binade(before.ravel())[change > 1e-5], minlength=N_BINADES),
+        bf16_binades=np.bincount(_binade(before.ravel())[relative > 1e-3], minlength=N_BINADES),
         relative=np.bincount(np.searchsorted(RELATIVE_EDGES, relative[changed]), minlength=N_RELATIVE_BINS),
         row_changes=outside.sum(axis=1),
         column_changes=outside.sum(axis=0),

@@ -93,6 +93,17 @@ def test_histograms_are_numpys():
     binade = np.clip(np.frexp(np.abs(b))[1] - 1, -31, 15) + 32
     assert found.base_binades.tolist() == np.bincount(binade.ravel(), minlength=N_BINADES).tolist()
     assert found.changed_by_binade("exact").tolist() == np.bincount(binade[moved], minlength=N_BINADES).tolist()
+    for rule in TOLERANCES:
+        beyond = binade[np.abs(a - b).astype(np.float32) > np.float32(rule)]
+        assert found.changed_by_binade(rule).tolist() == np.bincount(beyond, minlength=N_BINADES).tolist()
+
+
+def test_every_rules_changes_by_magnitude_add_up_to_its_changes():
+    left = normal((64, 96), seed=3)
+    found = tally_of(left, left + normal((64, 96), std=1e-5, seed=4))
+    for rule in RULES:
+        assert found.changed_by_binade(rule).sum() == found.entries - found.unchanged(rule)
+    assert 0 < found.changed_by_binade("bf16").sum() < found.changed_by_binade("exact").sum()
 
 
 @pytest.mark.parametrize("exponent", range(-8, -2), ids=lambda e: f"1e{e}")
@@ -275,6 +286,18 @@ def test_masks_hold_the_changed_entries_as_bits():
     tally(blocks(left, right, 8), geometry((24, 13)), on_mask=lambda rule, bits: packed[rule].append(bits))
     bits = np.unpackbits(np.concatenate(packed["exact"]), count=24 * 13, bitorder="little").reshape(24, 13)
     assert np.argwhere(bits).tolist() == [[3, 5], [20, 12]]
+
+
+@pytest.mark.parametrize(("before", "after"), [*product(DTYPES, repeat=2)], ids=str)
+def test_the_mask_of_any_rule_holds_as_many_entries_as_the_rule_calls_changed(before: torch.dtype, after: torch.dtype):
+    left, right = strange_pair(before, after)
+    packed: dict[str, list[np.ndarray]] = {rule: [] for rule in RULES}
+    found = tally(
+        blocks(left, right, 8), geometry((123, 1111)), on_mask=lambda rule, b: packed[rule].append(b), rules=RULES
+    )
+    bits = {r: np.unpackbits(np.concatenate(p), count=left.numel(), bitorder="little") for r, p in packed.items()}
+    assert {r: int(b.sum()) for r, b in bits.items()} == {r: found.entries - found.unchanged(r) for r in RULES}
+    assert all((bits["exact"] >= b).all() for b in bits.values()), "what any rule calls changed, the exact one does"
 
 
 @pytest.mark.parametrize("shape", [(), (7,), (3, 5), (3, 5, 9), (1, 4096), (300, 1), (257, 129)], ids=str)

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from analysis import rollup
-from analysis.figures import circles, curves, density, heatmap, profiles, spectra, theme, venn
-from analysis.measurements import N_BINADES, Regions
+from analysis import overlaps, rollup
+from analysis.figures import circles, curves, density, heatmap, pairs, profiles, spectra, theme, upset, venn
+from analysis.measurements import N_BINADES, Consensus, Regions
 from analysis.metrics import CATALOG
 from analysis.rollup import Cell, Curve, Grid
 from tests.analysis.by_hand import measured, small_model, spectrum_of, tally_of
@@ -244,47 +244,102 @@ class TestCircles:
 
 
 class TestVenn:
+    others = (upset.upset, upset.agreement, pairs.pair_matrix)
+
     def of(self, *counts: int, labels=None):
         k = len(counts).bit_length() - 1
         labels = labels or [f"run-{i}" for i in range(k)]
-        return rollup.venn("exact", labels, {"w": Regions("exact", np.array(counts, np.int64))})
+        return overlaps.venn("exact", labels, {"w": Regions.of("exact", np.array(counts, np.int64))})
 
     def test_prints_the_true_count_of_every_region(self):
-        texts = [note.text for note in venn.overlap(self.of(900, 50, 30, 20)).layout.annotations]
+        texts = [note.text for note in venn.circle_diagram(self.of(900, 50, 30, 20)).layout.annotations]
         assert {"50", "30", "20"} <= set(texts)
         assert any("70 changed" in text for text in texts)
 
     def test_says_when_areas_are_only_approximate(self):
         said = [
-            any("approximate" in n.text for n in venn.overlap(v).layout.annotations)
+            any("approximate" in n.text for n in venn.circle_diagram(v).layout.annotations)
             for v in (self.of(0, 10, 10, 3, 10, 3, 3, 5), self.of(0, 7, 5, 4, 4, 9, 2, 0))
         ]
         assert said == [False, True]
 
     def test_a_region_too_thin_to_draw_is_listed_with_its_count(self):
-        texts = " ".join(note.text for note in venn.overlap(self.of(0, 100000, 1, 100000)).layout.annotations)
+        texts = " ".join(note.text for note in venn.circle_diagram(self.of(0, 100000, 1, 100000)).layout.annotations)
         assert texts.endswith(f'no room for: <span style="color:{theme.SERIES[1]}">●</span> 1')
 
     def test_nothing_changed_anywhere_still_draws(self):
-        assert venn.overlap(self.of(100, 0, 0, 0)).layout.shapes
+        assert venn.circle_diagram(self.of(100, 0, 0, 0)).layout.shapes
 
     def test_four_runs_become_bars_over_a_dot_matrix(self):
         counts = [0] + [100 - s for s in range(1, 16)]
-        bars, off, on = venn.overlap(self.of(*counts)).data
+        bars, by_chance, off, on = upset.upset(self.of(*counts)).data
         assert list(bars.y) == sorted(counts[1:], reverse=True)
-        assert len(on.x) == sum(s.bit_count() for s in range(1, 16))
-        assert len(on.x) + len(off.x) == 15 * 4
+        members = [at for at in on.x if at is not None]
+        assert len(members) == sum(s.bit_count() for s in range(1, 16))
+        assert len(members) + len(off.x) == 15 * 4
+        assert by_chance.name == "by chance", "and no marks at equal magnitude, which is unknown here"
+
+    def test_chance_stands_on_the_bar_of_its_own_region(self):
+        drawn = self.of(60, 10, 20, 10)  # by chance 14 only the first, 24 only the second, 6 both
+        bars, by_chance, *_ = upset.upset(drawn).data
+        assert list(bars.y) == [20, 10, 10]
+        assert list(by_chance.y) == pytest.approx([24, 14, 6])
+        assert "only run-1" in bars.customdata[0][0]
+
+    def test_of_twelve_runs_the_largest_regions_are_drawn_and_the_rest_is_said(self):
+        counts = np.arange(1, 4097)[::-1].copy()
+        figure = upset.upset(self.of(*counts))
+        assert len(figure.data[0].x) == upset.MOST_BARS
+        (note,) = [a.text for a in figure.layout.annotations]
+        assert "4,095 regions" in note
+        others = counts[1 + upset.MOST_BARS :].sum() / counts[1:].sum()
+        assert f"{100 * others:.2f} %" in note
+        assert len(figure.to_json()) < 100_000
+
+    def test_nothing_changed_has_no_bars(self):
+        assert len(upset.upset(self.of(100, 0, 0, 0)).data[0].x) == 0
+
+    def test_agreement_counts_runs_not_regions(self):
+        bars, by_chance = upset.agreement(self.of(40, 10, 8, 6, 5, 4, 3, 24)).data
+        assert list(bars.y) == [23, 13, 24]
+        assert list(by_chance.y) == pytest.approx(self.of(40, 10, 8, 6, 5, 4, 3, 24).expected_by_runs[1:])
+
+    @pytest.mark.parametrize("measure", ["one-sided", "jaccard", "matched"])
+    def test_pair_matrix_of_twelve_runs_stays_readable(self, measure: str):
+        figure = pairs.pair_matrix(self.of(*range(1, 4097)), measure)
+        assert figure.layout.height < 700
+        assert figure.layout.xaxis.ticktext[11] == "<b>L</b>"
 
     def test_pair_matrix_shows_one_sided_overlaps_with_both_chances(self):
-        table = venn.pair_matrix(self.of(900, 50, 30, 20)).data[0]
+        table = pairs.pair_matrix(self.of(900, 50, 30, 20)).data[0]
         assert table.z[0][1] == pytest.approx(20 / 70)
         assert table.z[1][0] == pytest.approx(20 / 50)
         assert "chance 5.00 %" in table.text[0][1]  # 50 of 1,000 changed by the other
 
     def test_labels_of_strangers_are_escaped(self):
-        drawn = venn.overlap(self.of(900, 50, 30, 20, labels=["<b>x</b>", "<img src=x>"])).to_json()
-        assert "<img" not in drawn
-        assert "<b>x</b>" not in drawn
+        drawn = venn.circle_diagram(self.of(900, 50, 30, 20, labels=["<b>x</b>", "<img src=x>"]))
+        others = [draw(self.of(900, 50, 30, 20, labels=["<b>x</b>", "<img src=x>"])) for draw in self.others]
+        for text in (figure.to_json() for figure in (drawn, *others)):
+            assert "<img" not in text
+            assert "<b>x</b>" not in text
+
+
+class TestConsensusMap:
+    found = Consensus("exact", 3, 2, np.array([[[1, 0, 0], [0, 1, 0]], [[0, 0, 1], [1, 0, 0]], [[1, 0, 0]] * 2]))
+
+    def test_shows_the_share_of_runs(self):
+        (cells,) = density.consensus_map(self.found).data
+        assert cells.z.tolist() == [[0, 0.5], [1, 0], [0, 0]]
+
+    def test_or_where_so_many_runs_agree(self):
+        (cells,) = density.consensus_map(self.found, at_least=2).data
+        assert cells.z.tolist() == [[0, 0], [1, 0], [0, 0]]
+
+    def test_blocks_at_the_edge_are_smaller(self):
+        counts = np.zeros((65, 1, 3), np.int64)
+        counts[:, :, 2] = np.array([2] * 64 + [1]).reshape(-1, 1)  # 129 rows: blocks of two, the last of one
+        (cells,) = density.consensus_map(Consensus("exact", 129, 1, counts)).data
+        assert (cells.z == 1).all()
 
 
 @pytest.mark.parametrize("count", [1, 9, 33, 500])

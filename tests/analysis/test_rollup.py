@@ -6,16 +6,15 @@ import json
 import math
 
 import numpy as np
-import pytest
 import torch
 
 from analysis import report
 from analysis.alignment import align
 from analysis.elementwise import geometry, tally
-from analysis.measurements import CHANGE_EDGES, RULES, Regions, Spectrum, Tally
+from analysis.measurements import CHANGE_EDGES, RULES, Spectrum, Tally
 from analysis.metrics import CATALOG, at_tolerance
 from analysis.models import Pair, PinnedModel
-from analysis.rollup import OUTSIDE_LAYERS, Cell, eta_curve, grid, headline, tolerance_curve, venn
+from analysis.rollup import OUTSIDE_LAYERS, Cell, eta_curve, grid, headline, tolerance_curve
 from analysis.tensors import Alignment, TensorInfo
 
 
@@ -111,41 +110,6 @@ def test_the_eta_curve_holds_the_bf16_rule_at_one_thousandth():
     curve = eta_curve([found], "x")
     at = int(np.flatnonzero(curve.x == 1e-3)[0])
     assert curve.y[at] == found.unchanged("bf16") / found.entries
-
-
-def test_overlap_by_hand():
-    """100 entries: A changed 20, B changed 30, both 10. Chance in both: 20 * 30 / 100 = 6."""
-    found = venn("exact", ("A", "B"), {"w": Regions("exact", np.array([60, 10, 20, 10]))})
-    assert (found.changed(0), found.changed(1), found.changed(0, 1)) == (20, 30, 10)
-    assert found.one_sided(0, 1) == 0.5
-    assert found.one_sided(1, 0) == pytest.approx(1 / 3)
-    assert found.jaccard(0, 1) == 0.25
-    assert found.chance(0, 1) == 0.3
-    assert math.isnan(found.matched_chance(0, 1)), "needs tallies"
-
-
-def test_chance_is_taken_within_each_tensor_before_it_is_pooled():
-    """One tensor that both changed wholly, one that neither touched: nothing above chance there."""
-    regions = {"a": Regions("exact", np.array([0, 0, 0, 50])), "b": Regions("exact", np.array([50, 0, 0, 0]))}
-    found = venn("exact", ("A", "B"), regions)
-    assert found.one_sided(0, 1) == found.chance(0, 1) == 1.0
-
-
-def test_matched_chance_explains_the_overlap_of_unrelated_updates():
-    """Two independent Gaussian updates stored in bfloat16: small weights cross a step more easily, so they overlap far
-    above plain chance; within bins of base magnitude nothing is left to explain."""
-    generator = torch.Generator().manual_seed(1)
-    base = (torch.randn(400, 500, generator=generator) * 0.02).bfloat16()
-    tuned = [(base.float() + torch.randn(400, 500, generator=generator) * 1e-5).bfloat16() for _ in range(2)]
-    tallies = [tally_of(base, after) for after in tuned]
-    moved = [(after != base).numpy() for after in tuned]
-    subsets = (moved[0] * 1 + moved[1] * 2).ravel()
-    found = venn(
-        "exact", ("A", "B"), {"w": Regions("exact", np.bincount(subsets, minlength=4))}, [{"w": t} for t in tallies]
-    )
-    assert found.one_sided(0, 1) > 0.5
-    assert found.chance(0, 1) < 0.15
-    assert found.matched_chance(0, 1) == pytest.approx(found.one_sided(0, 1), abs=0.02)
 
 
 def test_the_report_has_the_agreed_fields_and_is_plain_json():

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from analysis import rollup
+from analysis import overlaps, rollup
 from analysis.measurements import RULES, Regions
 from analysis.rollup import Headline, Share
 from analysis.summary import summarize, summarize_overlap
@@ -89,9 +89,9 @@ def test_the_real_rollup_goes_in():
 
 
 class TestOverlap:
-    def venn(self, *counts: int) -> rollup.Venn:
+    def venn(self, *counts: int) -> overlaps.Venn:
         k = len(counts).bit_length() - 1
-        return rollup.venn("exact", [str(i) for i in range(k)], {"w": Regions("exact", np.array(counts))})
+        return overlaps.venn("exact", [str(i) for i in range(k)], {"w": Regions.of("exact", np.array(counts))})
 
     def test_two_runs_beside_chance(self):
         first, second, *_ = summarize_overlap(self.venn(900, 50, 30, 20), ["A", "B"])
@@ -104,6 +104,11 @@ class TestOverlap:
     def test_of_many_runs_only_the_extremes_are_put_into_words(self):
         sentences = summarize_overlap(self.venn(*range(100, 116)), list("ABCD"))
         assert sum("Of what" in sentence for sentence in sentences) == 2
+
+    def test_of_three_runs_it_says_how_many_agree(self):
+        text = " ".join(summarize_overlap(self.venn(900, 10, 10, 20, 10, 20, 10, 20), "ABC"))
+        assert "30.00\u00a0% of what was changed at all was changed by one run alone" in text
+        assert "agree" not in text, "without counts by magnitude there is no chance to set it beside"
 
     def test_no_change_at_all(self):
         assert summarize_overlap(self.venn(100, 0, 0, 0), ["A", "B"]) == [

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from analysis import rollup, tables
+from analysis import overlaps, rollup, tables
 from analysis.measurements import RULES, Regions
 from analysis.metrics import CATALOG
 from tests.analysis.by_hand import measured, small_model
@@ -52,8 +52,28 @@ def test_a_grid_has_one_row_a_cell_of_the_model():
     assert {row["state"] for row in rows} == {"ready"}
 
 
+def test_region_rows_say_who_changed_what_and_what_chance_gives():
+    found = overlaps.venn("exact", ["a", "rule"], {"w": Regions.of("exact", np.array([60, 10, 20, 10]))})
+    rows = tables.region_rows(found)
+    assert [row["entries"] for row in rows] == [60, 20, 10, 10]
+    assert [(row["A a"], row["B rule"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert [row["chance"] for row in rows] == pytest.approx([56, 24, 14, 6])
+    assert all(math.isnan(row["over_chance_matched"]) for row in rows)
+    assert {row["rule"] for row in rows} == {"exact"}
+
+
+def test_agreement_rows_count_runs_in_total_and_by_tensor():
+    alignment = small_model(1)
+    regions = {pair.name: Regions.of("exact", np.array([60, 10, 20, 10])) for pair in alignment.pairs}
+    total = tables.agreement_rows(overlaps.venn("exact", ["a", "b"], regions))
+    by_tensor = tables.agreement_by_tensor(alignment, regions)
+    assert [row["entries"] for row in total] == [60 * len(regions), 30 * len(regions), 10 * len(regions)]
+    assert [by_tensor[0][f"changed_by_{n}"] for n in range(3)] == [60, 30, 10]
+    assert len(by_tensor) == len(regions)
+
+
 def test_overlap_rows_go_both_ways():
-    venn = rollup.venn("exact", ["a", "b"], {"w": Regions("exact", np.array([900, 50, 30, 20]))})
+    venn = overlaps.venn("exact", ["a", "b"], {"w": Regions.of("exact", np.array([900, 50, 30, 20]))})
     both_ways = {(row["of"], row["in"]): row["one_sided_overlap"] for row in tables.overlap_rows(venn)}
     assert both_ways == {("a", "b"): 20 / 70, ("b", "a"): 20 / 50}
 

@@ -47,6 +47,7 @@ def tally(seed: int, rows: int = 6, columns: int = 4) -> Tally:
         joint=joint,
         base_binades=random.integers(0, 2**40, N_BINADES),
         mukherjee_binades=random.integers(0, 2**40, N_BINADES),
+        bf16_binades=random.integers(0, 2**40, N_BINADES),
         relative=random.integers(0, 2**40, N_RELATIVE_BINS),
         row_changes=random.integers(0, columns + 1, rows),
         column_changes=random.integers(0, rows + 1, columns),

@@ -1,18 +1,15 @@
-"""Masks on disk: bits come back as written or not at all, and regions are counted as numpy would count them."""
+"""Masks on disk: bits come back as written or not at all."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from analysis.errors import MasksMissing, ResourceError
-from cache.masks import CHUNK_BYTES, MaskFile, count_regions, enforce_quota, n_bytes, read_mask, write_mask
+from cache.masks import CHUNK_BYTES, MaskFile, enforce_quota, n_bytes, read_mask, write_mask
 
 KEY = "0123456789abcdef"
 
@@ -114,57 +111,6 @@ def test_a_folder_that_cannot_be_written_is_an_error_with_words(tmp_path: Path):
     (tmp_path / "masks").write_text("a file where the folder should be")
     with pytest.raises(ResourceError, match="could not be written"):
         write(tmp_path / "masks", np.ones(8, bool))
-
-
-# Regions
-
-
-def naive_regions(masks: list[np.ndarray]) -> list[int]:
-    """Entry by entry: the bits of the masks that have it, read as a number."""
-    index = sum(mask.astype(int) << i for i, mask in enumerate(masks))
-    return np.bincount(index, minlength=2 ** len(masks)).tolist()
-
-
-def chunks_of(changed: np.ndarray, size: int = CHUNK_BYTES) -> Iterator[np.ndarray]:
-    packed = np.packbits(changed, bitorder="little")
-    return (packed[start : start + size] for start in range(0, len(packed), size))
-
-
-def test_two_masks_of_four_entries_by_hand():
-    first, second = np.array([1, 1, 0, 0], bool), np.array([1, 0, 1, 0], bool)
-    neither, only_first, only_second, both = count_regions([chunks_of(first), chunks_of(second)], 4)
-    assert (neither, only_first, only_second, both) == (1, 1, 1, 1)
-
-
-@pytest.mark.parametrize("k", [1, 2, 3, 4])
-@pytest.mark.parametrize("entries", [1, 63, 700_001])
-def test_regions_are_what_counting_entry_by_entry_gives(k: int, entries: int):
-    masks = [random_bits(entries, 0.15 * (i + 1), seed=i) for i in range(k)]
-    regions = count_regions([chunks_of(mask) for mask in masks], entries)
-    assert regions.tolist() == naive_regions(masks)
-    assert regions.dtype == np.int64
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(1, 4).flatmap(lambda k: st.lists(st.lists(st.booleans(), min_size=k, max_size=k), min_size=1)))
-def test_regions_hold_for_any_masks(entries_by_mask: list[list[bool]]):
-    masks = list(np.array(entries_by_mask).T)
-    regions = count_regions([chunks_of(mask, size=2) for mask in masks], len(entries_by_mask))
-    assert regions.tolist() == naive_regions(masks)
-
-
-def test_regions_straight_from_files(tmp_path: Path):
-    masks = [random_bits(8 * CHUNK_BYTES + 99, share, seed=i) for i, share in enumerate((0.1, 0.4))]
-    files = [write(tmp_path, mask, name=str(i)) for i, mask in enumerate(masks)]
-    regions = count_regions([read_mask(tmp_path, file) for file in files], files[0].entries)
-    assert regions.tolist() == naive_regions(masks)
-
-
-def test_masks_of_other_lengths_are_refused():
-    with pytest.raises(ValueError, match="no mask of 17 entries"):
-        count_regions([chunks_of(np.ones(16, bool))], 17)
-    with pytest.raises(ValueError, match="zip"):
-        count_regions([chunks_of(np.ones(16, bool), size=1), chunks_of(np.ones(8, bool), size=1)], 16)
 
 
 # Quota

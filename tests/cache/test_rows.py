@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from analysis.errors import StoreError
-from analysis.measurements import N_BINADES, N_CHANGE_BINS, N_RELATIVE_BINS, RULES, Regions, Spectrum, Tally
-from cache.rows import permuted
+from analysis.measurements import N_BINADES, N_CHANGE_BINS, N_RELATIVE_BINS, RULES, Consensus, Regions, Spectrum, Tally
+from cache.rows import moved
 from cache.store import Store
 from tests.cache.samples import PAIR, bits, matrices, register, spectrum, tally
 
@@ -42,6 +42,7 @@ def tally_like(draw: st.DrawFn) -> Tally:
         joint=joint.reshape(N_BINADES, N_CHANGE_BINS),
         base_binades=draw(longs(N_BINADES)),
         mukherjee_binades=draw(longs(N_BINADES)),
+        bf16_binades=draw(longs(N_BINADES)),
         relative=draw(longs(N_RELATIVE_BINS)),
         row_changes=draw(longs(rows, small_counts)),
         column_changes=draw(longs(columns, small_counts)),
@@ -94,21 +95,33 @@ def test_regions_come_back_bit_for_bit(order_and_counts: tuple[list[int], np.nda
     order, stored = order_and_counts
     keys = [f"model {i}" for i in order]
     with Store.open(":memory:") as store:
-        store.put_regions("base", keys, "w", Regions("exact", stored)).result()
-        assert bits(store.regions("base", keys, "exact")["w"]) == bits(Regions("exact", stored))
+        store.put_regions("base", keys, "w", Regions.of("exact", stored)).result()
+        assert bits(store.regions("base", keys, "exact")["w"]) == bits(Regions.of("exact", stored))
         shuffled = random.sample(keys, len(keys))
-        found = store.regions("base", shuffled, "exact")["w"].counts
+        found = store.regions("base", shuffled, "exact")["w"].dense
     for subset in range(len(stored)):
         in_subset = {key for bit, key in enumerate(keys) if subset >> bit & 1}
         same_subset = sum(1 << bit for bit, key in enumerate(shuffled) if key in in_subset)
         assert found[same_subset] == stored[subset]
 
 
-def test_permuted_says_which_old_bit_each_new_bit_was():
-    #                  none first second both
-    counts = np.array([100, 10, 20, 1])
-    assert permuted(counts, [0, 1]).tolist() == [100, 10, 20, 1]
-    assert permuted(counts, [1, 0]).tolist() == [100, 20, 10, 1]
+def test_moved_says_which_old_bit_each_new_bit_was():
+    none_first_second_both = np.array([0b00, 0b01, 0b10, 0b11])
+    assert moved(none_first_second_both, [0, 1]).tolist() == [0b00, 0b01, 0b10, 0b11]
+    assert moved(none_first_second_both, [1, 0]).tolist() == [0b00, 0b10, 0b01, 0b11]
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 3).flatmap(lambda k: st.tuples(st.integers(1, 4), st.integers(1, 4), longs(k + 1))))
+def test_a_consensus_map_comes_back_bit_for_bit(made: tuple[int, int, np.ndarray]):
+    rows, columns, counts = made
+    tiled = np.tile(counts % 2**32, (rows, columns, 1))
+    found = Consensus("bf16", rows * 7, columns * 3, tiled)
+    with Store.open(":memory:") as store:
+        store.put_consensus("base", ["b", "a"], "w", found).result()
+        assert bits(store.consensus("base", ["a", "b"], "w", "bf16")) == bits(found)
+        assert store.consensus("base", ["a", "b"], "w", "exact") is None
+        assert store.consensus("base", ["a", "b"], "v", "bf16") is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.0, 1e-45])
@@ -126,7 +139,7 @@ def test_a_light_read_says_the_same_of_every_rule_and_carries_no_large_array():
             store.put("key", f"w{seed}", tally(seed))
         store.put("key", "last", tally(9)).result()
         light, full = store.tallies("key", arrays=False), store.tallies("key")
-        binned = store.tallies_by_binade("key")
+        by_magnitude = {rule: store.magnitudes("key", rule) for rule in RULES}
     assert light.keys() == full.keys()
     for name, one in light.items():
         assert one.joint.shape == (1, N_CHANGE_BINS)
@@ -134,9 +147,8 @@ def test_a_light_read_says_the_same_of_every_rule_and_carries_no_large_array():
         np.testing.assert_array_equal(one.changes, full[name].changes)
         assert [one.unchanged(rule) for rule in RULES] == [full[name].unchanged(rule) for rule in RULES]
     for name, whole in full.items():
-        for rule in ("exact", "mukherjee"):
-            assert binned[name].changed_by_binade(rule).tolist() == whole.changed_by_binade(rule).tolist()
-        assert binned[name].joint.nbytes < 500
+        for rule in RULES:
+            assert bits(by_magnitude[rule][name]) == bits(whole.magnitudes(rule))
 
 
 def test_light_spectra_have_their_ranks_and_no_values():

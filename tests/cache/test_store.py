@@ -14,7 +14,7 @@ import pytest
 from analysis import measurements
 from analysis.alignment import align
 from analysis.errors import StoreError
-from analysis.measurements import Gap, Regions
+from analysis.measurements import Gap, Regions, Tally
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.tensors import NotCompared
@@ -22,6 +22,7 @@ from cache import store as store_module
 from cache.masks import MaskFile
 from cache.records import JobRecord
 from cache.store import JOBS, PAIRS, Store
+from tests.analysis.by_hand import tally_of
 from tests.cache.samples import BASE, BASE_CARD, PAIR, TUNED_CARD, bits, matrices, register, spectrum, tally, tensor
 
 KEY = PAIR.key
@@ -224,6 +225,26 @@ def test_one_mask_of_two_is_not_all_of_them(store: Store):
     assert store.holes(KEY, Plan(spectra=False), masks_too=True) == [Hole("tally", "layers.0.w")]
 
 
+def test_the_exact_mask_serves_a_rule_that_calls_as_many_entries_changed(store: Store):
+    """All changes of this tally are between 1e-7 and 1e-3: down to 1e-7 a tolerance passes none of them over."""
+    register(store, matrices(1))
+    found = measured(np.float32(0.5), np.float32(1e-5))
+    mask = MaskFile("exact", "k/a.exact.mask", 24, 24 - found.unchanged("exact"), 40, "aa")
+    store.put(KEY, "layers.0.w", found, masks=[mask]).result()
+    assert store.masks_for(KEY, "1e-7") == {"layers.0.w": mask}
+    assert store.masks_for(KEY, "1e-3") == {}
+    for rule, holes in {"1e-8": 0, "1e-3": 1}.items():
+        assert len(store.holes(KEY, Plan(spectra=False, mask_rules=(rule,)), masks_too=True)) == holes
+
+
+def measured(weight: np.float32, step: np.float32) -> Tally:
+    """The tally of 24 equal weights of which the first four moved by a step."""
+    before = np.full((6, 4), weight, np.float32)
+    after = before.copy()
+    after[0] += step
+    return tally_of(before, after)
+
+
 def test_an_overlap_gap_says_why_masks_are_missing_until_they_come(store: Store):
     register(store, matrices(1))
     plan = Plan(spectra=False)
@@ -240,13 +261,13 @@ def test_an_overlap_gap_says_why_masks_are_missing_until_they_come(store: Store)
 
 def test_regions_are_found_in_any_order_of_the_models_each_bit_with_its_model(store: Store):
     #                                             none  z    a   both
-    store.put_regions(BASE.key, ("z", "a"), "w", Regions("exact", np.array([90, 1, 20, 300]))).result()
+    store.put_regions(BASE.key, ("z", "a"), "w", Regions.of("exact", np.array([90, 1, 20, 300]))).result()
     assert store.regions(BASE.key, ("z", "a"), "exact")["w"].counts.tolist() == [90, 1, 20, 300]
     assert store.regions(BASE.key, ("a", "z"), "exact")["w"].counts.tolist() == [90, 20, 1, 300]
 
 
 def test_regions_belong_to_their_base_models_and_rule(store: Store):
-    store.put_regions(BASE.key, ("a", "b"), "w", Regions("exact", np.arange(4))).result()
+    store.put_regions(BASE.key, ("a", "b"), "w", Regions.of("exact", np.arange(4))).result()
     assert store.regions(BASE.key, ("a", "b"), "mukherjee") == {}
     assert store.regions(BASE.key, ("a",), "exact") == {}
     assert store.regions("another base", ("a", "b"), "exact") == {}
@@ -295,7 +316,7 @@ def test_a_generation_changes_for_what_was_touched_and_for_nothing_else(store: S
     for put, changed in [
         (lambda: store.put(KEY, "w", tally(0)), [True, False, True, False, False]),
         (lambda: store.put_job(job("a", 1)), [False, False, False, True, False]),
-        (lambda: store.put_regions(BASE.key, "a", "w", Regions("exact", np.arange(2))), [False] * 4 + [True]),
+        (lambda: store.put_regions(BASE.key, "a", "w", Regions.of("exact", np.arange(2))), [False] * 4 + [True]),
         (lambda: store.forget_masks([OTHER.key]), [False, True, True, False, False]),
     ]:
         before = generations()

@@ -14,6 +14,7 @@ from streamlit.testing.v1 import AppTest
 from analysis import rollup
 from analysis.labels import count, percent
 from analysis.links import View, to_query, view_of
+from analysis.measurements import Regions
 from analysis.models import Pair, PinnedModel
 from analysis.tensors import NotCompared
 from tests.analysis.by_hand import measured, small_model, tally_of
@@ -178,6 +179,33 @@ def test_overlap_shows_both_chances_and_takes_the_rule_from_the_address(two_runs
     table = app.dataframe[0].value
     assert list(table["one_sided_overlap"]) == pytest.approx([0.5, 0.5], abs=0.01)
     assert not table["chance_matched"].isna().any()
+
+
+@pytest.mark.parametrize("rule", ["bf16", "1e-5"])
+def test_an_overlap_under_a_rule_that_is_not_counted_offers_to_count_it(two_runs: tuple[Pair, Pair], rule: str):
+    app = opened(view_of("overlap", BASE, *SEEDS, rule=rule))
+    assert "not counted yet" in texts(app)
+    assert app.selectbox(key="overlap.rule").value == rule
+
+
+def test_overlap_of_twelve_models_is_drawn_with_every_choice_of_the_address(current):
+    many = [PinnedModel("hub", f"org/run-{i}", f"{i:040}") for i in range(12)]
+    alignment = small_model(1)
+    pairs = [put_pair(current, Pair(BASE, model), alignment, seed=i) for i, model in enumerate(many)]
+    counts = np.random.default_rng(0).integers(0, 3, 4096)
+    for entry in alignment.pairs:
+        keys = [pair.tuned.key for pair in pairs]
+        current.store.put_regions(BASE.key, keys, entry.name, Regions.of("exact", counts)).result()
+    choices = {"pairs": "matched", "agree": "matched", "runs": "3", "least": "2", "of": "11", "in": "4"}
+    app = opened(view_of("overlap", BASE, *many, **choices))
+    assert not app.exception
+    assert app.selectbox(key="overlap.runs").value == "3"
+    assert app.selectbox(key="overlap.of-in").value == "11 4"
+    assert {name: query(app)[name] for name in choices} == {name: [value] for name, value in choices.items()}
+    agreeing = app.dataframe[1].value
+    assert list(agreeing["runs"]) == list(range(13))
+    assert agreeing["entries"].sum() == len(alignment.pairs) * counts.sum()
+    assert "Draw the map" in [button.label for button in app.button]
 
 
 def test_overlap_without_models_starts_with_a_stored_family(two_runs: tuple[Pair, Pair]):
