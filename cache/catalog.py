@@ -7,14 +7,17 @@ from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 
-from analysis.errors import WeightsError
+from analysis.errors import BadReference, WeightsError
 from analysis.models import ModelRef, parse_model
 from analysis.tensors import TensorInfo
 from cache import folders, hub, weights
 from cache.found import FileEntry, FoundModel
 from cache.settings import Settings
 
-__all__ = ["FileEntry", "FoundModel", "bytes_to_fetch", "fetch", "find", "list_tensors", "reference", "suggest_base"]
+__all__ = [
+    "FileEntry", "FoundModel", "bytes_to_fetch", "fetch", "find", "list_tensors", "reference", "revisions",
+    "subfolders", "suggest_base",
+]  # fmt: skip
 
 
 def reference(text: str, *, any_folder: bool = False) -> ModelRef:
@@ -63,3 +66,20 @@ def suggest_base(ref: ModelRef, settings: Settings, *, any_folder: bool = False)
     if ref.where == "folder":
         return folders.suggest_base(ref, settings, any_folder=any_folder)
     return hub.suggest_base(ref, settings)
+
+
+def revisions(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> dict[str, str]:  # noqa: ARG001
+    """Branches and tags of a repository, by name: the text that names each at its commit. Raises ModelError."""
+    if ref.where == "folder":
+        raise BadReference(f"'{ref.name[:120]}' is a folder and has no revisions", do="Ask for its folders instead")
+    return {name: f"{ref}@{commit}" for name, commit in hub.revisions(ref, settings).items()}
+
+
+def subfolders(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> dict[str, str]:
+    """Folders directly below the one that `ref` names, by name: the text that names each as a model. Of a repository
+    only those that hold weights, all at one commit. Raises ModelError."""
+    if ref.where == "folder":
+        return folders.subfolders(ref, settings, any_folder=any_folder)
+    commit, names = hub.subfolders(ref, settings)
+    title = f"{ref.name}/{ref.subfolder}" if ref.subfolder else ref.name
+    return {name: f"{title}/{name}@{commit}" for name in names}

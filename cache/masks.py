@@ -106,6 +106,28 @@ def count_regions(masks: Sequence[Iterable[Bits]], entries: int) -> NDArray[np.i
     return together
 
 
+def count_steps(
+    from_base: Sequence[Iterable[Bits]], moved: Sequence[Iterable[Bits]], last: Iterable[Bits], entries: int
+) -> NDArray[np.int64]:
+    """(5, k): changed, moved, changed outside the last, moved outside the last, union so far, by checkpoint.
+
+    `from_base[t]` is checkpoint t's mask against the base, `moved[t]` against the one before; `last` is from_base[-1]
+    once more. One mask is read at a time, so memory is two bits an entry however many there are."""
+    whole, union = _read_whole(last, entries), np.zeros(n_bytes(entries), np.uint8)
+    counts = np.zeros((5, len(from_base)), np.int64)
+    for step, (changed, stepped) in enumerate(zip(from_base, moved, strict=True)):
+        for begin, chunk in _blocks(changed, entries):
+            seen = union[begin : begin + len(chunk)]
+            seen |= chunk
+            counts[0, step] += _count_block(chunk)
+            counts[2, step] += _count_block(chunk & ~whole[begin : begin + len(chunk)])
+            counts[4, step] += _count_block(seen)
+        for begin, chunk in _blocks(stepped, entries):
+            counts[1, step] += _count_block(chunk)
+            counts[3, step] += _count_block(chunk & ~whole[begin : begin + len(chunk)])
+    return counts
+
+
 def enforce_quota(masks_dir: Path, quota: int, in_use: Iterable[str] = ()) -> list[str]:
     """Keys of the pairs whose masks were removed, least recently used first, until at most `quota` bytes are left.
 
@@ -198,6 +220,31 @@ def _words(bits: Bits) -> NDArray[np.uint64]:
 def _count_bits(bits: Bits) -> int:
     blocks = (bits[start : start + CHUNK_BYTES] for start in range(0, len(bits), CHUNK_BYTES))
     return sum(int(np.bitwise_count(_words(block)).sum(dtype=np.int64)) for block in blocks)
+
+
+def _read_whole(mask: Iterable[Bits], entries: int) -> Bits:
+    whole = np.zeros(n_bytes(entries), np.uint8)
+    for begin, block in _blocks(mask, entries):
+        whole[begin : begin + len(block)] = block
+    return whole
+
+
+def _blocks(mask: Iterable[Bits], entries: int) -> Iterator[tuple[int, Bits]]:
+    """The mask in blocks that stay in the cache, each with the byte that it begins at. Raises ValueError where it has
+    another length than a mask of `entries`."""
+    begin = 0
+    for chunk in mask:
+        for start in range(0, len(chunk), _BLOCK_BYTES):
+            if begin + start + len(chunk[start : start + _BLOCK_BYTES]) > n_bytes(entries):
+                raise ValueError(f"more bytes than a mask of {entries} entries has")
+            yield begin + start, chunk[start : start + _BLOCK_BYTES]
+        begin += len(chunk)
+    if begin != n_bytes(entries):
+        raise ValueError(f"{begin} bytes are no mask of {entries} entries")
+
+
+def _count_block(bits: Bits) -> int:
+    return int(np.bitwise_count(_words(bits)).sum(dtype=np.int64))
 
 
 def _add_intersections(together: NDArray[np.int64], masks: Sequence[NDArray[np.uint64]]) -> None:

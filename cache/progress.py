@@ -11,7 +11,7 @@ from analysis.errors import SubnetscopeError
 from cache.records import JobKind
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-Stage = Literal["", "starting", "fetching", "tallies", "spectra", "overlap"]
+Stage = Literal["", "starting", "fetching", "tallies", "spectra", "overlap", "dynamics"]
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 _ENOUGH_TO_JUDGE = 0.5  # seconds of measuring before the job's own speed replaces the estimate
@@ -56,7 +56,8 @@ class Meter:
         self._state: State = "queued"
         self._stage: Stage = ""
         self._done = self._planned = self._bytes_done = self._bytes_planned = 0
-        self._cost_done = self._cost_left = 0.0
+        self._before = self._after = 0
+        self._cost_done = self._cost_left = self._cost_after = 0.0
         self._started = self._measuring_since = self._ended = 0.0
         self._device = self._tensor = ""
         self._error: SubnetscopeError | None = None
@@ -81,13 +82,20 @@ class Meter:
         with self._lock:
             self._stage = stage
             self._bytes_planned += bytes_planned
-            if stage in ("tallies", "overlap") and not self._measuring_since:
+            if stage in ("tallies", "overlap", "dynamics") and not self._measuring_since:
                 self._measuring_since = time.monotonic()
 
     def plan(self, *, done: int, planned: int, cost_left: float) -> None:
         """What is stored already, what is wanted in all, and the seconds that the rest should take."""
         with self._lock:
-            self._done, self._planned, self._cost_left = done, planned, cost_left
+            self._done, self._planned = self._before + done, self._before + planned + self._after
+            self._cost_left = cost_left + self._cost_after
+
+    def frame(self, *, before: int, after: int, cost_after: float) -> None:
+        """Of a job of several parts: the measurements of the parts before and after the one that `plan` will tell of,
+        and the seconds that those after it should take."""
+        with self._lock:
+            self._before, self._after, self._cost_after = before, after, cost_after
 
     def fetched(self, n_bytes: int) -> None:
         with self._lock:

@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Literal
 
 from analysis.models import Pair
+from analysis.series import Series
 
-JobKind = Literal["compare", "overlap"]
+JobKind = Literal["compare", "overlap", "dynamics"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,15 @@ class StoredPair:
     n_tallies: int
     n_spectra: int  # of the update
     n_gaps: int
+
+
+@dataclass(frozen=True)
+class StoredSeries:
+    """A run of checkpoints that was looked up, and what each is called on an axis."""
+
+    series: Series
+    labels: tuple[str, ...]
+    registered_at: datetime
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from analysis.measurements import N_BINADES, N_CHANGE_BINS, Regions, Spectrum, Tally
+from analysis.measurements import N_BINADES, N_CHANGE_BINS, Regions, Spectrum, StepCounts, Tally
 from analysis.places import place_of
 from analysis.tensors import Alignment, NotCompared, TensorInfo, TensorPair
-from cache.tables import HEAVY_LISTS, LIGHT_LISTS, SPECTRUM_NUMBERS, TALLY_JOINT, TALLY_NUMBERS, Table
+from cache.tables import HEAVY_LISTS, LIGHT_LISTS, SPECTRUM_NUMBERS, STEP_LISTS, TALLY_JOINT, TALLY_NUMBERS, Table
 
 Row = Mapping[str, Any]
 
@@ -122,6 +122,13 @@ def regions(table: pa.Table, order: Sequence[int]) -> dict[str, Regions]:
     counts = _arrays(table["counts"])
     rows = zip(table["name"].to_pylist(), table["rule"].to_pylist(), counts, strict=True)
     return {name: Regions(rule, permuted(stored, order)) for name, rule, stored in rows}
+
+
+def steps(table: pa.Table) -> dict[str, StepCounts]:
+    """Counts over a run by tensor name."""
+    lists = zip(*(_arrays(table[name]) for name in STEP_LISTS), strict=True)
+    rows = zip(*(table[name].to_pylist() for name in ("name", "rule", "entries")), lists, strict=True)
+    return {name: StepCounts(rule, entries, *counts) for name, rule, entries, counts in rows}
 
 
 def permuted(counts: NDArray[np.int64], order: Sequence[int]) -> NDArray[np.int64]:

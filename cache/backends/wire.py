@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.measurements import Gap, Regions, Spectrum, Tally
+from analysis.measurements import Gap, Regions, Spectrum, StepCounts, Tally
 from analysis.models import ModelRef, Pair, PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.tensors import Alignment, NotCompared, Place, TensorInfo, TensorPair
@@ -26,8 +26,8 @@ from cache.masks import MaskFile
 from cache.records import ModelCard
 
 _TYPES = (
-    Tally, Spectrum, Regions, Gap, ModelRef, PinnedModel, Pair, Hole, Plan, Alignment, NotCompared, Place, TensorInfo,
-    TensorPair, MaskFile, ModelCard,
+    Tally, Spectrum, Regions, StepCounts, Gap, ModelRef, PinnedModel, Pair, Hole, Plan, Alignment, NotCompared, Place,
+    TensorInfo, TensorPair, MaskFile, ModelCard,
 )  # fmt: skip
 _TYPE_OF_NAME = {kind.__name__: kind for kind in _TYPES}
 _ARRAY_KINDS = "iuf"
