@@ -140,10 +140,10 @@ class Jobs:
         registers every pair, and the series. Raises the model and weights errors."""
         if not base.strip():
             raise BadReference("No base was named", do="Name the model that the run started from")
-        if not self._any_folder:
-            parse_model(base)
         lines = [line.strip() for line in checkpoints.splitlines() if line.strip()]
-        read_lines(checkpoints)  # a slip of the pen is answered without a child
+        for text in (base, *(asked.text for asked in read_lines(checkpoints))):
+            if not self._any_folder:
+                parse_model(text)  # a slip of the pen is answered without a child
         request = {"base": base, "lines": lines, "any_folder": self._any_folder}
         found, *aligned, sized = self._all_looked_up("cache.backends.checkpoints", request)
         series = Series(found["base"], found["models"])

@@ -64,12 +64,13 @@ def fates_over_steps(run: Course, axis: Axis, *, fitted: bool = False) -> go.Fig
     """All entries at each checkpoint, stacked: changed and staying so, changed but not in the end, back at the base's
     value, never changed so far. The last bar holds the three fates. `fitted` cuts the never changed off above."""
     top = float(np.nanmax(run.share(run.union))) if run.entries and run.n_steps else 1.0
+    whole = theme.share_axis("of all entries")
     drawn = theme.figure(
         height=340,
         barmode="stack",
         bargap=0.15,
         xaxis=_ordinal_axis(axis),
-        yaxis=_fitted_axis("entries", 0.0, top * 1.06) if fitted and top > 0 else theme.share_axis("entries"),
+        yaxis=_fitted_axis("of all entries", 0.0, top * 1.06) if fitted and top > 0 else whole,
         legend={**_LEGEND_ABOVE, "traceorder": "normal"},
     )
     for name, field, colour in _BANDS:
@@ -91,15 +92,15 @@ def fates_over_steps(run: Course, axis: Axis, *, fitted: bool = False) -> go.Fig
 def union_growth(run: Course, axis: Axis, *, fitted: bool = False) -> go.Figure:
     """Entries changed so far at any checkpoint, those changed now, and those of these in the final subnetwork."""
     lines = (
-        ("changed so far, at any checkpoint", run.union),
-        ("changed at this checkpoint", run.changed),
-        ("of these, in the final subnetwork", run.changed_inside),
+        ("changed so far", run.union),
+        ("changed now", run.changed),
+        ("now and in the end", run.changed_inside),
     )
     heights = [run.share(counts) for _, counts in lines]
     drawn = theme.figure(
         height=320,
         xaxis=_step_axis(axis),
-        yaxis=_share_axis("entries", heights, fitted=fitted, from_zero=True),
+        yaxis=_share_axis("of all entries", heights, fitted=fitted, from_zero=True),
         legend=_LEGEND_ABOVE,
     )
     for position, (name, counts) in enumerate(lines):

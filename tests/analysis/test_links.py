@@ -53,6 +53,8 @@ def test_several_matrices_and_models_keep_their_order():
     assert reopened(spectra).many("matrix") == ("b.weight", "a.weight")
     overlap = view_of("overlap", BASE, FOLDER, TUNED)
     assert reopened(overlap).tuned == (FOLDER, TUNED)
+    dynamics = view_of("dynamics", BASE, TUNED, FOLDER).choosing("step", "step_100", "a & b")
+    assert (reopened(dynamics).tuned, reopened(dynamics).many("step")) == ((TUNED, FOLDER), ("step_100", "a & b"))
 
 
 @pytest.mark.parametrize(
@@ -69,6 +71,9 @@ def test_several_matrices_and_models_keep_their_order():
         ("pair", {"base": []}, "0 base and 1 tuned"),
         ("pair", {"tuned": [str(TUNED), str(TUNED)]}, "1 base and 2 tuned"),
         ("overlap", {"tuned": [str(TUNED)] * 7}, "7 tuned"),
+        ("dynamics", {"tuned": [str(TUNED)] * 65}, "65 tuned"),
+        ("dynamics", {"step": ["x"] * 65}, "65 times"),
+        ("dynamics", {"show": ["best"]}, "no value of 'show'"),
         ("matrix", {"name": ["x" * 5000]}, "5000 characters"),
         ("spectra", {"matrix": ["x"] * 9}, "9 times"),
     ],
