@@ -51,7 +51,8 @@ def open_series() -> tuple[View, Series, Axis]:
     )
     with st.expander("The checkpoints, and another run"):
         st.dataframe(_model_rows(series.checkpoints, where), hide_index=True)
-        address.page_link("Follow another run", "dynamics")
+        # A link of Streamlit's to the page that is open goes nowhere, so these are buttons.
+        st.button("Follow another run", on_click=address.put, args=({},))
     return view, series, where
 
 
@@ -150,10 +151,13 @@ def _stored() -> None:
     for one in known[:50]:
         first, last = safe_label(one.labels[0], 40), safe_label(one.labels[-1], 40)
         title = safe_label(one.series.checkpoints[-1].title, 60)
-        address.link(
+        st.button(
             f"{title}: {count(len(one.labels))} checkpoints, {first} to {last}, from "
             f"{safe_label(one.series.base.title, 60)}",
-            view_of_series(one.series, one.labels),
+            key=f"dynamics.open-{one.series.key}",
+            type="tertiary",
+            on_click=address.put,
+            args=(to_query(view_of_series(one.series, one.labels)),),
         )
 
 

@@ -112,8 +112,12 @@ def test_without_a_run_the_page_asks_and_lists_those_it_knows(ready: View):
     app = opened(page="dynamics")
     assert not app.exception
     assert [area.label for area in app.text_area] == ["Checkpoints, in order"]
-    links = [link.proto for link in app.get("page_link")]
-    assert any("3 checkpoints" in link.label for link in links)
+    app.button(key=f"dynamics.open-{SERIES.key}").click().run()
+    assert query(app) == to_query(ready)
+    [another] = [button for button in app.button if button.label == "Follow another run"]
+    another.click().run()
+    assert query(app) == {}
+    assert [area.label for area in app.text_area] == ["Checkpoints, in order"]
 
 
 @pytest.mark.parametrize(
