@@ -1,8 +1,10 @@
-"""Subnetscope from a terminal: compare two models, count how the updates of several overlap, or check an update.
+"""Subnetscope from a terminal: compare two models, count how the updates of several overlap, follow a run of
+checkpoints, or check an update.
 
     python cli.py compare BASE TUNED [--layers 0-3,30-31] [--modules 'q_proj,mlp.*'] [--spectra all|none|every:4]
                                      [--dry-run] [--json FILE]
     python cli.py overlap BASE TUNED TUNED [TUNED ...] [--rule RULE] [--json FILE]
+    python cli.py dynamics BASE CKPT [CKPT ...] | BASE MODEL --revisions 'step_*' | --folders 'checkpoint-*'
     python cli.py check BASE TUNED --assert "nonfinite() == 0" [--assert ...] [--json FILE]
 
 Exit codes: 0 done; 1 something unforeseen; 2 the command line; 3 a model; 4 the Hub did not answer; 5 the weight files;
@@ -18,27 +20,30 @@ import json
 import math
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from analysis import checks, report
+from analysis import checks, course_report, report
 from analysis.alerts import alerts
 from analysis.checks import Verdict
 from analysis.coverage import part_of
+from analysis.dynamics import Landed, course, fate, unchanged_shares
 from analysis.errors import BadReference, ResourceError, SubnetscopeError
 from analysis.forecast import Forecast
 from analysis.labels import letter, rough_count, size
-from analysis.measurements import MASK_RULES, MOST_MODELS, RULES
+from analysis.measurements import MASK_RULES, MOST_MODELS, RULES, MaskRule, StepCounts
 from analysis.models import Pair
 from analysis.overlaps import Venn, venn
 from analysis.own_updates import OwnUpdates, sentences, summarize_adapter
+from analysis.patches import ENCODINGS, PatchSize
 from analysis.plan import Plan
 from analysis.rollup import Headline, headline_of_part
 from analysis.selection import read_spectra, select
+from analysis.series import Axis, axis
 from analysis.tables import Row, agreement_rows, match_rows, region_rows
 from analysis.tensors import NO_PARAMETER, Alignment
 from cache.bases import alerts_about_bases
@@ -97,6 +102,15 @@ def _parser() -> argparse.ArgumentParser:
         help="what counts as changed; may be given again (default: exact and mukherjee)",
     )
     overlap.set_defaults(run=_overlap, program="overlap")
+    dynamics = commands.add_parser("dynamics", help="follow the parameters over the checkpoints of a run, in order")
+    dynamics.add_argument("base", metavar="BASE")
+    dynamics.add_argument(
+        "checkpoints", metavar="CKPT", nargs="+", help="in order; 'org/name@step_*' or './run/checkpoint-*' are several"
+    )
+    several = dynamics.add_mutually_exclusive_group()
+    several.add_argument("--revisions", metavar="PATTERN", help="branches and tags of the one model named")
+    several.add_argument("--folders", metavar="PATTERN", help="folders of the one model named")
+    dynamics.set_defaults(run=_dynamics, program="dynamics")
     check = commands.add_parser("check", help="say whether assertions about an update hold, by the exit code too")
     check.add_argument("base", metavar="BASE")
     check.add_argument("tuned", metavar="TUNED")
@@ -109,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
         help="such as \"unchanged(exact, 'vision_tower.*') == 1\"; may be given again; see docs/checks.md",
     )
     check.set_defaults(run=_check, program="check")
-    for command in (compare, overlap, check):
+    for command in (compare, overlap, dynamics, check):
         command.add_argument("--device", choices=("cpu", "cuda", "auto"), help="where to compute (default: auto)")
         command.add_argument("--stream", action="store_true", help="read Hub models without keeping their files")
         command.add_argument("--store", type=Path, metavar="FILE", help="the DuckDB file that keeps results")
@@ -206,6 +220,48 @@ def _overlap(options: argparse.Namespace) -> int:
         for name in not_counted:
             print(f"  not counted, since not all models have it in one shape: {_shown(name)}", file=sys.stderr)
         return 0
+
+
+def _dynamics(options: argparse.Namespace) -> int:
+    with _working(options) as (store, jobs):
+        found = jobs.prepare_series(options.base, "\n".join(_lines(options)))
+        series, where = found.series, axis(found.labels)
+        for note in found.notes:
+            print(f"note: {_shown(note)}", file=sys.stderr)
+        if where.title != "step":
+            print("note: the names do not tell rising steps; checkpoints are numbered 1, 2, 3, ...", file=sys.stderr)
+        print(f"base   {series.base}", file=sys.stderr)
+        for label, model in zip(where.labels, series.checkpoints, strict=True):
+            print(f"{_shown(label)}   {model}", file=sys.stderr)
+        _watch(jobs, jobs.submit_series(series))
+        sides = [
+            ([store.alignment(pair.key) for pair in pairs], [store.unchanged(pair.key) for pair in pairs])
+            for pairs in (series.from_base, series.from_previous)
+        ]
+        counts = {rule: store.steps(series.key, rule) for rule in MASK_RULES}
+        compared = {pair.name for pair in sides[0][0][0].pairs}
+        not_followed = sorted(compared - set(counts["exact"]))
+        if options.json:
+            _write(options.json, course_report.document(series, where, sides[0], sides[1], counts, not_followed))
+        if str(options.json) != "-":
+            _print_course(where, sides[0][1], sides[1][1], counts, course_report.patches(*sides[1]))
+        for name in not_followed:
+            print(f"  not followed, since not all checkpoints have it in one way: {_shown(name)}", file=sys.stderr)
+        return DONE_WITH_GAPS if any(store.gaps(pair.key) for pair in series.pairs) else 0
+
+
+def _lines(options: argparse.Namespace) -> list[str]:
+    """The checkpoints as lines of a list; of one model and a pattern, that pattern of it."""
+    pattern = options.revisions or options.folders
+    if not pattern:
+        return list(options.checkpoints)
+    if len(options.checkpoints) != 1:
+        raise BadReference(f"{len(options.checkpoints)} models were named beside a pattern", expected="One model")
+    model = options.checkpoints[0].rstrip("/")
+    if options.revisions:
+        return [f"{model}@{pattern}"]
+    path, at, revision = model.partition("@")
+    return [f"{path}/{pattern}{at}{revision}"]
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -408,8 +464,38 @@ def _beside(row: Row) -> str:
     return f"{100 * share:8.4f} % {expected:>13,.0f}  {at_magnitude:>13}"
 
 
+def _print_course(
+    where: Axis,
+    from_base: Landed,
+    from_previous: Landed,
+    counts: Mapping[MaskRule, Mapping[str, StepCounts]],
+    sizes: Sequence[PatchSize | None],
+) -> None:
+    for rule in MASK_RULES:
+        run = course(rule, counts[rule], len(where.positions))
+        told = fate(run)
+        print(f"\nrule {rule}: {run.entries:,} entries")
+        for name, share in (("never changed", told.never), ("came back", told.returned), ("final", told.final)):
+            print(f"  {name:<14} {100 * share.value:9.4f} %   {share.part:,}")
+        print(f"  {where.title:>10}  unchanged: base   previous   outside final   changed so far")
+        since = [unchanged_shares(landed, rule) for landed in (from_base, from_previous)]
+        for at, position in enumerate(where.positions):
+            outside = int(run.changed_outside[at]) / int(run.changed[at]) if run.changed[at] else None
+            union = int(run.union[at]) / run.entries if run.entries else None
+            print(
+                f"  {position:>10}  {_percent(since[0][at].value):>15} {_percent(since[1][at].value):>10} "
+                f"{_percent(outside):>15} {_percent(union):>16}"
+            )
+    print("\nlossless patch from the checkpoint before, of the full checkpoint")
+    print(f"  {where.title:>10}      changed  " + "  ".join(f"{encoding:>9}" for encoding in ENCODINGS))
+    for position, patch in zip(where.positions, sizes, strict=True):
+        ratios = [_percent(patch.ratio(encoding) if patch else None) for encoding in ENCODINGS]
+        changed = f"{patch.changed:,}" if patch else "-"
+        print(f"  {position:>10} {changed:>12}  " + "  ".join(f"{ratio:>9}" for ratio in ratios))
+
+
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f} %"
+    return "-" if share is None or math.isnan(share) else f"{100 * share:.2f} %"
 
 
 def _write(file: Path, document: dict[str, Any]) -> None:

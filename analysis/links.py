@@ -17,6 +17,7 @@ from analysis.errors import BadReference
 from analysis.measurements import CHANGE_EDGES, MASK_RULES, MOST_MODELS, RULES, MaskRule
 from analysis.metrics import CATALOG
 from analysis.models import PinnedModel, parse_model
+from analysis.series import MOST_CHECKPOINTS
 
 MOST_TUNED = MOST_MODELS
 _MAX_VALUE = 512
@@ -71,7 +72,16 @@ CHOICES_OF_PAGE: dict[str, dict[str, Choice]] = {
         "in": Choice(("1",), tuple(map(str, range(MOST_TUNED)))),
         "colours": _COLOURS,
     },
+    "dynamics": {
+        "step": Choice((), at_most=MOST_CHECKPOINTS),  # what each checkpoint is called, in their order
+        "rule": _one_of(*MASK_RULES),
+        "show": _one_of("base", "previous", "outside", "union"),
+        "rows": _one_of("layer", "module"),
+        "patch": _one_of("previous", "base"),
+        "colours": _COLOURS,
+    },
 }
+_MOST_OF_PAGE = {"overlap": MOST_TUNED, "dynamics": MOST_CHECKPOINTS}
 
 
 _ALL_NAMES = {"base", "tuned"}.union(*CHOICES_OF_PAGE.values())
@@ -133,7 +143,7 @@ def from_query(page: str, query: Mapping[str, Sequence[str]]) -> View:
     if unknown:
         raise _bad(f"the link's '{unknown[0][:60]}' is no choice of any page")
     base, tuned = [pinned(text) for text in query.get("base", ())], [pinned(text) for text in query.get("tuned", ())]
-    if len(base) != 1 or not 1 <= len(tuned) <= (MOST_TUNED if page == "overlap" else 1):
+    if len(base) != 1 or not 1 <= len(tuned) <= _MOST_OF_PAGE.get(page, 1):
         raise _bad(f"the link names {len(base)} base and {len(tuned)} tuned models")
     chosen = {name: _parsed(name, choice, tuple(query.get(name, choice.default))) for name, choice in choices.items()}
     return View(page, base[0], tuple(tuned), chosen)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 TALLY_VERSION = 3  # 2: base_sum and tuned_sum; 3: bf16_binades
 SPECTRUM_VERSION = 1
 OVERLAP_VERSION = 2  # 2: only the regions that occur
+DYNAMICS_VERSION = 1
 
 TOLERANCES = ("1e-8", "1e-7", "1e-6", "1e-5", "1e-4", "1e-3")
 RULES = ("exact", *TOLERANCES, "bf16", "mukherjee")
@@ -193,12 +194,31 @@ class Consensus:
     counts: NDArray[np.int64]  # (<=128, <=128, k + 1), blocks as in a Tally's density
 
 
+@dataclass(frozen=True, eq=False)
+class StepCounts:
+    """What happened to one tensor's entries over an ordered run of k checkpoints, under one rule. Position t stands
+    for checkpoint t; the *final* subnetwork is what the last checkpoint changed against the base.
+    """
+
+    rule: MaskRule
+    entries: int
+    changed: NDArray[np.int64]  # (k,): changed against the base
+    moved: NDArray[np.int64]  # (k,): changed against the checkpoint before; of the first, against the base
+    changed_outside: NDArray[np.int64]  # (k,): of `changed`, those outside the final subnetwork
+    moved_outside: NDArray[np.int64]  # (k,): of `moved`, those outside the final subnetwork
+    union: NDArray[np.int64]  # (k,): changed against the base at this checkpoint or at an earlier one
+
+    @property
+    def n_steps(self) -> int:
+        return len(self.changed)
+
+
 @dataclass(frozen=True)
 class Gap:
     """A tensor that could not be measured, and why: a result like any other, never an absence."""
 
-    kind: Literal["tally", "spectrum", "overlap"]
+    kind: Literal["tally", "spectrum", "overlap", "dynamics"]
     reason: str
 
 
-Measurement = Tally | Spectrum | Regions | Consensus | Gap
+Measurement = Tally | Spectrum | Regions | Consensus | StepCounts | Gap

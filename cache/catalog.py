@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from analysis.errors import NoWeights, WeightsError
+from analysis.errors import BadReference, NoWeights, WeightsError
 from analysis.models import ModelRef, parse_model
 from analysis.quantised import HOW_TO_GO_ON, LEAST_READABLE_PERCENT, unreadable, without_quantised
 from analysis.scales import with_scales
@@ -33,7 +33,9 @@ __all__ = [
     "kept",
     "list_tensors",
     "reference",
+    "revisions",
     "stream_range",
+    "subfolders",
     "suggest_base",
 ]
 
@@ -165,3 +167,20 @@ def suggest_base(ref: ModelRef, settings: Settings, *, any_folder: bool = False)
     if ref.where == "folder":
         return folders.suggest_base(ref, settings, any_folder=any_folder)
     return hub.suggest_base(ref, settings)
+
+
+def revisions(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> dict[str, str]:  # noqa: ARG001
+    """Branches and tags of a repository, by name: the text that names each at its commit. Raises ModelError."""
+    if ref.where == "folder":
+        raise BadReference(f"'{ref.name[:120]}' is a folder and has no revisions", do="Ask for its folders instead")
+    return {name: f"{ref}@{commit}" for name, commit in hub.revisions(ref, settings).items()}
+
+
+def subfolders(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> dict[str, str]:
+    """Folders directly below the one that `ref` names, by name: the text that names each as a model. Of a repository
+    only those that hold weights, all at one commit. Raises ModelError."""
+    if ref.where == "folder":
+        return folders.subfolders(ref, settings, any_folder=any_folder)
+    commit, names = hub.subfolders(ref, settings)
+    title = f"{ref.name}/{ref.subfolder}" if ref.subfolder else ref.name
+    return {name: f"{title}/{name}@{commit}" for name in names}

@@ -8,6 +8,7 @@ import threading
 from analysis.errors import SubnetscopeError
 from analysis.models import Pair
 from analysis.plan import Plan
+from cache.following import is_counted
 from cache.instance import Instance
 from cache.jobs import Preparation
 from cache.settings import DEMO_FOLDER
@@ -15,6 +16,7 @@ from cache.settings import DEMO_FOLDER
 log = logging.getLogger(__name__)
 
 BASE = "abacus-base"
+RUN = "./demo/abacus-grpo-seed1/checkpoint-*\n200 ./demo/abacus-grpo-seed1"  # whose training is followed as well
 SEEDS = ("abacus-grpo-seed1", "abacus-grpo-seed2", "abacus-dpo-seed1")  # whose overlap is counted as well
 
 
@@ -41,6 +43,7 @@ def _seed(instance: Instance) -> None:
                 instance.jobs.submit(found)
         pairs = [prepared[f"./demo/{name}"].pair for name in SEEDS if f"./demo/{name}" in prepared]
         _count_overlap(instance, [pair for pair in pairs if pair is not None])
+        _follow_run(instance)
     except SubnetscopeError:
         log.exception("the demo family could not be compared")
 
@@ -49,3 +52,9 @@ def _count_overlap(instance: Instance, pairs: list[Pair]) -> None:
     tuned = tuple(pair.tuned.key for pair in pairs)
     if len(pairs) >= 2 and not instance.store.regions(pairs[0].base.key, tuned, "exact"):
         instance.jobs.submit_overlap(pairs[0].base, [pair.tuned for pair in pairs])
+
+
+def _follow_run(instance: Instance) -> None:
+    found = instance.jobs.prepare_series(f"./demo/{BASE}", RUN)
+    if not is_counted(found.series, instance.store):
+        instance.jobs.submit_series(found.series)

@@ -70,6 +70,13 @@ def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Foun
     )
 
 
+def subfolders(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> dict[str, str]:
+    """Folders directly below the one that `ref` names, by name: the text that names each. Raises PathNotAllowed."""
+    place = locate(ref, settings, any_folder=any_folder)
+    names = sorted(entry.name for entry in os.scandir(place.path) if entry.is_dir() and not entry.name.startswith("."))
+    return {name: f"{place.name.rstrip('/')}/{name}" for name in names}
+
+
 def confirm(found: FoundModel) -> None:
     """Nothing, or FileChanged if the folder's weight files are no longer those that were pinned."""
     place = _place_of(found)

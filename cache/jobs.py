@@ -1,7 +1,8 @@
 """The queue of jobs. It lives in the process that owns the store, survives it in the ledger, and never computes.
 
-Two lanes, each one job at a time: comparisons, which keep the device busy, and overlaps, which are short and need not
-wait for them. Two people who ask for the same share one job.
+Three lanes, each one job at a time: comparisons, which keep the device busy; overlaps, which are short and need not
+wait for them; and runs of checkpoints, which are long and must not hold up either. Two people who ask for the same
+share one job.
 """
 
 from __future__ import annotations
@@ -23,9 +24,12 @@ from analysis.forecast import Files, Forecast, forecast
 from analysis.measurements import MASK_RULES, MOST_MODELS, MaskRule
 from analysis.models import Pair, PinnedModel, parse_model
 from analysis.plan import Plan
+from analysis.series import Series, read_lines
 from analysis.tensors import Alignment
 from cache import machine
 from cache.backends.child import Child
+from cache.following import PLAN as FOLLOWING
+from cache.following import follow
 from cache.patience import PATIENT, Patience
 from cache.progress import ENDED, Meter, Progress, State
 from cache.records import JobKind, JobRecord, ModelCard
@@ -35,7 +39,7 @@ from cache.work import Cancelled, Job, compare, overlap, titled
 
 log = logging.getLogger(__name__)
 
-_WORK_OF_KIND = {"compare": compare, "overlap": overlap}
+_WORK_OF_KIND = {"compare": compare, "overlap": overlap, "dynamics": follow}
 _PREPARED_AT_ONCE = 4
 _PREPARE_SECONDS = 180
 _KEPT_ENDED = 200  # jobs whose last progress is still answered from memory
@@ -52,6 +56,20 @@ class Preparation:
     suggested_base: str | None
     to_fetch: Files = field(default_factory=dict)
     downloads_dir: str = "/"
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeriesPreparation:
+    """What is known of a run of checkpoints before it is followed, from headers alone."""
+
+    series: Series
+    labels: tuple[str, ...]
+    compared: tuple[int, ...]  # parameters of each checkpoint that are compared with the base
+    parameters: tuple[int, ...]  # of each checkpoint
+    bytes_to_fetch: int
+    disk_free: int
+    seconds_estimated: float
     notes: tuple[str, ...] = ()
 
 
@@ -72,7 +90,7 @@ class Jobs:
         self._stopping = False
 
     def start(self, *, resume: bool = True) -> None:
-        """Opens both lanes; with `resume`, takes up what an earlier process left unfinished."""
+        """Opens the lanes; with `resume`, takes up what an earlier process left unfinished."""
         for kind in _WORK_OF_KIND:
             lane = threading.Thread(target=self._run_lane, args=(kind,), name=f"jobs-{kind}", daemon=True)
             lane.start()
@@ -139,22 +157,55 @@ class Jobs:
         is_full = any(isinstance(refusal, DiskFull) for refusal in found.refusals())
         return forecast(alignment, plan, holes, known.to_fetch, streamed) if is_full else found
 
+    def prepare_series(self, base: str, checkpoints: str) -> SeriesPreparation:
+        """Finds the checkpoints that the lines of `checkpoints` name (see `analysis.series`), pins and aligns them;
+        registers every pair, and the series. Raises the model and weights errors."""
+        if not base.strip():
+            raise BadReference("No base was named", do="Name the model that the run started from")
+        lines = [line.strip() for line in checkpoints.splitlines() if line.strip()]
+        for text in (base, *(asked.text for asked in read_lines(checkpoints))):
+            if not self._any_folder:
+                parse_model(text)  # a slip of the pen is answered without a child
+        request = {"base": base, "lines": lines, "any_folder": self._any_folder}
+        found, *aligned, sized = self._all_looked_up("cache.backends.checkpoints", request)
+        series = Series(found["base"], found["models"])
+        for message in aligned:
+            pair = Pair(message["base"], message["tuned"])
+            base_card, tuned_card = (_as_stored(message[f"{side}_card"]) for side in ("base", "tuned"))
+            self._store.register(pair, base_card, tuned_card, message["alignment"]).result()
+        self._store.register_series(series, found["labels"]).result()
+        left = sum(self.forecast(pair, FOLLOWING).seconds for pair in series.pairs)
+        against_base = [message["alignment"] for message in aligned][: len(series.checkpoints)]
+        return SeriesPreparation(
+            series=series,
+            labels=found["labels"],
+            compared=tuple(one.compared_of("tuned") for one in against_base),
+            parameters=tuple(one.tuned_parameters for one in against_base),
+            bytes_to_fetch=sized["bytes_to_fetch"],
+            disk_free=sized["disk_free"],
+            seconds_estimated=left,
+            notes=found["notes"],
+        )
+
     def _looked_up(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The answer of a prepare child. A few run at a time, and none for ever: anybody may ask."""
+        [message] = self._all_looked_up("cache.backends.prepare", request)
+        return message
+
+    def _all_looked_up(self, module: str, request: dict[str, Any]) -> list[dict[str, Any]]:
+        """What a preparing child answers. A few run at a time, and none for ever: anybody may ask."""
         with self._preparing:
-            child = Child("cache.backends.prepare", request, network=True)
+            child = Child(module, request, network=True)
             deadline = threading.Timer(_PREPARE_SECONDS, child.kill)
             deadline.start()
             try:
-                [message] = child.messages()
+                return list(child.messages())
             except WorkerDied as death:
                 if deadline.is_alive():
                     raise
-                saw = f"Looking up both models took longer than {_PREPARE_SECONDS} seconds"
+                saw = f"Looking up the models took longer than {_PREPARE_SECONDS} seconds"
                 raise HubUnreachable(saw, do="Try again; if it stays so, the Hub or a disk is slow") from death
             finally:
                 deadline.cancel()
-        return message
 
     def submit(self, wanted: Preparation | Pair, plan: Plan | None = None) -> str:
         """The id of the job that measures this pair: a new one, or the one that is at it already. Raises ResourceError
@@ -186,6 +237,13 @@ class Jobs:
             expected = f"At most {MOST_MODELS}: the regions double with each"
             raise BadReference(f"{n_models} tuned models were named", expected=expected)
         return self._submit("overlap", pairs, Plan(spectra=False, mask_rules=tuple(rules), maps=tuple(maps)))
+
+    def submit_series(self, series: Series) -> str:
+        """The id of the job that follows this run of checkpoints. Each of its pairs must be registered."""
+        for pair in series.pairs:
+            if self._store.gaps(pair.key) and not self._is_working(pair.key):
+                self._store.forget_gaps(pair.key).result()
+        return self._submit("dynamics", series.pairs, FOLLOWING)
 
     def progress(self, job_id: str) -> Progress | None:
         """How far the job is; None for one that this process has not seen."""
@@ -248,6 +306,9 @@ class Jobs:
 
     def _remember(self, record: JobRecord, pairs: tuple[Pair, ...], plan: Plan) -> Job:
         title = titled(pairs[0].base, [pair.tuned for pair in pairs])
+        if record.kind == "dynamics":
+            run = Series.of_pairs(pairs).checkpoints
+            title = f"{len(run)} checkpoints from {pairs[0].base.title} to {run[-1].title}"
         meter = Meter(record.id, record.kind, title, tuple(pair.key for pair in pairs))
         job = Job(record.id, record.kind, pairs, plan, meter, self._any_folder, self._keys_in_use, self._patience)
         self._job_of_id[record.id], self._record_of_id[record.id] = job, record

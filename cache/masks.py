@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -30,6 +30,7 @@ from analysis.measurements import MaskRule
 Bits = NDArray[np.uint8]
 
 CHUNK_BYTES = 4 * 1024**2  # bits of one frame, before compression
+_BLOCK_BYTES = 32 * 1024  # of a mask, while it is counted: what it is held against stays in the cache
 _LEFTOVER_SECONDS = 3600
 _PAIR_KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -82,6 +83,28 @@ def read_mask(masks_dir: Path, mask: MaskFile) -> Iterator[Bits]:
             yield from _checked_chunks(file, mask)
     except (OSError, zstandard.ZstdError) as error:
         raise _missing("is gone" if isinstance(error, FileNotFoundError) else "is damaged", mask) from error
+
+
+def count_steps(
+    from_base: Sequence[Iterable[Bits]], moved: Sequence[Iterable[Bits]], last: Iterable[Bits], entries: int
+) -> NDArray[np.int64]:
+    """(5, k): changed, moved, changed outside the last, moved outside the last, union so far, by checkpoint.
+
+    `from_base[t]` is checkpoint t's mask against the base, `moved[t]` against the one before; `last` is from_base[-1]
+    once more. One mask is read at a time, so memory is two bits an entry however many there are."""
+    whole, union = _read_whole(last, entries), np.zeros(n_bytes(entries), np.uint8)
+    counts = np.zeros((5, len(from_base)), np.int64)
+    for step, (changed, stepped) in enumerate(zip(from_base, moved, strict=True)):
+        for begin, chunk in _blocks(changed, entries):
+            seen = union[begin : begin + len(chunk)]
+            seen |= chunk
+            counts[0, step] += _count_block(chunk)
+            counts[2, step] += _count_block(chunk & ~whole[begin : begin + len(chunk)])
+            counts[4, step] += _count_block(seen)
+        for begin, chunk in _blocks(stepped, entries):
+            counts[1, step] += _count_block(chunk)
+            counts[3, step] += _count_block(chunk & ~whole[begin : begin + len(chunk)])
+    return counts
 
 
 def enforce_quota(masks_dir: Path, quota: int, in_use: Iterable[str] = ()) -> list[str]:
@@ -176,6 +199,31 @@ def _words(bits: Bits) -> NDArray[np.uint64]:
 def _count_bits(bits: Bits) -> int:
     blocks = (bits[start : start + CHUNK_BYTES] for start in range(0, len(bits), CHUNK_BYTES))
     return sum(int(np.bitwise_count(_words(block)).sum(dtype=np.int64)) for block in blocks)
+
+
+def _read_whole(mask: Iterable[Bits], entries: int) -> Bits:
+    whole = np.zeros(n_bytes(entries), np.uint8)
+    for begin, block in _blocks(mask, entries):
+        whole[begin : begin + len(block)] = block
+    return whole
+
+
+def _blocks(mask: Iterable[Bits], entries: int) -> Iterator[tuple[int, Bits]]:
+    """The mask in blocks that stay in the cache, each with the byte that it begins at. Raises ValueError where it has
+    another length than a mask of `entries`."""
+    begin = 0
+    for chunk in mask:
+        for start in range(0, len(chunk), _BLOCK_BYTES):
+            if begin + start + len(chunk[start : start + _BLOCK_BYTES]) > n_bytes(entries):
+                raise ValueError(f"more bytes than a mask of {entries} entries has")
+            yield begin + start, chunk[start : start + _BLOCK_BYTES]
+        begin += len(chunk)
+    if begin != n_bytes(entries):
+        raise ValueError(f"{begin} bytes are no mask of {entries} entries")
+
+
+def _count_block(bits: Bits) -> int:
+    return int(np.bitwise_count(_words(bits)).sum(dtype=np.int64))
 
 
 def _remove_whole(folder: Path) -> None:

@@ -132,7 +132,21 @@ CREATE TABLE consensus (
     PRIMARY KEY (base_key, tuned_keys, name, "rule", version));
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED, _ADAPTERS, _OVERLAPS)
+# Training dynamics: an ordered run of checkpoints, and its counts by tensor, one a checkpoint.
+_SERIES = """
+CREATE TABLE series (
+    series_key VARCHAR PRIMARY KEY, base VARCHAR NOT NULL,
+    checkpoints VARCHAR NOT NULL, labels VARCHAR NOT NULL,              -- JSON text, in the order of the run
+    registered_at TIMESTAMP NOT NULL);
+
+CREATE TABLE steps (
+    series_key VARCHAR, name VARCHAR, "rule" VARCHAR, version INTEGER, stored_at TIMESTAMP NOT NULL,
+    entries BIGINT NOT NULL, changed BIGINT[] NOT NULL, moved BIGINT[] NOT NULL, changed_outside BIGINT[] NOT NULL,
+    moved_outside BIGINT[] NOT NULL, "union" BIGINT[] NOT NULL,
+    PRIMARY KEY (series_key, name, "rule", version));
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED, _ADAPTERS, _OVERLAPS, _SERIES)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:

@@ -12,7 +12,7 @@ from analysis.errors import SubnetscopeError
 from cache.records import JobKind
 
 State = Literal["queued", "running", "waiting", "done", "failed", "cancelled"]  # waiting: for the Hub, in no lane
-Stage = Literal["", "starting", "fetching", "tallies", "spectra", "overlap"]
+Stage = Literal["", "starting", "fetching", "tallies", "spectra", "overlap", "dynamics"]
 _IN_NO_LANE: tuple[State, ...] = ("queued", "waiting")
 ENDED: tuple[State, ...] = ("done", "failed", "cancelled")
 
@@ -78,7 +78,8 @@ class Meter:
         self._state: State = "queued"
         self._stage: Stage = ""
         self._done = self._planned = self._bytes_done = self._bytes_planned = 0
-        self._cost_done = self._cost_left = 0.0
+        self._before = self._after = 0
+        self._cost_done = self._cost_left = self._cost_after = 0.0
         self._started = self._measuring_since = self._ended = 0.0
         self._device = self._tensor = ""
         self._error: SubnetscopeError | None = None
@@ -118,13 +119,20 @@ class Meter:
     def enter(self, stage: Stage) -> None:
         with self._lock:
             self._stage = stage
-            if stage in ("tallies", "overlap") and not self._measuring_since:
+            if stage in ("tallies", "overlap", "dynamics") and not self._measuring_since:
                 self._measuring_since = time.monotonic()
 
     def plan(self, *, done: int, planned: int, cost_left: float) -> None:
         """What is stored already, what is wanted in all, and the seconds that the rest should take."""
         with self._lock:
-            self._done, self._planned, self._cost_left = done, planned, cost_left
+            self._done, self._planned = self._before + done, self._before + planned + self._after
+            self._cost_left = cost_left + self._cost_after
+
+    def frame(self, *, before: int, after: int, cost_after: float) -> None:
+        """Of a job of several parts: the measurements of the parts before and after the one that `plan` will tell of,
+        and the seconds that those after it should take."""
+        with self._lock:
+            self._before, self._after, self._cost_after = before, after, cost_after
 
     def fetching(self, n_bytes: int) -> None:
         """So many bytes are on their way, and nothing is measured yet."""

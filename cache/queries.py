@@ -8,11 +8,14 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
-from analysis.measurements import OVERLAP_VERSION, SPECTRUM_VERSION, TALLY_VERSION
+from analysis.links import pinned
+from analysis.measurements import DYNAMICS_VERSION, OVERLAP_VERSION, SPECTRUM_VERSION, TALLY_VERSION
 from analysis.models import Pair, PinnedModel
+from analysis.series import Series
 from analysis.tensors import Alignment
 from cache.masks import MaskFile
-from cache.records import JobRecord, ModelCard, StoredPair
+from cache.records import JobRecord, ModelCard, StoredPair, StoredSeries
+from cache.tables import STEP_LISTS
 
 VERSION_OF_GAP = {"tally": TALLY_VERSION, "spectrum": SPECTRUM_VERSION, "overlap": OVERLAP_VERSION}
 
@@ -86,6 +89,21 @@ REGIONS = """
 CONSENSUS = """
     SELECT "rows", "columns", map_rows, map_columns, counts FROM consensus
     WHERE base_key = ? AND tuned_keys = ? AND name = ? AND "rule" = ? AND version = ?"""
+
+STEPS = f"""
+    SELECT name, "rule", entries, {quoted(STEP_LISTS)} FROM steps
+    WHERE series_key = ? AND "rule" = ? AND version = {DYNAMICS_VERSION}"""
+
+UNCHANGED = """
+    SELECT name, entries, equal + nonfinite_same, mukherjee_unchanged + nonfinite_same FROM tallies
+    WHERE pair_key = ? AND version = ?"""
+
+
+def stored_series(row: tuple[str, str, str, datetime]) -> StoredSeries:
+    """The series that a row describes."""
+    base, checkpoints, labels, registered_at = row
+    models = tuple(pinned(text) for text in json.loads(checkpoints))
+    return StoredSeries(Series(pinned(base), models), tuple(json.loads(labels)), registered_at)
 
 
 def pair_row(

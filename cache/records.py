@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import Literal
 
 from analysis.models import Pair
+from analysis.series import Series
 
-JobKind = Literal["compare", "overlap"]
+JobKind = Literal["compare", "overlap", "dynamics"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,15 @@ class LibraryEntry:
         """All that a search looks at."""
         pair, notes = self.known.pair, self.notes
         return " ".join((str(pair.base), str(pair.tuned), notes.algorithm, notes.data, notes.note, *notes.tags)).lower()
+
+
+@dataclass(frozen=True)
+class StoredSeries:
+    """A run of checkpoints that was looked up, and what each is called on an axis."""
+
+    series: Series
+    labels: tuple[str, ...]
+    registered_at: datetime
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,13 @@ from analysis.measurements import (
     MaskRule,
     Regions,
     Spectrum,
+    StepCounts,
     Tally,
     first_changed_bin,
 )
 from analysis.places import place_of
 from analysis.tensors import Alignment, Merge, NotCompared, Scales, TensorInfo, TensorPair
-from cache.tables import HEAVY_LISTS, LIGHT_LISTS, SPECTRUM_NUMBERS, TALLY_JOINT, TALLY_NUMBERS, Table
+from cache.tables import HEAVY_LISTS, LIGHT_LISTS, SPECTRUM_NUMBERS, STEP_LISTS, TALLY_JOINT, TALLY_NUMBERS, Table
 
 Row = Mapping[str, Any]
 
@@ -150,6 +151,13 @@ def regions(table: pa.Table, order: Sequence[int]) -> dict[str, Regions]:
         ascending = np.argsort(subsets)
         found[name] = Regions(rule, len(order), subsets[ascending], counts[ascending])
     return found
+
+
+def steps(table: pa.Table) -> dict[str, StepCounts]:
+    """Counts over a run by tensor name."""
+    lists = zip(*(_arrays(table[name]) for name in STEP_LISTS), strict=True)
+    rows = zip(*(table[name].to_pylist() for name in ("name", "rule", "entries")), lists, strict=True)
+    return {name: StepCounts(rule, entries, *counts) for name, rule, entries, counts in rows}
 
 
 def moved(subsets: NDArray[Any], order: Sequence[int]) -> NDArray[np.int64]:

@@ -19,8 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+from analysis.dynamics import Unchanged
 from analysis.errors import StoreError
 from analysis.measurements import (
+    DYNAMICS_VERSION,
     OVERLAP_VERSION,
     SPECTRUM_VERSION,
     TALLY_VERSION,
@@ -30,21 +32,23 @@ from analysis.measurements import (
     MaskRule,
     Regions,
     Spectrum,
+    StepCounts,
     Tally,
 )
 from analysis.models import Pair
 from analysis.plan import Hole, Plan
+from analysis.series import Series
 from analysis.tensors import Alignment
 from cache import queries, rows, tables
 from cache.batch import Delete
 from cache.database import Database
 from cache.masks import MaskFile
-from cache.records import JobRecord, ModelCard, Notes, PairNumbers, StoredPair
+from cache.records import JobRecord, ModelCard, Notes, PairNumbers, StoredPair, StoredSeries
 
 Of = Literal["update", "base", "tuned", "adapter"]
 Side = Literal["base", "tuned"]
 
-PAIRS, JOBS, NOTES = "pairs", "jobs", "notes"  # what `generation` is asked for beside a pair's key
+PAIRS, JOBS, NOTES, SERIES = "pairs", "jobs", "notes", "series"  # what `generation` is asked for beside a pair's key
 
 _KEPT_ALIGNMENTS = 4
 
@@ -303,6 +307,39 @@ class Store:
             "GROUP BY tuned_keys ORDER BY max(stored_at) DESC"
         )
         return [tuple(joined.split("\n")) for (joined,) in self._database.rows(sql, [base_key, OVERLAP_VERSION])]
+
+    # Training dynamics: series by base and ordered checkpoints
+
+    def register_series(self, series: Series, labels: Sequence[str]) -> Future[None]:
+        """A future that is done when the series is known; its pairs are registered each for itself."""
+        row = {
+            "series_key": series.key,
+            "base": str(series.base),
+            "checkpoints": json.dumps([str(model) for model in series.checkpoints]),
+            "labels": json.dumps(list(labels)),
+            "registered_at": _now(),
+        }
+        return self._database.write({"series": [row]}, touches=(series.key, SERIES))
+
+    def series(self) -> list[StoredSeries]:
+        """Every known series, the last registered first."""
+        sql = "SELECT base, checkpoints, labels, registered_at FROM series ORDER BY registered_at DESC, series_key"
+        return [queries.stored_series(row) for row in self._database.rows(sql)]
+
+    def put_steps(self, series_key: str, name: str, counts: StepCounts) -> Future[None]:
+        """A future that is done when one tensor's counts over the run are on the disk."""
+        row = {"series_key": series_key, "name": name, "version": DYNAMICS_VERSION, "stored_at": _now()}
+        values = {field: getattr(counts, field) for field in ("rule", "entries", *tables.STEP_LISTS)}
+        return self._database.write({"steps": [row | values]}, touches=(series_key, SERIES))
+
+    def steps(self, series_key: str, rule: MaskRule) -> dict[str, StepCounts]:
+        """Counts over the run by tensor name."""
+        return rows.steps(self._database.arrow(queries.STEPS, [series_key, rule]))
+
+    def unchanged(self, key: str) -> dict[str, Unchanged]:
+        """Entries and unchanged entries of each tallied tensor, under both rules that have masks: the lightest read."""
+        found = self._database.rows(queries.UNCHANGED, [key, TALLY_VERSION])
+        return {name: Unchanged(*counts) for name, *counts in found}
 
     def mask(self, key: str, name: str, rule: MaskRule) -> MaskFile | None:
         """Where one tensor's mask lies, or None."""

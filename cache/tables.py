@@ -22,6 +22,7 @@ LIGHT_LISTS = ("changes", "base_binades", "mukherjee_binades", "bf16_binades", "
 HEAVY_LISTS = ("joint_cells", "joint_counts", "row_changes", "column_changes", "density")
 TALLY_JOINT = ("joint_cells", "joint_counts")
 TALLY_SHAPED = (*HEAVY_LISTS, "density_rows", "density_columns")  # what a light read leaves out
+STEP_LISTS = ("changed", "moved", "changed_outside", "moved_outside", "union")
 SPECTRUM_NUMBERS = ("of", "rows", "columns", "tolerance", "rank", "rank_low", "rank_high", "method", "reason")
 
 
@@ -89,6 +90,13 @@ TABLES = {
             "consensus", "base_key", "tuned_keys", "name", "rule", "version",
             base_key=_TEXT, tuned_keys=_TEXT, name=_TEXT, rule=_TEXT, version=_INT, stored_at=_TIME,
             rows=_LONG, columns=_LONG, map_rows=_INT, map_columns=_INT, counts=_COUNTS,
+        ),
+        _table(
+            "series", "series_key", series_key=_TEXT, base=_TEXT, checkpoints=_TEXT, labels=_TEXT, registered_at=_TIME,
+        ),
+        _table(
+            "steps", "series_key", "name", "rule", "version", series_key=_TEXT, name=_TEXT, rule=_TEXT, version=_INT,
+            stored_at=_TIME, entries=_LONG, **dict.fromkeys(STEP_LISTS, _LONGS),
         ),
         _table(
             "masks", "pair_key", "name", "rule", "version", pair_key=_TEXT, name=_TEXT, rule=_TEXT, version=_INT,

@@ -4,7 +4,7 @@ import streamlit as st
 
 from analysis.errors import SubnetscopeError
 from analysis.links import view_of
-from pages.parts import address, handles, panels, pickers, preparing, runs, stored_pairs
+from pages.parts import address, courses, handles, panels, pickers, preparing, runs, stored_pairs
 
 st.header("Compare two models", anchor=False)
 st.markdown(
@@ -21,7 +21,7 @@ if tuned:
     else:
         preparing.show(found, tuned)
 
-pairs = runs.begun(handles.store().pairs())
+pairs = courses.without_steps(runs.begun(handles.store().pairs()))
 if pairs:
     st.subheader("Compared here", anchor=False)
     chosen = stored_pairs.pair_table(pairs, key="compare.pairs")

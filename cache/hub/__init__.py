@@ -6,6 +6,7 @@ comes from its cache on this machine, because a cached file is no proof that it 
 
 import cache.hub.environment  # noqa: F401 (before huggingface_hub)
 from cache.hub.downloads import bytes_to_fetch, fetch, has_room, kept
+from cache.hub.listing import revisions, subfolders
 from cache.hub.lookup import find, suggest_base
 from cache.hub.places import cache_dir
 from cache.hub.ranges import read_range
@@ -19,6 +20,8 @@ __all__ = [
     "has_room",
     "kept",
     "read_range",
+    "revisions",
     "stream_range",
+    "subfolders",
     "suggest_base",
 ]

@@ -17,7 +17,7 @@ from analysis.links import View
 from analysis.models import PinnedModel
 
 Query = Mapping[str, Sequence[str]]
-_PAGES = ("compare", "pair", "layers", "matrix", "spectra", "overlap", "library", "gallery", "jobs")
+_PAGES = ("compare", "pair", "layers", "matrix", "spectra", "overlap", "dynamics", "library", "gallery", "jobs")
 SCRIPT_OF_PAGE = {page: f"{page}.py" for page in _PAGES}
 _PAGE, _LEFT, _COMPLETED = "address.page", "address.left", "address.completed"
 

@@ -61,6 +61,9 @@ def _row(record: JobRecord) -> dict[str, object]:
 
 def _models(record: JobRecord) -> str:
     pairs = json.loads(record.request)["pairs"]
+    if record.kind == "dynamics":
+        run = pairs[: (len(pairs) + 1) // 2]
+        return f"{len(run)} checkpoints from {pairs[0][0].partition('@')[0]} to {run[-1][1].partition('@')[0]}"
     tuned = ", ".join(texts[1].partition("@")[0] for texts in pairs)
     return f"{tuned} against {pairs[0][0].partition('@')[0]}"
 

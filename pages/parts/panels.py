@@ -27,6 +27,7 @@ _STAGES = {
     "tallies": "reading and comparing",
     "spectra": "singular values",
     "overlap": "counting overlaps",
+    "dynamics": "counting along the run",
 }
 
 
@@ -144,7 +145,7 @@ def _progress_words(job: Progress) -> str:
         words.append(f"{size(job.bytes_done)} of {size(job.bytes_planned)} fetched")
     if job.planned and (job.done or job.stage != "fetching"):
         words.append(f"{count(job.done)} of {count(job.planned)} measurements")
-    if job.done and job.seconds_elapsed > 1 and job.stage in ("tallies", "spectra", "overlap"):
+    if job.done and job.seconds_elapsed > 1 and job.stage in ("tallies", "spectra", "overlap", "dynamics"):
         words.append(f"{count(round(60 * job.done / job.seconds_elapsed))} a minute")
     if job.seconds_left is not None:
         words.append(f"about {duration(job.seconds_left)} left")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import streamlit as st
 
 from analysis import links
+from analysis.dynamics import MEASURES as STEP_MEASURES
 from analysis.labels import tolerance_text
 from analysis.links import CHOICES_OF_PAGE, EDGE_OF_TOLERANCE, View
 from analysis.measurements import TOLERANCES
@@ -29,9 +30,12 @@ _RULE_TITLES = {
 _DRAWN_TITLES = {"circles": "Circles", "bars": "Bars (UpSet)"}
 _PAIRS_TITLES = {"one-sided": "One-sided", "jaccard": "Jaccard", "matched": "Over matched chance"}
 _UPDATE_TITLES = {"merged": "Merged, in the base's type", "own": "The adapter's own"}
+_PATCH_TITLES = {"previous": "from the checkpoint before", "base": "from the base"}
+_ROW_TITLES = {"layer": "Layers", "module": "Matrices"}
 _COLOUR_TITLES = {"full": "0 to 100 %", "fitted": "range of the data"}
 
 
+PREPARED_SERIES = "dynamics.prepared"  # what the page of training dynamics has looked up, by base and lines
 PREPARED = "compare.prepared"  # what the Compare page has looked up, by the two texts
 
 
@@ -80,10 +84,10 @@ def tolerance(view: View) -> str:
     )
 
 
-def colours(view: View) -> bool:
-    """Whether colours are fitted to the data instead of spanning 0 to 100 %."""
+def colours(view: View, title: str = "Colours span") -> bool:
+    """Whether colours (or axes) are fitted to the data instead of spanning 0 to 100 %."""
     options = CHOICES_OF_PAGE[view.page]["colours"].allowed
-    return _segments(view, "colours", "Colours span", options, _COLOUR_TITLES.__getitem__) == "fitted"
+    return _segments(view, "colours", title, options, _COLOUR_TITLES.__getitem__) == "fitted"
 
 
 def own_update(view: View) -> bool:
@@ -93,9 +97,54 @@ def own_update(view: View) -> bool:
 
 
 def rule(view: View) -> None:
-    """Which entries count as changed in an overlap."""
+    """Which entries count as changed."""
     options = CHOICES_OF_PAGE[view.page]["rule"].allowed
     _select(view, "rule", "What counts as changed", options, _RULE_TITLES.__getitem__, help=None)
+
+
+def series_texts() -> tuple[str, str]:
+    """The base and the checkpoints as typed, one a line, or as the address names them; empty until somebody asks."""
+    named = address.query()
+    base, lines = "".join(named.get("base", ())), "\n".join(named.get("tuned", ()))
+    for key, text in (("dynamics.typed-base", base), ("dynamics.typed", lines)):
+        if st.session_state.get(key) != text:
+            st.session_state[key] = text
+    with st.form("dynamics.form", border=False):
+        left, right = st.columns([4, 6])
+        left.text_input("Base", key="dynamics.typed-base", placeholder="org/name, org/name@revision or ./folder")
+        right.text_area(
+            "Checkpoints, in order",
+            key="dynamics.typed",
+            height=120,
+            placeholder="org/name@step_*\norg/name/checkpoint-*\n./runs/checkpoint-*\n200 ./runs/final",
+            help="One model a line, or several by a pattern: 'org/name@step_*' for branches and tags, "
+            "'org/name/checkpoint-*' or './folder/checkpoint-*' for folders, sorted by their numbers. A number in "
+            "front of a model says its step where its name does not.",
+        )
+        left.form_submit_button("Look up", on_click=_typed_series, type="primary")
+    return base, lines
+
+
+def _typed_series() -> None:
+    st.session_state.pop(PREPARED_SERIES, None)
+    lines = [line.strip() for line in st.session_state["dynamics.typed"].splitlines() if line.strip()]
+    address.put({"base": [st.session_state["dynamics.typed-base"].strip()], "tuned": lines})
+
+
+def step_measure(view: View) -> str:
+    """What the heatmap over steps shows."""
+    options = CHOICES_OF_PAGE[view.page]["show"].allowed
+    return _select(view, "show", "Show", options, lambda key: STEP_MEASURES[key].title, help=None)
+
+
+def step_rows(view: View) -> str:
+    """Whether the heatmap's rows are layers or kinds of matrix."""
+    return _segments(view, "rows", "Rows", CHOICES_OF_PAGE[view.page]["rows"].allowed, _ROW_TITLES.__getitem__)
+
+
+def patch_from(view: View) -> str:
+    """Which checkpoint a patch would start from."""
+    return _segments(view, "patch", "Patch", CHOICES_OF_PAGE[view.page]["patch"].allowed, _PATCH_TITLES.__getitem__)
 
 
 def measure(view: View) -> str:

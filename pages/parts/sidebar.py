@@ -21,6 +21,7 @@ def draw() -> None:
         address.page_link("All comparisons", "library")
         address.page_link("Published pairs", "gallery")
         _views()
+        address.page_link("Training dynamics", "dynamics")
         n = len(handles.jobs().active())
         address.page_link(f"Jobs ({n} active)" if n else "Jobs", "jobs")
 

@@ -53,6 +53,8 @@ def test_several_matrices_and_models_keep_their_order():
     assert reopened(spectra).many("matrix") == ("b.weight", "a.weight")
     overlap = view_of("overlap", BASE, FOLDER, TUNED)
     assert reopened(overlap).tuned == (FOLDER, TUNED)
+    dynamics = view_of("dynamics", BASE, TUNED, FOLDER).choosing("step", "step_100", "a & b")
+    assert (reopened(dynamics).tuned, reopened(dynamics).many("step")) == ((TUNED, FOLDER), ("step_100", "a & b"))
 
 
 @pytest.mark.parametrize(
@@ -71,6 +73,9 @@ def test_several_matrices_and_models_keep_their_order():
         ("overlap", {"tuned": [str(TUNED)] * 13}, "13 tuned"),
         ("overlap", {"rule": ["1e-5.5"]}, "no value of 'rule'"),
         ("overlap", {"runs": ["13"]}, "'13' is no value of 'runs'"),
+        ("dynamics", {"tuned": [str(TUNED)] * 65}, "65 tuned"),
+        ("dynamics", {"step": ["x"] * 65}, "65 times"),
+        ("dynamics", {"show": ["best"]}, "no value of 'show'"),
         ("matrix", {"name": ["x" * 5000]}, "5000 characters"),
         ("spectra", {"matrix": ["x"] * 9}, "9 times"),
     ],

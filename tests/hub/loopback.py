@@ -89,6 +89,7 @@ class LoopbackHub:
 
     def tag(self, name: str, tag: str, commit: str) -> None:
         self.repositories[name].commit_of_name[tag] = commit
+        self.repositories[name].tags.add(tag)
 
     def fail(self, fault: _AnyFault) -> _AnyFault:
         """From now on this fault happens; several at once do too."""
@@ -226,9 +227,12 @@ async def _paths(hub: LoopbackHub, request: Request) -> Response:
 
 
 async def _refs(hub: LoopbackHub, request: Request) -> Response:
-    names = hub.repositories[_name(request)].commit_of_name
-    branches = [{"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit} for name, commit in names.items()]
-    return JSONResponse({"branches": branches, "tags": [], "converts": []})
+    repository = hub.repositories[_name(request)]
+    refs: dict[str, list[dict[str, str]]] = {"branches": [], "tags": [], "converts": []}
+    for name, commit in repository.commit_of_name.items():
+        kind, path = ("tags", "tags") if name in repository.tags else ("branches", "heads")
+        refs[kind].append({"name": name, "ref": f"refs/{path}/{name}", "targetCommit": commit})
+    return JSONResponse(refs)
 
 
 async def _file(hub: LoopbackHub, request: Request) -> Response:

@@ -42,6 +42,7 @@ class Repository:
     disabled: bool = False
     files_of_commit: dict[str, dict[str, Blob]] = field(default_factory=dict)
     commit_of_name: dict[str, str] = field(default_factory=dict)
+    tags: set[str] = field(default_factory=set)  # which of these names are tags
 
     def commit(self, files: Mapping[str, bytes], branch: str = "main") -> str:
         """The new commit's 40 digits: these files, and no others, on top of the branch."""

@@ -56,7 +56,9 @@ def test_revisions_are_branches_tags_and_commits(hub):
     hub.tag("org/model", "v1", first)
     revisions = {"main": second, "v1": first, first: first, "refs/pr/1": side}
     assert {name: api(hub).model_info("org/model", revision=name).sha for name in revisions} == revisions
-    assert {branch.name for branch in api(hub).list_repo_refs("org/model").branches} == {"main", "v1", "refs/pr/1"}
+    refs = api(hub).list_repo_refs("org/model")
+    assert {branch.name for branch in refs.branches} == {"main", "refs/pr/1"}
+    assert {tag.name: tag.target_commit for tag in refs.tags} == {"v1": first}
 
 
 @pytest.mark.parametrize(

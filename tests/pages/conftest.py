@@ -13,7 +13,7 @@ from analysis.models import Pair, PinnedModel
 from analysis.tensors import Alignment
 from cache import instance
 from cache.records import ModelCard
-from pages.parts import lookups, runs
+from pages.parts import courses, lookups, runs
 from tests.analysis.by_hand import measured, small_model
 
 BASE = PinnedModel("hub", "org/base", "a" * 40)
@@ -28,7 +28,7 @@ def current(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[instanc
     monkeypatch.setenv("SUBNETSCOPE_DATA", str(tmp_path))
     monkeypatch.setenv("SUBNETSCOPE_DEMO", "0")
     instance.close()
-    for remembered in (*vars(lookups).values(), *vars(runs).values()):
+    for remembered in (*vars(lookups).values(), *vars(runs).values(), *vars(courses).values()):
         if hasattr(remembered, "cache_clear"):
             remembered.cache_clear()  # generations count from the start again in a new store
     yield instance.current()
