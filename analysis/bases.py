@@ -72,11 +72,11 @@ def another_declared(base: PinnedModel, declared: Sequence[str]) -> Iterator[Ale
 
 def nearer(own: Mapping[str, Tally], others: Mapping[PinnedModel, Mapping[str, Tally]]) -> Iterator[Alert]:
     """That another base which this tuned model was compared with is clearly nearer; of several the nearest. `others`
-    are the tallies against each. Judged over the tensors that both have, if those are half of either at least."""
+    are the tallies against each. Judged over the tensors that both have, if those are at least half of this pair's."""
     found: list[tuple[float, PinnedModel, Distance, Distance]] = []
     for base, tallies in others.items():
         names = [name for name in own if name in tallies]
-        if not names or 2 * len(names) < max(len(own), len(tallies)):
+        if not names or 2 * len(names) < len(own):
             continue
         here, there = distance(own, names), distance(tallies, names)
         is_near = CLEARLY * there.median_update < here.median_update and there.changed <= here.changed

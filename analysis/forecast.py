@@ -67,7 +67,7 @@ class Forecast:
     def in_words(self) -> list[tuple[str, str, str]]:
         """What it takes as (what, how much, what stands behind it), for a page and the terminal."""
         has, on = self.machine, f"{self.machine.threads} threads" if self.machine.device == "cpu" else "the GPU"
-        memory = f"at most, for {KIND_TITLES[self.largest_kind]} of '{shorten(self.largest, 60)}'; a worker may take "
+        memory = f"at most, for {KIND_TITLES[self.largest_kind]} of '{shorten(self.largest, 27)}'; a worker may take "
         tallies = f"{duration(self.seconds_for_tallies)} for what changed and where, "
         tallies += f"{duration(self.seconds - self.seconds_for_tallies)} for singular values; "
         return [

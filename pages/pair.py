@@ -26,7 +26,7 @@ with words:
     for sentence in summarize(found, alignment, adapter):
         st.markdown(sentence)
     overview.matches(alignment)
-    numbers.not_compared(alignment)
+    numbers.not_compared(lookups.alignment(pair.key))
     numbers.failures(lookups.gaps(pair.key))
     address.link("Where it changed: layers and matrices", view_of("layers", *view.models))
     address.link("Along how many directions: spectra", view_of("spectra", *view.models))

@@ -36,9 +36,7 @@ def plan(key: str, alignment: Alignment) -> Plan | None:
             placeholder="all; or choose, or type a pattern such as mlp.*",
             accept_new_options=True,
         )
-        every, spectra = 1, _spectra(key)
-        if spectra == "every":
-            every = st.number_input("n", 2, max(layers[-1] + 1 if layers else 2, 2), 4, key=f"compare.every.{key}")
+        spectra, every = _spectra(key, len(layers))
     try:
         selection = select(text, modules)
         found = Plan(spectra=spectra != "none", selection=selection, spectra_every=every)
@@ -50,15 +48,21 @@ def plan(key: str, alignment: Alignment) -> Plan | None:
     return found
 
 
-def _spectra(key: str) -> str:
-    chosen = st.radio(
+def _spectra(key: str, n_layers: int) -> tuple[str, int]:
+    """Which matrices are to have singular values, and of each how-manieth layer."""
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    chosen = left.radio(
         "Singular values (rank, spectra); they take most of the time",
         list(_SPECTRA_TITLES),
         key=f"compare.spectra.{key}",
         format_func=_SPECTRA_TITLES.__getitem__,
         horizontal=True,
     )
-    return chosen or "all"
+    if chosen != "every":
+        return chosen or "all", 1
+    most = max(n_layers, 2)
+    every = right.number_input("of every …-th layer", 2, most, min(4, most), key=f"compare.every.{key}")
+    return chosen, every
 
 
 def left_out(spectra: tuple[tuple[str, str], ...]) -> None:

@@ -82,7 +82,7 @@ def holes(pair: Pair) -> None:
     if n:
         words.info(f"{count(n)} measurements of this pair are still missing.")
     else:
-        words.info(f"Measured as selected. {count(n_whole)} measurements that were not asked for make it whole.")
+        words.info(f"Measured as selected. {count(n_whole)} more measurements, not asked for so far, make it whole.")
     if button.button("Measure the rest", width="stretch") and start(pair, *(plans or [Plan()])):
         flow.again()
 

@@ -71,6 +71,12 @@ def test_a_base_that_changed_nothing_is_nearer_and_the_nearest_is_named():
     assert alert.models == (str(PRETRAINED),)
 
 
+def test_a_part_that_was_selected_is_judged_by_its_own_tensors():
+    part = {name: tally for name, tally in tallies(0.45, 0.01).items() if name in ("w0", "w1")}
+    [alert] = nearer(part, {INSTRUCT: tallies(0.03, 0.001)})
+    assert alert.kind == "nearer_base"
+
+
 def test_what_shares_few_tensors_is_not_judged():
     few = {name: tally for name, tally in tallies(0.01, 0.001).items() if name in ("w0", "w1")}
     assert list(nearer(tallies(0.45, 0.01), {INSTRUCT: few})) == []
