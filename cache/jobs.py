@@ -362,8 +362,8 @@ class Jobs:
         if seconds_to_wait is None:
             self._ended(job, "failed", error)
             return
-        job.meter.leave_lane(error.saw, time.time() + seconds_to_wait)
         self._record(job, state="waiting", message=json.dumps(error.as_dict()))
+        job.meter.leave_lane(error.saw, time.time() + seconds_to_wait)
         alarm = threading.Timer(seconds_to_wait, self._queue_of_kind[job.kind].put, args=(job,))
         alarm.daemon = True
         self._alarm_of_id[job.id] = alarm
