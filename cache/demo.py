@@ -52,7 +52,7 @@ def _seed(instance: Instance) -> None:
 
 
 def _notes(text: str) -> Notes:
-    """What the folder's name tells: 'abacus-grpo-minus-seed1' is GRPO on subtraction, with the tags 'demo' and 'seed 1'."""
+    """What the folder's name tells: 'abacus-grpo-minus-seed1' is GRPO on subtraction, tagged 'demo' and 'seed 1'."""
     words = text.removeprefix("./demo/abacus-").split("-")
     data = "subtraction" if "minus" in words else "addition"
     tags = [word.replace("seed", "seed ") for word in words[1:] if word != "minus"]
