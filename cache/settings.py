@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ class Settings:
     memory_budget: int  # bytes a worker may use for blocks of tensors
     endpoint: str  # without a trailing '/'
     threads: int
+    chromium: str = ""  # to draw figures with: a path or a name, 'off', or '' for the first on the path
     store_file: Path | None = None  # where the store is not the data folder's own
     patience: Patience = BRISK  # with the Hub; jobs have more of it
 
@@ -62,6 +64,7 @@ class Settings:
             memory_budget=_size(environ, "SUBNETSCOPE_MEMORY", "1GB", smallest=16_000_000),
             endpoint=_endpoint(environ, "HF_ENDPOINT", "https://huggingface.co"),
             threads=_threads(environ, "SUBNETSCOPE_THREADS"),
+            chromium=_chromium(environ, "SUBNETSCOPE_CHROMIUM"),
         )
 
 
@@ -135,6 +138,13 @@ def _threads(environ: Mapping[str, str], variable: str) -> int:
     if not re.fullmatch(r"[1-9]\d{0,3}", text):
         raise _bad(variable, text, "A whole number from 1 to 9999")
     return int(text)
+
+
+def _chromium(environ: Mapping[str, str], variable: str) -> str:
+    text = _text(environ, variable)
+    if text not in ("", "off") and shutil.which(text) is None:
+        raise _bad(variable, text, "The path of a Chromium that can be run, or 'off'")
+    return text
 
 
 def _usable_cores() -> int:

@@ -6,8 +6,7 @@ from analysis.figures import venn as circles
 from analysis.figures.heatmap import heatmap
 from analysis.labels import short_titles
 from analysis.models import Pair
-from analysis.tables import overlap_rows
-from pages.parts import charts, flow, numbers, overlapping, pickers, runs
+from pages.parts import charts, flow, overlapping, pickers, runs, take
 
 st.header("Overlap of runs", anchor=False)
 view = overlapping.open_overlap()
@@ -47,4 +46,4 @@ with span:
 grid = runs.overlap_by_place(pairs, measure, rule, of, other)
 st.caption(grid.metric.help)
 charts.show(heatmap(grid, fitted=fitted), grid.metric.title)
-numbers.take_away(view, overlap_rows(found), "overlap")
+take.menu(view)

@@ -1,21 +1,18 @@
-"""Numbers on the page, what stands behind them, and a way to take them along."""
+"""Numbers on the page, and what stands behind them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from analysis.labels import count, size
-from analysis.links import View
-from analysis.tables import Row, as_csv, not_compared_rows
+from analysis.labels import count
+from analysis.tables import not_compared_rows
 from analysis.tensors import Alignment
-from pages.parts import address
 
 _NUMBER_WIDTH = 195
 _MOST_LISTED = 1000
-_MOST_DOWNLOAD = 1_000_000  # bytes; larger files Streamlit tells apart by samples, and could mix up
 
 
 def row() -> DeltaGenerator:
@@ -52,19 +49,3 @@ def failures(reasons: Mapping[tuple[str, str], str]) -> None:
     with st.expander(f"{count(len(reasons))} measurements failed"):
         rows = [{"tensor": name, "kind": kind, "reason": reason} for (kind, name), reason in reasons.items()]
         st.dataframe(rows[:_MOST_LISTED], hide_index=True)
-
-
-def take_away(view: View, rows: Sequence[Row], name: str) -> None:
-    """The link to this view, and its numbers as CSV."""
-    take_away_at(address.whole(view), rows, name)
-
-
-def take_away_at(link: str, rows: Sequence[Row], name: str) -> None:
-    """A link, and the numbers behind it as CSV."""
-    with st.expander("Copy link, take the numbers away"):
-        st.code(link, language=None, wrap_lines=True)
-        text = as_csv(rows)
-        if len(text.encode()) > _MOST_DOWNLOAD:
-            st.caption(f"The numbers behind this view are {size(len(text.encode()))}; the terminal writes them: --json")
-        elif rows:
-            st.download_button(f"{count(len(rows))} rows as CSV", text, f"{name}.csv", "text/csv", on_click="ignore")
