@@ -157,4 +157,4 @@ def origin(page: str, query: Query, link: str) -> dict[str, Any]:
 def _basis(pair: Pair) -> provenance.Basis:
     known = lookups.stored(pair)
     assert known is not None, "stored_view has looked"
-    return provenance.Basis(pair, lookups.alignment(pair.key), known.n_tallies, known.last_activity)
+    return provenance.Basis(pair, lookups.alignment(pair.key), len(lookups.tallies(pair.key)), known.last_activity)
