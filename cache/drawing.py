@@ -62,16 +62,18 @@ def found(setting: str) -> Path | None:
     return next((Path(path) for path in paths if path), None)
 
 
-def draw(page: str, form: str, chromium: Path | None, *, about: str = "", seconds: float = SECONDS) -> bytes:
-    """The page's figure as 'pdf', 'png' or 'svg'; `about` goes into PNG and SVG as text. Raises NoChromium, or
-    ResourceError where none can draw it in time."""
+def draw(
+    page: str, form: str, chromium: Path | None, *, inches: float = 3.5, about: str = "", seconds: float = SECONDS
+) -> bytes:
+    """The page's figure, of this width, as 'pdf', 'png' or 'svg'; `about` goes into PNG and SVG as text.
+    Raises NoChromium, or ResourceError where none can draw it in time."""
     if chromium is None:
         raise NoChromium("This server has no Chromium to draw figures with", do=_INSTALL)
     if not _one_at_a_time.acquire(timeout=SECONDS_WAITED):
         raise ResourceError("Other figures are being drawn", do="Try again in a minute")
     try:
         with tempfile.TemporaryDirectory(prefix="subnetscope-figure-", ignore_cleanup_errors=True) as folder:
-            return _drawn(page, form, chromium, Path(folder), about, seconds)
+            return _drawn(page, form, chromium, Path(folder), inches, about, seconds)
     finally:
         _one_at_a_time.release()
 
@@ -79,7 +81,7 @@ def draw(page: str, form: str, chromium: Path | None, *, about: str = "", second
 _INSTALL = "Install chromium, or name one with SUBNETSCOPE_CHROMIUM; the camera above each chart saves SVG without it"
 
 
-def _drawn(page: str, form: str, chromium: Path, folder: Path, about: str, seconds: float) -> bytes:
+def _drawn(page: str, form: str, chromium: Path, folder: Path, inches: float, about: str, seconds: float) -> bytes:
     source, target = folder / "figure.html", folder / "figure.pdf"
     source.write_text(page, encoding="utf-8")
     what = f"--print-to-pdf={target}" if form == "pdf" else "--dump-dom"
@@ -95,7 +97,7 @@ def _drawn(page: str, form: str, chromium: Path, folder: Path, about: str, secon
     if not head.startswith(f"data:image/{form}"):
         log.error("a figure was not drawn: %s", address[:300])
         raise _failed()
-    return _png(base64.b64decode(body), about) if form == "png" else _svg(unquote(body), about)
+    return _png(base64.b64decode(body), about) if form == "png" else _svg(unquote(body), inches, about)
 
 
 def _run(command: list[str], folder: Path, seconds: float) -> bytes:
@@ -135,11 +137,11 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def _svg(text: str, about: str) -> bytes:
+def _svg(text: str, inches: float, about: str) -> bytes:
     """With its size in inches, and `about` as its metadata."""
     sized = re.sub(
         r'(<svg[^>]*?)width="(\d+)" height="(\d+)"',
-        lambda m: f'{m[1]}width="{int(m[2]) / 96}in" height="{int(m[3]) / 96}in"',
+        lambda m: f'{m[1]}width="{inches}in" height="{int(m[3]) * inches / int(m[2]):.4f}in"',
         text,
         count=1,
     )

@@ -26,23 +26,30 @@ _FONT = "Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 _CELL = 0.94
 _ROOM_FOR_TEXT = 38  # pixels a cell needs for its number
 _LIGHT = 0.6  # from here on up the colour scale the ground is light
+_MARGIN = {"l": 6, "r": 6, "t": 10, "b": 6}
 _LEGEND_LINE = 17  # pixels
+_LEAST_WIDTH = 520  # pixels; at 3.5 inches its text has 5.2 points
 
 
 def printed(figure: go.Figure, inches: float) -> go.Figure:
-    """The figure at this width; its height follows the screen's, at the scale of the text."""
+    """The figure as it is laid out for this width, in pixels of CSS; its height follows the screen's, at the scale of
+    the text. One that is dense with text is laid out wider, and `to_html` makes it smaller."""
     layout = _scaled(copy.deepcopy(figure.to_plotly_json()["layout"]))
+    own = layout.get("margin", {})
+    width = max(inches * CSS_DPI, _LEAST_WIDTH if _is_dense(figure) else 0)
     template = layout.setdefault("template", {}).setdefault("layout", {})
     template["font"] = {**template.get("font", {}), "family": _FONT, "color": _INK}
     layout |= {
-        "width": round(inches * CSS_DPI),
+        "width": round(width),
         "height": round(float(layout.get("height") or 360) * _SCALE),
         "paper_bgcolor": "white",
         "plot_bgcolor": "white",
-        "margin": {"l": 6, "r": 6, "t": 10, "b": 6},
+        "margin": {side: max(least, _SCALE * own.get(side, 0)) for side, least in _MARGIN.items()},
         "hovermode": False,
     }
-    traces = [_trace(trace, inches, layout.get("coloraxis", {})) for trace in figure.data if not _invisible(trace)]
+    over_cells = any(trace.type == "heatmap" for trace in figure.data)  # elsewhere axes may take their range from them
+    drawn = [trace for trace in figure.data if not (over_cells and _invisible(trace))]
+    traces = [_trace(trace, width, layout.get("coloraxis", {})) for trace in drawn]
     if any(trace["type"] == "bar" and isinstance(trace.get("base"), np.ndarray) for trace in traces):
         layout["barmode"] = "overlay"
     _add_legend(layout, [trace for trace in traces if trace.get("name") and trace.get("showlegend") is not False])
@@ -56,16 +63,17 @@ def _add_legend(layout: dict[str, Any], named: list[dict[str, Any]]) -> None:
         layout["height"] += _LEGEND_LINE * len(named) + 10
 
 
-def to_html(figure: go.Figure, form: str, title: str) -> str:
-    """A page without any other file: 'pdf' is to be printed, of 'png' and 'svg' the picture stands in it as text.
-    Nothing in it can ask a network: its own policy forbids that."""
+def to_html(figure: go.Figure, form: str, title: str, inches: float) -> str:
+    """The printed figure at this width, as a page without any other file: 'pdf' is to be printed, of 'png' and 'svg'
+    the picture stands in it as text. Nothing in it can ask a network: its own policy forbids that."""
     width, height = int(figure.layout.width), int(figure.layout.height)
     drawn = figure.to_json().replace("<", "\\u003c")
-    size = {"format": form, "width": width, "height": height, "scale": DPI / CSS_DPI if form == "png" else 1}
+    size = {"format": form, "width": width, "height": height, "scale": DPI * inches / width if form == "png" else 1}
     show = "Plotly.newPlot('plot', figure.data, figure.layout, {staticPlot: true})"
     write = f"Plotly.toImage(figure, {json.dumps(size)}).then(u => out(u), e => out('failed ' + e))"
     return _PAGE.format(
-        page=f"{width / CSS_DPI}in {height / CSS_DPI}in",
+        page=f"{inches}in {height * inches / width}in",
+        zoom=inches * CSS_DPI / width,
         title=json.dumps(title).replace("<", "\\u003c"),
         plotly=get_plotlyjs(),
         figure=drawn,
@@ -76,7 +84,7 @@ def to_html(figure: go.Figure, form: str, title: str) -> str:
 _PAGE = """<!doctype html><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"
  content="default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:">
-<style>@page {{ size: {page}; margin: 0 }} body {{ margin: 0 }}</style>
+<style>@page {{ size: {page}; margin: 0 }} body {{ margin: 0; zoom: {zoom} }}</style>
 <body><div id="plot"></div><script>{plotly}</script><script>
 document.title = {title};
 const figure = {figure};
@@ -100,12 +108,19 @@ def _scaled(node: Any, within: str = "") -> Any:
     return [_scaled(one, within) for one in node] if isinstance(node, list | tuple) else node
 
 
+def _is_dense(figure: go.Figure) -> bool:
+    """Whether it is drawn to scale with words around it, or has several lines of text in a cell."""
+    to_scale = figure.layout.xaxis.scaleanchor or figure.layout.yaxis.scaleanchor
+    texts = (str(trace.text) for trace in figure.data if trace.type == "heatmap" and trace.text is not None)
+    return bool(to_scale) or any("<br>" in text for text in texts)
+
+
 def _invisible(trace: Any) -> bool:
     """Whether a trace is only there to be pointed at."""
     return trace.type == "scatter" and trace.mode == "markers" and trace.marker.opacity == 0
 
 
-def _trace(trace: Any, inches: float, colours: Mapping[str, Any]) -> dict[str, Any]:
+def _trace(trace: Any, width: float, colours: Mapping[str, Any]) -> dict[str, Any]:
     plain = {
         name: value
         for name, value in _scaled(copy.deepcopy(trace.to_plotly_json())).items()
@@ -113,11 +128,11 @@ def _trace(trace: Any, inches: float, colours: Mapping[str, Any]) -> dict[str, A
     }
     positions = trace.type == "heatmap" and trace.x is None and trace.y is None
     if positions and np.size(trace.z) <= MOST_VECTORS:
-        return _cells(trace, plain, inches, colours)
+        return _cells(trace, plain, width, colours)
     return plain | {"hoverinfo": "skip"}
 
 
-def _cells(trace: Any, plain: dict[str, Any], inches: float, colours: Mapping[str, Any]) -> dict[str, Any]:
+def _cells(trace: Any, plain: dict[str, Any], width: float, colours: Mapping[str, Any]) -> dict[str, Any]:
     """The heatmap as one bar a cell, since bars are vectors; its numbers dark on light and light on dark."""
     values = np.asarray(trace.z, np.float64)
     rows, columns = np.nonzero(np.isfinite(values))
@@ -131,7 +146,7 @@ def _cells(trace: Any, plain: dict[str, Any], inches: float, colours: Mapping[st
         "showlegend": False,
         "hoverinfo": "skip",
     }
-    if trace.text is not None and inches * CSS_DPI * 0.6 / values.shape[1] >= _ROOM_FOR_TEXT:
+    if trace.text is not None and width / 2 / values.shape[1] >= _ROOM_FOR_TEXT:
         bars["text"] = [str(trace.text[i][j]) for i, j in zip(rows, columns, strict=True)]
         bars |= {"textposition": "inside", "insidetextanchor": "middle", "textangle": 0, "constraintext": "none"}
         low, high = float(colours.get("cmin", 0)), float(colours.get("cmax", 1))

@@ -104,10 +104,11 @@ def figure(request: Request) -> Response:
     if len(width) != 1 or width[0] not in WIDTHS:
         raise BadReference("The figure's width is not offered", expected=f"One of {', '.join(WIDTHS)} inches")
     chromium = drawing.found(handles.settings().chromium)
-    drawn = printed(_named(sources.figures_of(page, query), name)(), WIDTHS[width[0]])
+    inches = WIDTHS[width[0]]
+    drawn = printed(_named(sources.figures_of(page, query), name)(), inches)
+    text = to_html(drawn, form, papers.title(page, query), inches)
     origin = sources.origin(page, query, _link(request, page)) | {"figure": name}
-    title = papers.title(page, query)
-    data = drawing.draw(to_html(drawn, form, title), form, chromium, about=encoding.json_of(origin))
+    data = drawing.draw(text, form, chromium, inches=inches, about=encoding.json_of(origin))
     return _file(iter([data]), _file_name(request, page, f"{name}-{width[0]}in", form), _MEDIA_OF_FIGURE[form])
 
 

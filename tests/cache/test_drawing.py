@@ -14,9 +14,10 @@ from PIL import Image
 
 from analysis import rollup
 from analysis.errors import NoChromium, ResourceError
-from analysis.figures import curves, density
+from analysis.figures import curves, density, venn
 from analysis.figures.heatmap import heatmap
 from analysis.figures.printed import WIDTHS, printed, to_html
+from analysis.measurements import Regions
 from analysis.metrics import CATALOG
 from cache import drawing
 from tests.analysis.by_hand import measured, small_model
@@ -66,14 +67,14 @@ def test_very_many_cells_stay_a_picture():
 
 def test_a_name_cannot_end_the_script_it_stands_in(grid: rollup.Grid):
     figure = heatmap(grid).update_layout(title="</script><script>alert(1)</script>")
-    page = to_html(figure.update_layout(width=300, height=200), "svg", "</script>")
+    page = to_html(figure.update_layout(width=300, height=200), "svg", "</script>", 3.5)
     assert page.count("</script>") == 2
 
 
 @pytest.mark.parametrize("inches", [3.5, 7.0])
 def test_a_png_has_300_dots_an_inch(grid: rollup.Grid, inches: float):
     drawn = printed(heatmap(grid), inches)
-    data = drawing.draw(to_html(drawn, "png", "t"), "png", CHROMIUM, about='{"models": "α"}')
+    data = drawing.draw(to_html(drawn, "png", "t", inches), "png", CHROMIUM, inches=inches, about='{"models": "α"}')
     picture = Image.open(io.BytesIO(data))
     picture.load()
     assert picture.width == inches * 300
@@ -83,7 +84,7 @@ def test_a_png_has_300_dots_an_inch(grid: rollup.Grid, inches: float):
 
 
 def test_an_svg_has_its_size_its_text_and_where_it_comes_from(grid: rollup.Grid):
-    data = drawing.draw(to_html(printed(heatmap(grid), 3.5), "svg", "t"), "svg", CHROMIUM, about="<&>")
+    data = drawing.draw(to_html(printed(heatmap(grid), 3.5), "svg", "t", 3.5), "svg", CHROMIUM, about="<&>")
     root = ET.fromstring(data)
     assert (root.tag.endswith("svg"), root.get("width")) == (True, "3.5in")
     assert root[0].text == "<&>"
@@ -93,12 +94,26 @@ def test_an_svg_has_its_size_its_text_and_where_it_comes_from(grid: rollup.Grid)
 
 def test_a_pdf_is_one_page_of_its_own_size(grid: rollup.Grid):
     drawn = printed(heatmap(grid), 3.5)
-    data = drawing.draw(to_html(drawn, "pdf", "org/tuned against org/base"), "pdf", CHROMIUM)
+    data = drawing.draw(to_html(drawn, "pdf", "org/tuned against org/base", 3.5), "pdf", CHROMIUM)
     assert data.startswith(b"%PDF-")
     assert len(re.findall(rb"/Type\s*/Page\b", data)) == 1
     [box] = re.findall(rb"/MediaBox\s*\[([^\]]*)\]", data)
     width, height = [float(side) for side in box.split()][2:]
     assert (width, height) == pytest.approx((3.5 * 72, drawn.layout.height * 0.75), abs=1)
+
+
+def test_a_figure_full_of_words_is_laid_out_wider_and_still_as_wide_as_its_column():
+    regions = {"w": Regions("exact", np.array([900, 50, 30, 20]))}
+    circles = printed(venn.overlap(rollup.venn("exact", ["run-1", "run-2"], regions)), 3.5)
+    assert circles.layout.width > 3.5 * 96
+    assert len(circles.data) == 1  # nothing to see, but the axes take their range from it
+    svg = ET.fromstring(drawing.draw(to_html(circles, "svg", "t", 3.5), "svg", CHROMIUM))
+    pdf = drawing.draw(to_html(circles, "pdf", "t", 3.5), "pdf", CHROMIUM)
+    png = Image.open(io.BytesIO(drawing.draw(to_html(circles, "png", "t", 3.5), "png", CHROMIUM)))
+    assert svg.get("width") == "3.5in"
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) == 1
+    assert re.search(rb"/MediaBox\s*\[0 0 252 ", pdf)
+    assert png.width == pytest.approx(1050, abs=1)
 
 
 def test_without_a_chromium_it_says_how_to_get_one():
