@@ -10,6 +10,11 @@ ENV PYTHONUNBUFFERED=1 \
     HF_HOME=/hub \
     NUMBA_CACHE_DIR=/tmp/numba
 
+# Chromium draws figures for papers; --build-arg CHROMIUM= leaves it out.
+ARG CHROMIUM="chromium fonts-liberation fonts-dejavu-core"
+RUN test -z "$CHROMIUM" || (apt-get update && apt-get install -y --no-install-recommends $CHROMIUM \
+    && rm -rf /var/lib/apt/lists/*)
+
 RUN useradd --create-home --uid 10001 subnetscope \
     && mkdir /data /hub \
     && chown subnetscope /data /hub
@@ -18,6 +23,9 @@ COPY requirements.txt .
 RUN pip install -r requirements.txt
 COPY --chown=subnetscope . .
 USER subnetscope
+# The commit stands in every file that is taken away: --build-arg SUBNETSCOPE_COMMIT=$(git rev-parse HEAD)
+ARG SUBNETSCOPE_COMMIT=""
+ENV SUBNETSCOPE_COMMIT=$SUBNETSCOPE_COMMIT
 
 VOLUME ["/data", "/hub"]
 EXPOSE 8501

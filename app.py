@@ -1,4 +1,5 @@
-"""The ASGI frame around the pages: starts and stops the store and the jobs, adds headers and the health routes.
+"""The ASGI frame around the pages: starts and stops the store and the jobs, adds headers, the health routes
+and those of files to take away.
 
 `streamlit run app.py` finds `app` below. The pages, their gate and their navigation are pages/_router.py.
 """
@@ -17,6 +18,7 @@ from starlette.routing import Route
 
 from cache import demo, instance
 from cache.settings import Settings
+from pages.parts import routes
 from pages.parts.headers import SecurityHeaders
 
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -48,6 +50,10 @@ Settings.from_environment()  # a setting that cannot be meant stops the start, w
 app = st.App(
     "pages/_router.py",
     lifespan=lifespan,
-    routes=[Route("/healthz", healthz), Route("/readyz", readyz)],
+    routes=[
+        Route("/healthz", healthz),
+        Route("/readyz", readyz),
+        *routes.routes(st.get_option("server.baseUrlPath") or ""),
+    ],
     middleware=[Middleware(SecurityHeaders)],
 )

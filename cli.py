@@ -1,10 +1,11 @@
 """Subnetscope from a terminal: compare two models, count how the updates of several overlap, follow a run of
-checkpoints, or check an update.
+checkpoints, write a report, or check an update.
 
     python cli.py compare BASE TUNED [--layers 0-3,30-31] [--modules 'q_proj,mlp.*'] [--spectra all|none|every:4]
                                      [--dry-run] [--json FILE]
     python cli.py overlap BASE TUNED TUNED [TUNED ...] [--rule RULE] [--json FILE]
     python cli.py dynamics BASE CKPT [CKPT ...] | BASE MODEL --revisions 'step_*' | --folders 'checkpoint-*'
+    python cli.py report BASE TUNED --html FILE
     python cli.py check BASE TUNED --assert "nonfinite() == 0" [--assert ...] [--json FILE]
 
 Exit codes: 0 done; 1 something unforeseen; 2 the command line; 3 a model; 4 the Hub did not answer; 5 the weight files;
@@ -22,6 +23,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -111,6 +113,11 @@ def _parser() -> argparse.ArgumentParser:
     several.add_argument("--revisions", metavar="PATTERN", help="branches and tags of the one model named")
     several.add_argument("--folders", metavar="PATTERN", help="folders of the one model named")
     dynamics.set_defaults(run=_dynamics, program="dynamics")
+    html = commands.add_parser("report", help="compare, and write what is found as one HTML file that opens offline")
+    html.add_argument("base", metavar="BASE")
+    html.add_argument("tuned", metavar="TUNED")
+    html.add_argument("--html", type=Path, metavar="FILE", required=True, help="the file to write")
+    html.set_defaults(run=_report, program="report")
     check = commands.add_parser("check", help="say whether assertions about an update hold, by the exit code too")
     check.add_argument("base", metavar="BASE")
     check.add_argument("tuned", metavar="TUNED")
@@ -123,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         help="such as \"unchanged(exact, 'vision_tower.*') == 1\"; may be given again; see docs/checks.md",
     )
     check.set_defaults(run=_check, program="check")
-    for command in (compare, overlap, dynamics, check):
+    for command in (compare, overlap, dynamics, html, check):
         command.add_argument("--device", choices=("cpu", "cuda", "auto"), help="where to compute (default: auto)")
         command.add_argument("--stream", action="store_true", help="read Hub models without keeping their files")
         command.add_argument("--store", type=Path, metavar="FILE", help="the DuckDB file that keeps results")
@@ -262,6 +269,29 @@ def _lines(options: argparse.Namespace) -> list[str]:
         return [f"{model}@{pattern}"]
     path, at, revision = model.partition("@")
     return [f"{path}/{pattern}{at}{revision}"]
+
+
+def _report(options: argparse.Namespace) -> int:
+    from analysis import citation, provenance
+    from analysis.figures import report as reports  # brings plotly, which nothing else here needs
+    from cache import code
+
+    _make_folder(options.html)  # before the work, not after it
+    with _working(options) as (store, jobs):
+        pair = _looked_up(jobs, options.base, options.tuned).pair
+        assert pair is not None
+        _watch(jobs, jobs.submit(pair, Plan()))
+        alignment, tallies = store.alignment(pair.key), store.tallies(pair.key, arrays=False)
+        spectra, gaps = store.spectra(pair.key), store.gaps(pair.key)
+        known, now = store.find_pair(pair.key), datetime.now(UTC)
+        basis = provenance.Basis(pair, alignment, len(tallies), known.last_activity if known else None)
+        origin = provenance.document("report", [basis], {}, link="", code=code.commit(), written_at=now)
+        cited = citation.sentence(pair, code.commit()), citation.bibtex(code.commit(), now.year)
+        of = reports.Measured(pair, alignment, tallies, spectra, gaps)
+        _write_text(options.html, reports.report(of, origin, *cited))
+        if options.json:
+            _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps))
+        return DONE_WITH_GAPS if gaps else 0
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -503,8 +533,12 @@ def _write(file: Path, document: dict[str, Any]) -> None:
     if str(file) == "-":
         print(text)
         return
+    _write_text(file, text + "\n")
+
+
+def _write_text(file: Path, text: str) -> None:
     try:
-        file.write_text(text + "\n", encoding="utf-8")
+        file.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ResourceError(f"'{file}' cannot be written ({error.strerror})", do="Name another file") from error
 

@@ -20,11 +20,13 @@
     ├── BadSelection           layers, modules or spectra to measure that cannot be read, or name nothing
     ├── BadSetting             an environment variable that cannot be meant
     ├── StoreError             the DuckDB file
+    │   ├── NotStored          it does not hold what was asked for
     │   ├── StoreBusy          another process has it open
     │   └── StoreNewer         written by a newer version
     └── ResourceError          the machine
         ├── DiskFull           too little disk for what was asked
         ├── TooLarge           more memory than the machine has for what was asked
+        ├── NoChromium         figures for paper are drawn by a Chromium, and there is none
         └── WorkerDied         a child process ended without finishing
 
 Each says what was seen, what was expected and what to do; `str(error)` is the whole sentence, safe to show as text:
@@ -153,6 +155,10 @@ class StoreError(SubnetscopeError):
     exit_code = 7
 
 
+class NotStored(StoreError):
+    """The store is open, and does not hold what was asked for."""
+
+
 class StoreBusy(StoreError):
     """Another process has the store open; DuckDB lets one in at a time."""
 
@@ -173,6 +179,10 @@ class DiskFull(ResourceError):
 
 class TooLarge(ResourceError):
     """What was asked needs more memory than the machine has."""
+
+
+class NoChromium(ResourceError):
+    """Figures for paper are drawn by a Chromium, and this machine has none that may be used."""
 
 
 class WorkerDied(ResourceError):

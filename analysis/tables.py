@@ -1,17 +1,27 @@
-"""The numbers behind a view as rows, for tables on the page and CSV files to take away."""
+"""The numbers behind a view as rows, for tables on the page and files to take away."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.labels import count, letter, percent, scientific, share, visible
-from analysis.measurements import RULES, TOLERANCES, Regions, Spectrum, Tally
+from analysis.measurements import (
+    CHANGE_EDGES,
+    FIRST_BINADE,
+    LAST_BINADE,
+    MAX_DENSITY_SIDE,
+    N_BINADES,
+    RULES,
+    TOLERANCES,
+    Regions,
+    Spectrum,
+    Tally,
+)
 from analysis.metrics import cosine, effective_rank, energy_rank, mean_change, relative_update, stable_rank
 from analysis.noise import above_noise
 from analysis.overlaps import Venn, over
@@ -22,22 +32,11 @@ Row = dict[str, object]
 _FORMULA_STARTS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")  # the wide ones count where people type them
 
 
-def as_csv(rows: Sequence[Row]) -> str:
-    """The rows as CSV with a heading line. Text that a spreadsheet would run as a formula gets a leading quote."""
-    if not rows:
-        return ""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _harmless(value) for name, value in row.items()} for row in rows)
-    return text.getvalue()
-
-
-def _harmless(value: object) -> object:
-    if isinstance(value, str):
-        shown = visible(value)
-        return f"'{shown}" if shown.startswith(_FORMULA_STARTS) else shown
-    return "" if isinstance(value, float) and math.isnan(value) else value
+def harmless(text: str) -> str:
+    """Strangers' text for a file: hidden characters spelled out, and a leading quote before what a spreadsheet would
+    run as a formula."""
+    shown = visible(text)
+    return f"'{shown}" if shown.startswith(_FORMULA_STARTS) else shown
 
 
 def tensor_rows(alignment: Alignment, tallies: Mapping[str, Tally], spectra: Mapping[str, Spectrum]) -> list[Row]:
@@ -140,6 +139,49 @@ def _over(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
 
 
+def rule_counts(found: Headline) -> list[Row]:
+    """One row a rule, in numbers alone, for files."""
+    return [
+        {
+            "rule": rule,
+            "unchanged": unchanged.part,
+            "changed": unchanged.whole - unchanged.part,
+            "entries": unchanged.whole,
+            "unchanged_share": unchanged.value,
+        }
+        for rule, unchanged in found.unchanged.items()
+    ]
+
+
+def number_values(pair: TensorPair, tally: Tally, spectrum: Spectrum | None) -> list[Row]:
+    """Every number of one tensor by its name, in numbers alone, for files."""
+    part, whole = relative_update(tally)
+    values: dict[str, float | int | None] = {
+        "entries": tally.entries,
+        "nonfinite": tally.nonfinite,
+        **{f"unchanged_{rule}": tally.unchanged(rule) for rule in RULES},
+        "sign_flips": tally.sign_flips,
+        "largest_change": tally.max_abs_update,
+        "mean_change": _over(*mean_change(tally)),
+        "frobenius_update": part,
+        "frobenius_base": whole,
+        "update_over_base": _over(part, whole),
+        "one_minus_cosine": _over(*cosine(tally)),
+    }
+    if spectrum is not None and not spectrum.reason:
+        directions, energy, square_sum = above_noise(spectrum, tally)
+        values |= _spectral(spectrum)  # type: ignore[arg-type]
+        values |= {f"directions_for_{p}_percent": energy_rank(spectrum.singular_values, p / 100) for p in (90, 95, 99)}
+        values |= {
+            "rank_low": spectrum.rank_low,
+            "rank_high": spectrum.rank_high,
+            "rank_threshold": spectrum.tolerance,
+            "directions_above_noise": directions,
+            "energy_above_noise": _over(energy, square_sum),
+        }
+    return [{"tensor": pair.name, "number": name, "value": value} for name, value in values.items()]
+
+
 def match_rows(alignment: Alignment) -> list[Row]:
     """One row a way in which pairs were found."""
     of_base, of_tuned = alignment.covered("base"), alignment.covered("tuned")
@@ -167,7 +209,7 @@ def grid_rows(grid: Grid) -> list[Row]:
     return [
         {
             "module": module,
-            "layer": "" if grid.layers[column] == OUTSIDE_LAYERS else grid.layers[column],
+            "layer": None if grid.layers[column] == OUTSIDE_LAYERS else grid.layers[column],
             grid.metric.key: float(grid.values[row, column]),
             "state": Cell(grid.states[row, column]).name.lower(),
             "tensors": len(grid.names[row][column]),
@@ -178,22 +220,91 @@ def grid_rows(grid: Grid) -> list[Row]:
     ]
 
 
-def curve_rows(curves: Sequence[Curve], x: str, y: str) -> list[Row]:
+def curve_rows(curves: Sequence[Curve], x: str, y: str, name: str = "curve") -> list[Row]:
     """One row a point of the curves."""
     return [
-        {"curve": curve.label, x: float(at), y: float(value)}
+        {name: curve.label, x: float(at), y: float(value)}
         for curve in curves
         for at, value in zip(curve.x, curve.y, strict=True)
     ]
 
 
-def spectrum_rows(spectra: Sequence[tuple[str, Spectrum]]) -> list[Row]:
-    """One row a singular value."""
+def spectrum_rows(spectra: Iterable[tuple[str, Spectrum]]) -> Iterator[Row]:
+    """One row a singular value, made as they are asked for: a large model has millions."""
+    for name, spectrum in spectra:
+        for position, value in enumerate(spectrum.singular_values, start=1):
+            yield {"tensor": name, "position": position, "singular_value": float(value)}
+
+
+def spectrum_facts(spectra: Mapping[str, Spectrum]) -> list[Row]:
+    """One row a matrix: how its singular values were found, or why there are none."""
     return [
-        {"tensor": name, "position": position, "singular_value": float(value)}
-        for name, spectrum in spectra
-        for position, value in enumerate(spectrum.singular_values, start=1)
+        {
+            "tensor": name,
+            "rows": spectrum.rows,
+            "columns": spectrum.columns,
+            "rank": spectrum.rank,
+            "rank_low": spectrum.rank_low,
+            "rank_high": spectrum.rank_high,
+            "rank_threshold": spectrum.tolerance,
+            "method": spectrum.method,
+            "reason": spectrum.reason,
+        }
+        for name, spectrum in spectra.items()
     ]
+
+
+def line_rows(changes: NDArray[np.int64], width: int, what: str) -> list[Row]:
+    """One row a row or column of a matrix: how many of its `width` entries changed."""
+    return [
+        {what: index, "changed": int(n), "entries": width, "changed_share": _over(int(n), width)}
+        for index, n in enumerate(changes)
+    ]
+
+
+def block_rows(counts: NDArray[np.int64], rows: int, columns: int) -> list[Row]:
+    """One row a block of a (rows, columns) matrix; blocks at its end may be smaller."""
+    down, across = (max(math.ceil(side / MAX_DENSITY_SIDE), 1) for side in (rows, columns))
+    found: list[Row] = []
+    for (i, j), n in np.ndenumerate(counts):
+        place = {"first_row": i * down, "last_row": min((i + 1) * down, rows) - 1}
+        place |= {"first_column": j * across, "last_column": min((j + 1) * across, columns) - 1}
+        entries = (place["last_row"] - i * down + 1) * (place["last_column"] - j * across + 1)
+        found.append({**place, "changed": int(n), "entries": entries, "changed_share": _over(int(n), entries)})
+    return found
+
+
+def change_rows(changes: NDArray[np.int64]) -> list[Row]:
+    """One row a bin of the sizes of change: above the first number, up to and including the second."""
+    edges = [0.0, *map(float, CHANGE_EDGES), None]
+    return [
+        {"above": edges[k], "up_to": edges[k + 1], "changed_entries": int(n)} for k, n in enumerate(changes.tolist())
+    ]
+
+
+def magnitude_rows(tally: Tally) -> list[Row]:
+    """One row a power of two of the base weight: from the first number, below the second."""
+    lows = [0.0, 0.0, *(2.0**power for power in range(FIRST_BINADE, LAST_BINADE + 2))]
+    highs = [0.0, *lows[2:], None]
+    exact, mukherjee = tally.changed_by_binade("exact"), tally.changed_by_binade("mukherjee")
+    return [
+        {
+            "from": lows[k],
+            "below": highs[k],
+            "entries": int(tally.base_binades[k]),
+            "changed_exact": int(exact[k]),
+            "changed_mukherjee": int(mukherjee[k]),
+        }
+        for k in range(N_BINADES)
+    ]
+
+
+def tensor_region_rows(labels: Sequence[str], regions: Mapping[str, Regions]) -> Iterator[Row]:
+    """One row a tensor and set of models: the entries that exactly these changed. 'none' is the set of no model."""
+    for name, region in regions.items():
+        for subset, n in zip(region.subsets.tolist(), region.counts.tolist(), strict=True):
+            models = [label for bit, label in enumerate(labels) if subset >> bit & 1]
+            yield {"tensor": name, "region": subset, "models": " and ".join(models) or "none", "entries": n}
 
 
 def overlap_rows(venn: Venn) -> list[Row]:

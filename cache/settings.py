@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +40,7 @@ class Settings:
     threads: int
     memory_limit: int | None = None  # bytes that a worker may take in all; None: what the machine has
     spare_disk: int = 1_000_000_000  # bytes that a comparison leaves free
+    chromium: str = ""  # to draw figures with: a path or a name, 'off', or '' for the first on the path
     store_file: Path | None = None  # where the store is not the data folder's own
     patience: Patience = BRISK  # with the Hub; jobs have more of it
     stream: bool = False  # no job keeps the files of Hub models
@@ -70,6 +72,7 @@ class Settings:
             stream=_switch(environ, "SUBNETSCOPE_STREAM", default=False),
             memory_limit=_size(environ, "SUBNETSCOPE_MEMORY_LIMIT", "0") or None,
             spare_disk=_size(environ, "SUBNETSCOPE_SPARE_DISK", "1GB"),
+            chromium=_chromium(environ, "SUBNETSCOPE_CHROMIUM"),
         )
 
 
@@ -143,6 +146,13 @@ def _threads(environ: Mapping[str, str], variable: str) -> int:
     if not re.fullmatch(r"[1-9]\d{0,3}", text):
         raise _bad(variable, text, "A whole number from 1 to 9999")
     return int(text)
+
+
+def _chromium(environ: Mapping[str, str], variable: str) -> str:
+    text = _text(environ, variable)
+    if text not in ("", "off") and shutil.which(text) is None:
+        raise _bad(variable, text, "The path of a Chromium that can be run, or 'off'")
+    return text
 
 
 def _usable_cores() -> int:

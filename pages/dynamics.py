@@ -5,7 +5,7 @@ import streamlit as st
 from analysis.course_report import patch_rows, step_rows
 from analysis.dynamics import MEASURES
 from analysis.figures import steps
-from pages.parts import charts, checkpoints, courses, numbers, pickers
+from pages.parts import charts, checkpoints, courses, pickers, take
 
 st.header("Training dynamics", anchor=False)
 view, series, axis = checkpoints.open_series()
@@ -51,4 +51,4 @@ checkpoints.patch_table(patch_rows(axis, against, sizes))
 st.subheader("All numbers", anchor=False)
 table = step_rows(series, axis, rule, from_base, from_previous, run)
 checkpoints.table(table)
-numbers.take_away(view, table, "training-dynamics")
+take.menu(view)

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from analysis.published import published
-from pages.parts import address, publications
+from pages.parts import address, publications, take
 
 st.header("Published pairs", anchor=False)
 st.markdown(
@@ -24,3 +24,4 @@ publications.over_tolerance(data.pairs)
 st.subheader("Experiments of the paper, for reference", anchor=False)
 publications.experiments(data)
 publications.sources(data)
+take.menu_of_page("gallery")

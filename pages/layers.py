@@ -5,8 +5,7 @@ import streamlit as st
 from analysis.figures.heatmap import cell_at, heatmap
 from analysis.links import view_of
 from analysis.metrics import CATALOG
-from analysis.tables import grid_rows
-from pages.parts import address, charts, flow, lookups, numbers, panels, pickers
+from pages.parts import address, charts, flow, lookups, panels, pickers, take
 
 view, pair = panels.open_pair("layers", "Layers and matrices")
 
@@ -26,4 +25,4 @@ clicked = charts.show_clickable(heatmap(grid, fitted=fitted), grid.metric.title)
 if clicked and (names := cell_at(grid, *clicked)):
     address.go(view_of("matrix", *view.models, name=names[0]))
 st.caption("Click a cell to open its matrix.")
-numbers.take_away(view, grid_rows(grid), f"{metric}-by-layer")
+take.menu(view)

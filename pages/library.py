@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from pages.parts import address, flow, library, stored_pairs
+from pages.parts import address, flow, library, stored_pairs, take
 
 st.header("All comparisons", anchor=False)
 entries = library.entries()
@@ -19,5 +19,5 @@ if not picked:
 else:
     library.ways_on(picked)
     library.overlay(picked)
-library.take_away(shown)
+take.menu_of_page("library")
 stored_pairs.redraw_when_more_is_known()

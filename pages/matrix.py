@@ -2,10 +2,8 @@
 
 import streamlit as st
 
-from analysis import rollup
-from analysis.figures import density, profiles, spectra
 from analysis.tables import number_rows
-from pages.parts import charts, lookups, numbers, one_matrix, panels, pickers
+from pages.parts import charts, lookups, one_matrix, panels, pickers, take, views
 
 view, pair = panels.open_pair("matrix", "One matrix")
 known = one_matrix.choose(view, pair.key)
@@ -16,40 +14,36 @@ one_matrix.headline(tally, spectrum)
 if own:
     one_matrix.own_headline(known, *own)
 
-rows, columns = len(tally.row_changes), len(tally.column_changes)
-if rows > 1:
+if len(tally.row_changes) > 1:
     where, along = st.columns(2, gap="large")
     with where:
         st.subheader("Where in the matrix", anchor=False)
-        whole = not pickers.colours(view)
-        charts.show(density.density_map(tally.density, rows, columns, whole_range=whole), "Changed entries by block")
+        pickers.colours(view)
+        charts.show(views.block_map(view), "Changed entries by block")
     with along:
         st.subheader("Along its rows and columns", anchor=False)
-        charts.show(profiles.along(tally.row_changes, columns, "row"), "Changed share by row")
-        charts.show(profiles.along(tally.column_changes, rows, "column"), "Changed share by column")
+        charts.show(views.along("row", view), "Changed share by row")
+        charts.show(views.along("column", view), "Changed share by column")
 else:
     st.subheader("Along the vector", anchor=False)
-    charts.show(profiles.along(tally.column_changes, rows, "entry"), "Changed entries along the vector")
+    charts.show(views.along("column", view), "Changed entries along the vector")
 
 sizes, magnitude = st.columns(2, gap="large")
 with sizes:
     st.subheader("How large the changes are", anchor=False)
-    charts.show(profiles.change_sizes(tally.changes), "Changed entries by size of change")
+    charts.show(views.change_sizes(view), "Changed entries by size of change")
 with magnitude:
     st.subheader("Which weights changed", anchor=False)
-    by_rule = tally.changed_by_binade("exact"), tally.changed_by_binade("mukherjee")
-    charts.show(profiles.by_magnitude(*by_rule, tally.base_binades), "Changed share by base magnitude")
+    charts.show(views.by_magnitude(view), "Changed share by base magnitude")
 
 if spectrum and not spectrum.reason:
     st.subheader("Directions of the update", anchor=False)
     drawn = one_matrix.updates_to_draw(known, spectrum, own)
     values, energy = st.columns(2, gap="large")
     with values:
-        charts.show(spectra.singular_values(drawn, with_threshold=True, with_noise=True), "Singular values")
+        charts.show(views.matrix_values(view), "Singular values")
     with energy:
-        curves = [rollup.energy_curve(one, label) for label, one in drawn]
-        noise = [rollup.noise_energy_curve(one, label) for label, one in drawn]
-        charts.show(spectra.energy(curves, noise=noise), "Energy")
+        charts.show(views.matrix_energy(view), "Energy")
     one_matrix.against_noise(spectrum, tally)
 elif known.is_matrix:
     one_matrix.no_spectrum(pair.key, known, spectrum)
@@ -57,4 +51,4 @@ elif known.is_matrix:
 table = number_rows(known, tally, spectrum)
 st.subheader("All numbers", anchor=False)
 one_matrix.all_numbers(table)
-numbers.take_away(view, table, "matrix")
+take.menu(view)

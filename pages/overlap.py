@@ -7,8 +7,7 @@ from analysis.figures import upset, venn
 from analysis.figures.heatmap import heatmap
 from analysis.labels import short_titles
 from analysis.models import Pair
-from analysis.tables import agreement_rows, overlap_rows, region_rows
-from pages.parts import charts, flow, numbers, overlapping, pickers, runs
+from pages.parts import charts, flow, overlapping, pickers, runs, take
 
 st.header("Overlap of runs", anchor=False)
 view = overlapping.open_overlap()
@@ -63,11 +62,4 @@ with who:
 grid = runs.overlap_by_place(pairs, measure, rule, of, other)
 st.caption(grid.metric.help)
 charts.show(heatmap(grid, fitted=fitted), grid.metric.title)
-numbers.take_away(
-    view,
-    region_rows(found),
-    "regions",
-    pairs=overlap_rows(found),
-    agreement=agreement_rows(found),
-    agreement_by_tensor=runs.agreement_rows(pairs, rule),
-)
+take.menu(view)

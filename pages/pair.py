@@ -2,11 +2,10 @@
 
 import streamlit as st
 
-from analysis.figures import curves
 from analysis.links import EDGE_OF_TOLERANCE, view_of
 from analysis.published import published
 from analysis.summary import summarize
-from pages.parts import address, charts, flow, lookups, numbers, overview, panels, pickers, runs
+from pages.parts import address, charts, flow, lookups, numbers, overview, panels, pickers, runs, take, views
 
 view, pair = panels.open_pair("pair", "Overview")
 alignment, found = lookups.part(pair.key), lookups.headline(pair.key)
@@ -33,9 +32,8 @@ with words:
     address.link("Did another run change the same: overlap", runs.overlap_view(pair))
 with drawing:
     st.subheader("Unchanged share over tolerance", anchor=False)
-    curve, tolerance = lookups.tolerance_curve(pair.key), pickers.tolerance(view)
-    edge = EDGE_OF_TOLERANCE[tolerance]
-    overview.at_tolerance(tolerance, curve.y[edge])
-    charts.show(curves.sparsity_over_tolerance([curve], chosen=curve.x[edge]), "Unchanged share over tolerance")
+    tolerance = pickers.tolerance(view)
+    overview.at_tolerance(tolerance, lookups.tolerance_curve(pair.key).y[EDGE_OF_TOLERANCE[tolerance]])
+    charts.show(views.over_tolerance(view.choosing("tolerance", tolerance)), "Unchanged share over tolerance")
     overview.rule_table(found)
-numbers.take_away(view, lookups.tensor_rows(pair.key), "tensors")
+take.menu(view)

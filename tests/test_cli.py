@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -475,3 +476,16 @@ def test_the_report_names_the_base_that_the_tuned_models_card_names(family: Loop
     said = capsys.readouterr()
     assert "made from 'org/base', not from 'org/other-base'" in said.err
     assert "(org/base)" in said.out
+
+
+def test_a_report_is_one_file_with_every_tensor(tmp_path: Path):
+    base, changed = llama(), tuned_from(llama(), changed_share=0.2, seed=1)[0]
+    write_model(tmp_path / "base", base)
+    write_model(tmp_path / "tuned", changed)
+    out = tmp_path / "new" / "report.html"
+    assert cli.main(["report", str(tmp_path / "base"), str(tmp_path / "tuned"), "--html", str(out)]) == 0
+    text = out.read_text(encoding="utf-8")
+    assert all(name in text for name in base)
+    assert "How to cite" in text
+    assert str(tmp_path) not in text.replace(str(tmp_path / "base"), "").replace(str(tmp_path / "tuned"), "")
+    assert not re.search(r"""(?:src|href)=["']?https?://""", text[: text.index("plotly.js")])

@@ -28,6 +28,8 @@ ROOM_OF_LIBRARY = {
     "duckdb": ("cache/database.py", "cache/batch.py", "cache/migrations.py", "cache/database_errors.py"),
     "huggingface_hub": ("cache/hub/", "cache/hub.py"),
     "streamlit": ("app.py", "pages/"),
+    "PIL": ("analysis/figures/",),
+    "starlette": ("app.py", "pages/"),
     "safetensors": (),
     "transformers": (),
     "peft": (),

@@ -14,7 +14,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-from analysis.labels import power_of_ten, shorten, visible
+from analysis.labels import power_of_ten, shorten, tolerance_text, visible
 
 Figure = go.Figure
 
@@ -82,18 +82,28 @@ def share_axis(title: str, **settings: Any) -> dict[str, Any]:
 
 
 def log_axis(title: str, low: float, high: float, **settings: Any) -> dict[str, Any]:
-    """A logarithmic axis from `low` to `high` with ticks at whole decades, written as powers of ten."""
+    """A logarithmic axis from `low` to `high` with ticks at whole decades, written as powers of ten; where fewer than
+    two of them lie in it, also at 2 and 5."""
     decades = range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)
     decades = decades[:: max(1, math.ceil(len(decades) / 10))]
+    ticks = [10.0**d for d in decades]
+    texts = [power_of_ten(d) for d in decades]
+    if len(ticks) < 2:
+        ticks = [m * 10.0**d for d in _decades_around(low, high) for m in (1, 2, 5) if low <= m * 10.0**d <= high]
+        texts = [tolerance_text(tick) for tick in ticks]
     return axis(
         title,
         type="log",
         range=[math.log10(low), math.log10(high)],
-        tickvals=[10.0**d for d in decades],
-        ticktext=[power_of_ten(d) for d in decades],
+        tickvals=ticks,
+        ticktext=texts,
         tickangle=0,
         **settings,
     )
+
+
+def _decades_around(low: float, high: float) -> range:
+    return range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
 
 
 def count_axis(title: str, most: float, **settings: Any) -> dict[str, Any]:

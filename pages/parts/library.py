@@ -13,9 +13,10 @@ from typing import Any
 import streamlit as st
 
 from analysis.algorithms import Kind, kind_of
-from analysis.errors import SubnetscopeError
+from analysis.errors import BadReference, SubnetscopeError
 from analysis.figures import curves
 from analysis.figures.heatmap import heatmap
+from analysis.figures.theme import Figure
 from analysis.labels import rough_count, short_titles
 from analysis.links import view_of
 from analysis.metrics import CATALOG
@@ -24,10 +25,11 @@ from analysis.rollup import Curve
 from analysis.tables import Row
 from cache.records import LibraryEntry as Entry
 from cache.records import Notes, PairNumbers, StoredPair
-from pages.parts import address, charts, handles, lookups, numbers, panels, runs
+from pages.parts import address, charts, handles, lookups, panels, runs
 from pages.parts.text import plain, safe_label
 
 MOST_OVERLAID, MOST_HEATMAPS = 12, 4
+_LONGEST_FILTER = 200
 _WRITTEN = ("algorithm", "data", "tags", "note")
 _METRICS = tuple(CATALOG)
 _TABLE, _VERSION = "library.table", "library.version"
@@ -60,11 +62,17 @@ def _claimed(known: StoredPair, words: Callable[[Any], str]) -> str:
 def filtered(all_of_them: Sequence[Entry]) -> list[Entry]:
     """The comparisons that the filters let through, with the filters above them."""
     words, base, tag = st.columns([4, 4, 3])
-    text = _filter(words, "q", lambda at, key, _: at.text_input("Search", key=key, on_change=_chose, args=("q", key)))
+    _filter(words, "q", lambda at, key, _: at.text_input("Search", key=key, on_change=_chose, args=("q", key)))
     bases = sorted({entry.known.pair.base.title for entry in all_of_them})
-    of = _filter(base, "of", lambda at, key, v: _one(at, "Base", key, "of", bases, v))
+    _filter(base, "of", lambda at, key, v: _one(at, "Base", key, "of", bases, v))
     tags = sorted({tag for entry in all_of_them for tag in (*entry.notes.tags, entry.notes.algorithm) if tag})
-    tagged = _filter(tag, "tag", lambda at, key, v: _one(at, "Tag or algorithm", key, "tag", tags, v))
+    _filter(tag, "tag", lambda at, key, v: _one(at, "Tag or algorithm", key, "tag", tags, v))
+    return matching(all_of_them, address.query())
+
+
+def matching(all_of_them: Sequence[Entry], query: Mapping[str, Sequence[str]]) -> list[Entry]:
+    """The comparisons that a query's filters let through: words to search for, a base, a tag or algorithm."""
+    text, of, tagged = ("".join(query.get(name, ()))[:_LONGEST_FILTER] for name in ("q", "of", "tag"))
     return [
         entry
         for entry in all_of_them
@@ -74,12 +82,11 @@ def filtered(all_of_them: Sequence[Entry]) -> list[Entry]:
     ]
 
 
-def _filter(at: Any, name: str, widget: Callable[[Any, str, str], object]) -> str:
+def _filter(at: Any, name: str, widget: Callable[[Any, str, str], object]) -> None:
     value, key = _named(name), f"library.{name}"
     if st.session_state.get(key) != (value or (None if name != "q" else "")):
         st.session_state[key] = value or (None if name != "q" else "")
     widget(at, key, value)
-    return value
 
 
 def _one(at: Any, title: str, key: str, name: str, options: list[str], value: str) -> None:
@@ -90,7 +97,7 @@ def _one(at: Any, title: str, key: str, name: str, options: list[str], value: st
 
 
 def _named(name: str) -> str:
-    return "".join(address.query().get(name, ()))[:200]
+    return "".join(address.query().get(name, ()))[:_LONGEST_FILTER]
 
 
 def picks() -> tuple[str, ...]:
@@ -252,21 +259,53 @@ def ways_on(picked: Sequence[Entry]) -> None:
 
 def overlay(picked: Sequence[Entry]) -> None:
     """The ticked comparisons in one picture: over tolerance, over layers, and as heatmaps of one scale."""
-    pairs = [entry.known.pair for entry in picked]
-    labels = short_titles([pair.tuned.title for pair in pairs], [pair.tuned.short_commit for pair in pairs])
     st.subheader("Sparsity over tolerance", anchor=False)
-    over = [replace(lookups.tolerance_curve(p.key), label=label) for p, label in zip(pairs, labels, strict=True)]
-    charts.show(curves.sparsity_over_tolerance(over), "Unchanged share over tolerance, one line a comparison")
+    charts.show(_over_tolerance(picked), "Unchanged share over tolerance, one line a comparison")
     st.subheader("Layer by layer", anchor=False)
     chosen = _metric()
     st.caption(CATALOG[chosen].help)
-    totals = [Curve(label, *lookups.layer_totals(p.key, chosen)) for p, label in zip(pairs, labels, strict=True)]
-    charts.show(curves.layer_profiles(totals, CATALOG[chosen]), f"{CATALOG[chosen].title} by layer")
-    for pair, label in list(zip(pairs, labels, strict=True))[:MOST_HEATMAPS]:
+    charts.show(_by_layer(picked, chosen), f"{CATALOG[chosen].title} by layer")
+    for entry, label in list(zip(picked, _labels(picked), strict=True))[:MOST_HEATMAPS]:
         st.caption(safe_label(label, 100))
-        charts.show(heatmap(lookups.grid(pair.key, chosen, "1e-05")), f"{CATALOG[chosen].title} of {plain(label)}")
+        charts.show(heatmap(lookups.grid(entry.key, chosen, "1e-05")), f"{CATALOG[chosen].title} of {plain(label)}")
     if len(picked) > MOST_HEATMAPS:
         st.caption(f"Heatmaps of the first {MOST_HEATMAPS} of {len(picked)}.")
+
+
+def over_tolerance(query: Mapping[str, Sequence[str]]) -> Figure:
+    """The lines of the comparisons that a query ticks. Raises BadReference where it ticks none."""
+    return _over_tolerance(_ticked(query))
+
+
+def by_layer(query: Mapping[str, Sequence[str]]) -> Figure:
+    """The chosen metric over layers, of the comparisons that a query ticks. Raises BadReference where it ticks none."""
+    named = "".join(query.get("metric", ()))
+    return _by_layer(_ticked(query), named if named in _METRICS else "unchanged-exact")
+
+
+def _ticked(query: Mapping[str, Sequence[str]]) -> list[Entry]:
+    picked = query.get("pick", ())[:MOST_OVERLAID]
+    found = [entry for entry in entries() if entry.key in picked]
+    if not found:
+        raise BadReference("No comparison is ticked", do="Tick one on the page of all comparisons")
+    return found
+
+
+def _over_tolerance(picked: Sequence[Entry]) -> Figure:
+    lines = zip(picked, _labels(picked), strict=True)
+    over = [replace(lookups.tolerance_curve(entry.key), label=label) for entry, label in lines]
+    return curves.sparsity_over_tolerance(over)
+
+
+def _by_layer(picked: Sequence[Entry], metric: str) -> Figure:
+    lines = zip(picked, _labels(picked), strict=True)
+    totals = [Curve(label, *lookups.layer_totals(entry.key, metric)) for entry, label in lines]
+    return curves.layer_profiles(totals, CATALOG[metric])
+
+
+def _labels(picked: Sequence[Entry]) -> tuple[str, ...]:
+    tuned = [entry.known.pair.tuned for entry in picked]
+    return short_titles([model.title for model in tuned], [model.short_commit for model in tuned])
 
 
 def _metric() -> str:
@@ -281,7 +320,12 @@ def _metric() -> str:
     return chosen
 
 
-def take_away(shown: Sequence[Entry]) -> None:
-    """The table as CSV, and the link to it."""
-    rows = [row(entry) | {"tags": ", ".join(entry.notes.tags), "pair": entry.key} for entry in shown]
-    numbers.take_away_at(address.whole_of("library", address.query()), rows, "comparisons")
+def file_rows(shown: Sequence[Entry]) -> list[Row]:
+    """The table as a file has it: whole names and commits."""
+    return [
+        row(entry)
+        | {"tags": ", ".join(entry.notes.tags), "pair": entry.key}
+        | {"tuned": entry.known.pair.tuned.title, "base": entry.known.pair.base.title}
+        | {"tuned commit": entry.known.pair.tuned.commit, "base commit": entry.known.pair.base.commit}
+        for entry in shown
+    ]

@@ -1,4 +1,4 @@
-"""Numbers on the page, what stands behind them, and a way to take them along."""
+"""Numbers on the page, and what stands behind them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from analysis import encoding
 from analysis.labels import count, size
-from analysis.links import View
-from analysis.tables import Row, as_csv, not_compared_rows
+from analysis.tables import Row, not_compared_rows
 from analysis.tensors import Alignment
-from pages.parts import address
 
 _NUMBER_WIDTH = 195
 _MOST_LISTED = 1000
@@ -57,24 +56,10 @@ def failures(reasons: Mapping[tuple[str, str], str]) -> None:
         st.dataframe(rows[:_MOST_LISTED], hide_index=True)
 
 
-def take_away(view: View, rows: Sequence[Row], name: str, **more: Sequence[Row]) -> None:
-    """The link to this view, and its numbers as CSV; `more` are further tables by name."""
-    take_away_at(address.whole(view), rows, name, **more)
-
-
-def take_away_at(link: str, rows: Sequence[Row], name: str, **more: Sequence[Row]) -> None:
-    """A link, and the numbers behind it as CSV; `more` are further tables by name."""
-    with st.expander("Copy link, take the numbers away"):
-        st.code(link, language=None, wrap_lines=True)
-        for title, table in {name: rows, **more}.items():
-            _download(table, title, named=bool(more))
-
-
-def _download(rows: Sequence[Row], name: str, *, named: bool = False) -> None:
+def _download(rows: Sequence[Row], name: str) -> None:
     """The rows as a CSV file."""
-    text, what = as_csv(rows), f"{name}: " if named else ""
-    if len(text.encode()) > _MOST_DOWNLOAD:
-        st.caption(f"{what}the numbers behind this are {size(len(text.encode()))}; the terminal writes them: --json")
+    text = b"".join(encoding.csv(rows, {}))
+    if len(text) > _MOST_DOWNLOAD:
+        st.caption(f"All of them are {size(len(text))} of CSV; the pair's overview has them at its end.")
     elif rows:
-        words = f"{what}{count(len(rows))} rows as CSV"
-        st.download_button(words, text, f"{name}.csv", "text/csv", on_click="ignore")
+        st.download_button(f"{count(len(rows))} rows as CSV", text, f"{name}.csv", "text/csv", on_click="ignore")

@@ -29,7 +29,7 @@ def measured(pairs: Sequence[PublishedPair]) -> Measured:
 
 def table(pairs: Sequence[PublishedPair], of_pair: Measured) -> PublishedPair | None:
     """Every published number with its verdict; the pair that was clicked, if any."""
-    lines = [(pair, row) for pair in pairs for row in _rows(pair, of_pair, "unchanged")]
+    lines = all_rows(pairs, of_pair, "unchanged")
     event = st.dataframe(
         [row for _, row in lines],
         key="gallery.pairs",
@@ -53,7 +53,7 @@ def links(of_pair: Measured) -> None:
 
 def ranks(pairs: Sequence[PublishedPair], of_pair: Measured) -> None:
     """The published ranks with ours."""
-    rows = [row for pair in pairs if pair.claims_of("rank") for row in _rows(pair, of_pair, "rank")]
+    rows = [row for pair, row in all_rows(pairs, of_pair, "rank") if pair.claims_of("rank")]
     st.dataframe(rows, hide_index=True, height="content", placeholder="", column_config=_columns())
 
 
@@ -83,6 +83,13 @@ def sources(data: Published) -> None:
     """The papers, each with its definition."""
     for source in dict.fromkeys(pair.source for pair in data.pairs if pair.source):
         st.caption(safe_label(f"{source.authors}: {source.title}, arXiv {source.arxiv}.", 300))
+
+
+def all_rows(
+    pairs: Sequence[PublishedPair], of_pair: Measured, measure: published.Measure
+) -> list[tuple[PublishedPair, Row]]:
+    """Every published number of this measure with ours beside it, each with its pair."""
+    return [(pair, row) for pair in pairs for row in _rows(pair, of_pair, measure)]
 
 
 def _rows(pair: PublishedPair, of_pair: Measured, measure: published.Measure) -> list[Row]:

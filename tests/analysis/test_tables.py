@@ -1,7 +1,5 @@
 """Tables to take away: the same numbers as on the page, harmless in a spreadsheet."""
 
-import csv
-import io
 import math
 
 import numpy as np
@@ -11,27 +9,6 @@ from analysis import overlaps, rollup, tables
 from analysis.measurements import RULES, Regions
 from analysis.metrics import CATALOG
 from tests.analysis.by_hand import measured, small_model
-
-
-def read(text: str) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(text)))
-
-
-@pytest.mark.parametrize(
-    "start", ["=", "+", "-", "@", "\t", "\r", "＝"], ids=["=", "+", "-", "@", "tab", "return", "wide ="]
-)
-def test_text_that_a_spreadsheet_would_run_is_quoted(start):
-    [row] = read(tables.as_csv([{"name": f"{start}cmd()"}]))
-    assert not row["name"].startswith(start)
-
-
-def test_numbers_stay_numbers_and_nothing_known_is_empty():
-    [row] = read(tables.as_csv([{"change": -0.25, "rank": math.nan}]))
-    assert row == {"change": "-0.25", "rank": ""}
-
-
-def test_no_rows_are_no_file():
-    assert tables.as_csv([]) == ""
 
 
 def test_one_row_a_tensor_with_counts_that_add_up_to_the_headline():
@@ -85,3 +62,29 @@ def test_all_numbers_of_one_matrix_name_the_rank_as_a_count():
     rows = {row["number"]: row["value"] for row in tables.number_rows(pair, tallies[pair.name], spectra[pair.name])}
     assert rows["rank"] == f"{spectra[pair.name].rank} of {min(pair.shape)}"
     assert rows["unchanged, exact"] == f"{tallies[pair.name].equal:,}"
+
+
+def test_rows_columns_blocks_and_sizes_of_one_matrix_add_up_to_its_changes():
+    alignment = small_model(1)
+    tally = measured(alignment)[0]["model.layers.0.mlp.down_proj.weight"]
+    rows, columns = len(tally.row_changes), len(tally.column_changes)
+    changed = tally.entries - tally.equal
+    for found in (
+        tables.line_rows(tally.row_changes, columns, "row"),
+        tables.line_rows(tally.column_changes, rows, "column"),
+        tables.block_rows(tally.density, rows, columns),
+    ):
+        assert sum(row["changed"] for row in found) == changed
+        assert sum(row["entries"] for row in found) == tally.entries
+    assert sum(row["changed_entries"] for row in tables.change_rows(tally.changes)) == changed
+    by_magnitude = tables.magnitude_rows(tally)
+    assert sum(row["changed_exact"] for row in by_magnitude) == changed
+    assert (by_magnitude[1]["below"], by_magnitude[2]["from"]) == (2.0**-30, 2.0**-30)
+    assert by_magnitude[-1] | {"entries": 0} == {
+        "from": 2.0**15, "below": None, "entries": 0, "changed_exact": 0, "changed_mukherjee": 0
+    }  # fmt: skip
+
+
+def test_regions_name_their_models():
+    rows = list(tables.region_rows(["a", "b"], {"w": Regions("exact", np.array([900, 50, 30, 20]))}))
+    assert [(row["models"], row["entries"]) for row in rows] == [("none", 900), ("a", 50), ("b", 30), ("a and b", 20)]

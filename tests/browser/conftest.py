@@ -34,6 +34,7 @@ HOSTILE = (
     "www.far.example",
     "me@far.example",
 )
+MANY = 2000  # tensors of the pair with many
 PATIENCE = 40_000  # milliseconds: the machine may be busy, and the first page brings 5 MB of scripts
 expect.set_options(timeout=PATIENCE)
 _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
@@ -68,7 +69,7 @@ class Server:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The app over a folder './runs' (base, seed-1, seed-2, seed-3, slow-base, slow-tuned, hostile-base,
-    hostile-tuned) and a Hub on which 'team/tuned' names 'team/base' as its base."""
+    hostile-tuned, many-base, many-tuned) and a Hub on which 'team/tuned' names 'team/base' as its base."""
     folder = tmp_path_factory.mktemp("browser")
     base = llama(layers=3)
     changed = {}
@@ -78,10 +79,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         write_model(folder / "runs" / f"seed-{seed}", tuned)
     _write_slow_pair(folder / "runs")
     _write_hostile_pair(folder / "runs")
+    _write_many(folder / "runs")
     with LoopbackHub() as hub:
         hub.add("team/base", model_files(base))
         hub.add("team/tuned", {**model_files(tuned_from(base)[0]), "README.md": b"---\nbase_model: team/base\n---\n"})
-        with _running(folder, hub.url) as url:
+        with running(folder, hub.url) as url:
             yield Server(url, changed)
 
 
@@ -100,8 +102,16 @@ def _write_hostile_pair(runs: Path) -> None:
     write_model(runs / "hostile-tuned", tuned_from(base)[0])
 
 
+def _write_many(runs: Path) -> None:
+    """So many tensors that a file about them is larger than a megabyte."""
+    random = np.random.default_rng(0)
+    base = {f"model.layers.{i}.mlp.down_proj.weight": BFloat16.of(random.normal(0, 0.02, (4, 4))) for i in range(MANY)}
+    write_model(runs / "many-base", base)
+    write_model(runs / "many-tuned", tuned_from(base)[0])
+
+
 @contextmanager
-def _running(folder: Path, endpoint: str) -> Iterator[str]:
+def running(folder: Path, endpoint: str, *flags: str) -> Iterator[str]:
     """The app as `streamlit run app.py` starts it, on a free port, until the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -113,7 +123,7 @@ def _running(folder: Path, endpoint: str) -> Iterator[str]:
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(folder / "hf"),
     }
-    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port)]
+    command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port), *flags]
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
         try:

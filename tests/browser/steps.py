@@ -68,8 +68,8 @@ def click_cell(page: Page, *, layer: str, module: str) -> None:
 
 def copied_link(page: Page) -> str:
     """The link that the page offers to copy."""
-    page.get_by_text("Copy link, take the numbers away").click()
-    return page.get_by_test_id("stCode").inner_text().strip()
+    page.get_by_text("Share, download, cite").click()
+    return page.get_by_test_id("stCode").first.inner_text().strip()
 
 
 def numbers(page: Page) -> list[str]:

@@ -253,5 +253,6 @@ def test_no_name_gets_to_be_markup(hostile: Pair, page: str):
     app = opened(None if page == "compare" else view_of(page, hostile.base, hostile.tuned, **choices))
     assert not app.exception
     live = re.sub(r"\\.", "", texts(app))  # what stays after a backslash and its character are gone
+    live = re.sub(r"\]\((take|figure|report)/[\w./-]+\?[\w.~%&=-]*\)", "", live)  # our own links: nothing but addresses
     for markup in ("](", "<", "*bold"):
         assert markup not in live

@@ -1,0 +1,208 @@
+"""The numbers and figures of each view, from the store and the view alone: pages show them, files are made of them."""
+
+from __future__ import annotations
+
+from analysis import rollup, tables
+from analysis.encoding import Rows
+from analysis.errors import BadReference, NotStored
+from analysis.figures import curves, density, profiles, spectra, upset, venn
+from analysis.figures.heatmap import heatmap
+from analysis.figures.theme import Figure
+from analysis.labels import short_titles
+from analysis.links import EDGE_OF_TOLERANCE, View
+from analysis.measurements import Spectrum, Tally
+from analysis.metrics import CATALOG
+from analysis.models import Pair
+from analysis.overlaps import Venn
+from analysis.tensors import TensorPair
+from pages.parts import handles, lookups, one_matrix, runs
+
+MOST_WITH_NOISE = 4  # lines; more would hide each other
+
+
+def key(view: View) -> str:
+    """The key of the view's pair."""
+    return Pair(view.base, view.tuned[0]).key
+
+
+def grid(view: View) -> rollup.Grid:
+    return lookups.grid(key(view), view.one("metric"), view.one("tolerance"))
+
+
+def over_tolerance(view: View) -> Figure:
+    curve = lookups.tolerance_curve(key(view))
+    chosen = curve.x[EDGE_OF_TOLERANCE[view.one("tolerance")]]
+    return curves.sparsity_over_tolerance([curve], chosen=chosen)
+
+
+def layers(view: View) -> Figure:
+    return heatmap(grid(view), fitted=view.one("colours") == "fitted")
+
+
+def tensor(view: View) -> TensorPair:
+    """The compared tensor that the view names. Raises NotStored."""
+    known = lookups.tensor(key(view), view.one("name"))
+    if known is None:
+        raise NotStored("The pair has no compared tensor of this name", do="Pick one on the layers page")
+    return known
+
+
+def tally(view: View) -> Tally:
+    """The tally of the view's tensor. Raises NotStored."""
+    found = lookups.tally(key(view), tensor(view).name)
+    if found is None:
+        raise NotStored("This tensor is not measured", do="Look at its page for the reason")
+    return found
+
+
+def spectrum(view: View) -> Spectrum:
+    """The spectrum of the view's matrix. Raises NotStored."""
+    found = lookups.spectrum(key(view), tensor(view).name)
+    if found is None or found.reason:
+        raise NotStored("This tensor has no singular values", do="Look at its page for the reason")
+    return found
+
+
+def matrix_numbers(view: View) -> Rows:
+    name = tensor(view).name
+    return tables.number_values(tensor(view), tally(view), lookups.spectrum(key(view), name))
+
+
+def along(what: str, view: View) -> Figure:
+    found = tally(view)
+    changes, others = found.row_changes, found.column_changes
+    if what == "column":
+        changes, others = others, changes
+    return profiles.along(changes, len(others), "entry" if len(found.row_changes) == 1 else what)
+
+
+def lines(what: str, view: View) -> Rows:
+    found = tally(view)
+    changes, others = found.row_changes, found.column_changes
+    if what == "column":
+        changes, others = others, changes
+    return tables.line_rows(changes, len(others), what)
+
+
+def blocks(view: View) -> Rows:
+    found = tally(view)
+    return tables.block_rows(found.density, len(found.row_changes), len(found.column_changes))
+
+
+def block_map(view: View) -> Figure:
+    found = tally(view)
+    whole = view.one("colours") == "full"
+    return density.density_map(found.density, len(found.row_changes), len(found.column_changes), whole_range=whole)
+
+
+def change_sizes(view: View) -> Figure:
+    return profiles.change_sizes(tally(view).changes)
+
+
+def by_magnitude(view: View) -> Figure:
+    found = tally(view)
+    by_rule = found.changed_by_binade("exact"), found.changed_by_binade("mukherjee")
+    return profiles.by_magnitude(*by_rule, found.base_binades)
+
+
+def matrix_values(view: View) -> Figure:
+    return spectra.singular_values(updates_drawn(view), with_threshold=True, with_noise=True)
+
+
+def matrix_energy(view: View) -> Figure:
+    drawn = updates_drawn(view)
+    noise = [rollup.noise_energy_curve(found, label) for label, found in drawn]
+    return spectra.energy([rollup.energy_curve(found, label) for label, found in drawn], noise=noise)
+
+
+def updates_drawn(view: View) -> list[tuple[str, Spectrum]]:
+    """The update's spectrum, and beside it the adapter's own where the tuned side is one."""
+    known = tensor(view)
+    return one_matrix.updates_to_draw(known, spectrum(view), one_matrix.own_update(key(view), known))
+
+
+def measured_spectra(view: View) -> dict[str, Spectrum]:
+    """Every spectrum of the pair that has values, by tensor: of what merging leaves, or of the adapter's own update."""
+    found = lookups.own_updates(key(view)).spectra if shows_own(view) else lookups.spectra(key(view))
+    return {name: one for name, one in found.items() if not one.reason}
+
+
+def shows_own(view: View) -> bool:
+    """Whether the view is of the adapter's own update."""
+    return view.one("update") == "own" and lookups.alignment(key(view)).is_adapter
+
+
+def chosen_spectra(view: View) -> list[tuple[str, Spectrum]]:
+    """Those that the view lays over each other: the named ones, or some of the middle layer to begin with."""
+    measured = measured_spectra(view)
+    names = view.many("matrix") or lookups.middle_layer(key(view), lookups.names_to_choose(key(view), measured))
+    return [(name, measured[name]) for name in names if name in measured]
+
+
+def layer_profiles(view: View) -> Figure:
+    metric = CATALOG[view.one("metric")]
+    return curves.layer_profiles(lookups.profile(key(view), metric.key, own=shows_own(view)), metric)
+
+
+def profile_rows(view: View) -> Rows:
+    metric = view.one("metric")
+    curves_of = lookups.profile(key(view), metric, own=shows_own(view))
+    rows = tables.curve_rows(curves_of, "layer", metric, "module")
+    return [row | {"layer": int(float(str(row["layer"])))} for row in rows]
+
+
+def chosen_values(view: View) -> Figure:
+    chosen = chosen_spectra(view)
+    return spectra.singular_values(chosen, with_noise=len(chosen) <= MOST_WITH_NOISE)
+
+
+def chosen_energy(view: View) -> Figure:
+    return spectra.energy([rollup.energy_curve(found, name) for name, found in chosen_spectra(view)])
+
+
+def gap_rows(view: View) -> Rows:
+    gaps = lookups.gaps(key(view)).items()
+    return [{"tensor": name, "measurement": kind, "reason": reason} for (kind, name), reason in gaps]
+
+
+# The overlap
+
+
+def pairs(view: View) -> tuple[Pair, ...]:
+    return tuple(Pair(view.base, model) for model in view.tuned)
+
+
+def labels(view: View) -> tuple[str, ...]:
+    return short_titles([model.title for model in view.tuned], [model.short_commit for model in view.tuned])
+
+
+def overlap(view: View) -> Venn:
+    """Raises NotStored where nothing is counted."""
+    found = runs.venn(pairs(view), labels(view), view.mask_rule)
+    if not found.tensors:
+        raise NotStored("The overlap of these models is not counted", do="Open its page and count it")
+    return found
+
+
+def overlap_drawn(view: View) -> Figure:
+    """As circles where the view wants them and there is room, else as bars."""
+    found = overlap(view)
+    in_circles = len(view.tuned) <= venn.MOST_CIRCLES and view.one("drawn") == "circles"
+    return venn.circle_diagram(found) if in_circles else upset.upset(found)
+
+
+def overlap_grid(view: View) -> rollup.Grid:
+    of, other = int(view.one("of")), int(view.one("in"))
+    if max(of, other) >= len(view.tuned):
+        raise BadReference("The link compares a model with one that it does not name")
+    return runs.overlap_by_place(pairs(view), view.one("measure"), view.mask_rule, of, other)
+
+
+def regions(view: View) -> Rows:
+    keys = tuple(model.key for model in view.tuned)
+    return tables.tensor_region_rows(labels(view), handles.store().regions(view.base.key, keys, view.mask_rule))
+
+
+def agreement_grid(view: View) -> rollup.Grid:
+    n_runs = min(int(view.one("runs")), len(view.tuned))
+    return runs.agreement_by_place(pairs(view), view.one("agree"), view.mask_rule, n_runs)
