@@ -51,7 +51,7 @@ def step_rows(
 
 
 def _counts(name: str, share: Share) -> Row:
-    return {name: share.part if share.whole else "", f"of_{name.removeprefix('unchanged_')}": share.whole or ""}
+    return {name: share.part if share.whole else None, f"of_{name.removeprefix('unchanged_')}": share.whole or None}
 
 
 _FOLLOWED = ("changed", "changed_outside", "returned", "union", "moved", "moved_outside")
@@ -68,7 +68,7 @@ def _followed(run: Course | None, step: int) -> Row:
         "moved_outside": "moved_outside_final",
     }
     if run is None or not run.tensors:
-        return dict.fromkeys((*names.values(), "entries_followed"), "")
+        return dict.fromkeys((*names.values(), "entries_followed"))
     counts: Row = {names[field]: int(getattr(run, field)[step]) for field in _FOLLOWED}
     return counts | {"entries_followed": run.entries}
 

@@ -85,6 +85,6 @@ def test_rows_columns_blocks_and_sizes_of_one_matrix_add_up_to_its_changes():
     }  # fmt: skip
 
 
-def test_regions_name_their_models():
-    rows = list(tables.region_rows(["a", "b"], {"w": Regions("exact", np.array([900, 50, 30, 20]))}))
+def test_regions_by_tensor_name_their_models():
+    rows = list(tables.tensor_region_rows(["a", "b"], {"w": Regions.of("exact", np.array([900, 50, 30, 20]))}))
     assert [(row["models"], row["entries"]) for row in rows] == [("none", 900), ("a", 50), ("b", 30), ("a and b", 20)]

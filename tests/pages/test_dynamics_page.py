@@ -10,6 +10,7 @@ from analysis.measurements import MASK_RULES, StepCounts
 from analysis.models import PinnedModel
 from analysis.series import Series
 from cache import instance
+from pages.parts import sources
 from tests.analysis.by_hand import measured, small_model
 from tests.pages.conftest import BASE, HOSTILE_NAME, put_pair, register
 from tests.pages.test_pages import opened, query, texts
@@ -75,9 +76,20 @@ def test_a_link_keeps_its_choices(ready: View):
 
 def test_numbers_are_taken_away_with_models_commits_and_rule(ready: View):
     app = opened(ready)
-    [csv] = [button.proto for button in app.get("download_button")]
-    assert "3 rows as CSV" in csv.label
     assert all(f"tuned={model}" in app.code[0].value for model in RUN)
+    assert "take/dynamics/steps.csv?" in texts(app)
+    found = sources.tables_of("dynamics", to_query(ready))
+    steps, patches = list(found["steps"]()), list(found["patches"]())
+    assert [row["checkpoint"] for row in steps] == [str(model) for model in RUN]
+    assert {row["rule"] for row in steps} == {ready.mask_rule}
+    assert len(patches) == len(RUN)
+    origin = sources.origin("dynamics", to_query(ready), "")
+    assert all(model.commit in str(origin) for model in RUN)
+
+
+def test_figures_are_what_the_page_draws(ready: View):
+    for draw in sources.figures_of("dynamics", to_query(ready)).values():
+        assert draw().data
 
 
 def test_a_run_that_is_half_measured_shows_what_is_there_and_offers_to_go_on(current, alignment):
