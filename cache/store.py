@@ -176,7 +176,7 @@ class Store:
         stored = {Hole(kind, name, of) for kind, name, of in found if kind != "overlap"}
         if masks_too:
             whole = set.intersection(*(set(self.masks_for(key, rule)) for rule in plan.mask_rules))
-            excused = {name for kind, name, _ in found if kind == "overlap"}
+            excused = {name for kind, name in self.gaps(key) if kind in ("tally", "overlap")}
             stored -= {hole for hole in stored if hole.kind == "tally" and hole.name not in whole | excused}
         return [hole for hole in plan.wanted(self.alignment(key)) if hole not in stored]
 

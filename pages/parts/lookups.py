@@ -71,6 +71,11 @@ def gaps(key: str) -> Mapping[tuple[str, str], str]:
     return _measured(key, generation(key))[2]
 
 
+def n_failed(key: str) -> int:
+    """Measurements of the pair that could not be taken; masks that an overlap missed are its own affair."""
+    return sum(kind != "overlap" for kind, _ in gaps(key))
+
+
 def headline(key: str) -> Headline:
     return _headline(key, generation(key))
 

@@ -72,18 +72,22 @@ def missing(pair: Pair) -> None:
 
 
 def holes(pair: Pair) -> None:
-    """The state 'partial' at rest: nobody is at it, and some of it isn't measured, though it was asked for or because
-    it was not. Offers to go on."""
-    n_whole = lookups.n_holes(pair.key)
-    if not n_whole or lookups.working(pair.key):
+    """The state 'partial' at rest: nobody is at it, and some of it isn't measured, though it was asked for, or because
+    it failed or was not asked for. Offers to go on."""
+    n_whole, n_failed = lookups.n_holes(pair.key), lookups.n_failed(pair.key)
+    if not (n_whole or n_failed) or lookups.working(pair.key):
         return
     n, plans = lookups.unfinished(pair.key)
     words, button = st.columns([4, 1], vertical_alignment="center")
+    label = "Measure the rest"
     if n:
         words.info(f"{count(n)} measurements of this pair are still missing.")
+    elif n_failed:
+        words.info(f"{count(n_failed)} measurements of this pair failed.")
+        label, plans = "Try them again", lookups.asked(pair.key)
     else:
         words.info(f"Measured as selected. {count(n_whole)} more measurements, not asked for so far, make it whole.")
-    if button.button("Measure the rest", width="stretch") and start(pair, *(plans or [Plan()])):
+    if button.button(label, width="stretch") and start(pair, *(plans or [Plan()])):
         flow.again()
 
 

@@ -245,6 +245,12 @@ def measured(weight: np.float32, step: np.float32) -> Tally:
     return tally_of(before, after)
 
 
+def test_a_tally_that_could_not_be_taken_is_no_hole_of_an_overlap_either(store: Store):
+    register(store, matrices(2))
+    store.put(KEY, "layers.0.w", Gap("tally", "its file arrived damaged")).result()
+    assert store.holes(KEY, Plan(spectra=False), masks_too=True) == [Hole("tally", "layers.1.w")]
+
+
 def test_an_overlap_gap_says_why_masks_are_missing_until_they_come(store: Store):
     register(store, matrices(1))
     plan = Plan(spectra=False)
