@@ -35,7 +35,7 @@ from analysis.measurements import (
     StepCounts,
     Tally,
 )
-from analysis.models import Pair
+from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.series import Series
 from analysis.tensors import Alignment
@@ -113,6 +113,11 @@ class Store:
         """The pair of this key, or None."""
         found = self._database.rows(f"{queries.PAIRS} WHERE p.pair_key = ?", [*queries.PAIRS_VALUES, key])
         return queries.stored_pair(found[0]) if found else None
+
+    def restricted(self) -> dict[str, tuple[PinnedModel, ...]]:
+        """By pair key, the models of a pair that not everybody may read: private or gated when looked up last."""
+        found = {key: queries.restricted(tuple(row)) for key, *row in self._database.rows(queries.RESTRICTED)}
+        return {key: models for key, models in found.items() if models}
 
     def pairs_of_same_tuned(self, key: str) -> list[str]:
         """The keys of the other pairs with this pair's tuned model, in which something is measured."""

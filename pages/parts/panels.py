@@ -15,7 +15,7 @@ from analysis.plan import Plan
 from cache.jobs import Preparation
 from cache.progress import Progress
 from cache.records import ModelCard
-from pages.parts import address, flow, handles, lookups, stored_pairs
+from pages.parts import address, flow, handles, lookups, permission, stored_pairs
 from pages.parts.text import safe_label
 
 _POLL = "2s"
@@ -48,6 +48,7 @@ def open_pair(page: str, title: str) -> tuple[View, Pair]:
     if lookups.stored(pair) is None:
         missing(pair)
         flow.stop()
+    stop_at_hidden(pair)
     progress(pair.key)
     holes(pair)
     return view, pair
@@ -55,6 +56,15 @@ def open_pair(page: str, title: str) -> tuple[View, Pair]:
 
 def _model(model: PinnedModel) -> str:
     return f"**{safe_label(model.title, 80)}** `{model.short_commit}`"
+
+
+def stop_at_hidden(*pairs: Pair) -> None:
+    """Stops a page about pairs that may not be shown, and says why."""
+    refusal = permission.refusal(*pairs)
+    if refusal:
+        failure(refusal)
+        st.caption("What was measured is kept, and shown as soon as the Hub lets this server read both models again.")
+        flow.stop()
 
 
 def failure(error: SubnetscopeError) -> None:
