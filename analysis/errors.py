@@ -12,6 +12,7 @@
     ├── WeightsError           the files behind a model
     │   ├── NoWeights          no safetensors weights in it
     │   ├── BadWeights         a header, an index or a file that contradicts itself
+    │   │   └── Damaged        a file whose bytes are not those that the Hub lists, twice in a row
     │   └── FileChanged        a file was replaced while it was read
     ├── ComparisonError        the pair
     │   ├── NothingToCompare   no tensor of one side has a partner of its shape on the other
@@ -111,6 +112,10 @@ class NoWeights(WeightsError):
 
 class BadWeights(WeightsError):
     """A header, an index or a file that contradicts itself: truncated, overlapping, not what its name says."""
+
+
+class Damaged(BadWeights):
+    """A file of the Hub that arrived damaged, and damaged again. Its tensors become gaps, the job goes on."""
 
 
 class FileChanged(WeightsError):

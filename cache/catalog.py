@@ -26,6 +26,7 @@ __all__ = [
     "are_one_file",
     "bytes_to_fetch",
     "bytes_to_fetch_of_both",
+    "confirm_access",
     "downloads_dir",
     "fetch",
     "find",
@@ -56,6 +57,11 @@ def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False, on_wait
     if ref.where == "folder":
         return folders.find(ref, settings, any_folder=any_folder)
     return hub.find(ref, settings, on_wait=on_wait)
+
+
+def confirm_access(ref: ModelRef, settings: Settings) -> None:
+    """Nothing, or ModelError where this server may not read the Hub's model now."""
+    hub.confirm_access(ref, settings)
 
 
 def list_tensors(found: FoundModel, settings: Settings) -> list[TensorInfo]:

@@ -34,6 +34,7 @@ class FoundModel:
     notes: tuple[str, ...] = ()  # which of its descriptions could not be read, and why
     declared: tuple[str, ...] = ()  # all that it says it was made from, `base_model` the first of them
     adapter_config: Mapping[str, object] = field(default_factory=dict)  # adapter_config.json, as `config`
+    restricted: bool = False  # private or gated: not everybody may read it
 
     def size_of_file(self) -> dict[str, int]:
         return {entry.path: entry.size for entry in self.files}

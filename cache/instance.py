@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+from cache.access import Access
 from cache.jobs import Jobs
 from cache.settings import Settings
 from cache.store import Store
@@ -15,6 +16,7 @@ class Instance:
     settings: Settings
     store: Store
     jobs: Jobs
+    access: Access
 
 
 _lock = threading.Lock()
@@ -31,7 +33,7 @@ def current() -> Instance:
             store = Store.open(settings.store_path, memory_limit="1GB")
             jobs = Jobs(store, settings)
             jobs.start()
-            _current = Instance(settings, store, jobs)
+            _current = Instance(settings, store, jobs, Access(store, settings))
         return _current
 
 
@@ -40,6 +42,7 @@ def close() -> None:
     global _current
     with _lock:
         if _current is not None:
+            _current.access.stop()
             _current.jobs.stop()
             _current.store.close()
             _current = None

@@ -140,5 +140,17 @@ def _card(text: str) -> ModelCard:
     return ModelCard(**fields | {"declared": tuple(fields.get("declared", ()))})
 
 
+# Of cards that say so only; the text is parsed after that.
+RESTRICTED = f"""
+    SELECT pair_key, {", ".join(_PAIR_COLUMNS)} FROM pairs
+    WHERE base_card LIKE '%"restricted": true%' OR tuned_card LIKE '%"restricted": true%'"""
+
+
+def restricted(row: tuple[Any, ...]) -> tuple[PinnedModel, ...]:
+    """The models in a row of RESTRICTED, behind its key, that not everybody may read."""
+    sides = (row[:4], row[4]), (row[5:9], row[9])
+    return tuple(_pinned(*model) for model, card in sides if _card(card).restricted)
+
+
 def _pinned(where: Any, name: str, commit: str, subfolder: str) -> PinnedModel:
     return PinnedModel(where, name, commit, subfolder)

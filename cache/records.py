@@ -25,6 +25,7 @@ class ModelCard:
     parameters: int = 0
     bytes: int = 0
     declared: tuple[str, ...] = ()  # what the model says it was made from, as text that can be compared
+    restricted: bool = False  # private or gated on the Hub when it was looked up last
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ class Settings:
     store_file: Path | None = None  # where the store is not the data folder's own
     patience: Patience = BRISK  # with the Hub; jobs have more of it
     stream: bool = False  # no job keeps the files of Hub models
+    hide_restricted: bool = True  # results of private and gated models are shown only while the Hub lets us read them
 
     @property
     def store_path(self) -> Path:
@@ -70,6 +71,7 @@ class Settings:
             endpoint=_endpoint(environ, "HF_ENDPOINT", "https://huggingface.co"),
             threads=_threads(environ, "SUBNETSCOPE_THREADS"),
             stream=_switch(environ, "SUBNETSCOPE_STREAM", default=False),
+            hide_restricted=_switch(environ, "SUBNETSCOPE_HIDE_RESTRICTED", default=True),
             memory_limit=_size(environ, "SUBNETSCOPE_MEMORY_LIMIT", "0") or None,
             spare_disk=_size(environ, "SUBNETSCOPE_SPARE_DISK", "1GB"),
             chromium=_chromium(environ, "SUBNETSCOPE_CHROMIUM"),

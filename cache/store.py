@@ -35,7 +35,7 @@ from analysis.measurements import (
     StepCounts,
     Tally,
 )
-from analysis.models import Pair
+from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.series import Series
 from analysis.tensors import Alignment
@@ -114,6 +114,11 @@ class Store:
         found = self._database.rows(f"{queries.PAIRS} WHERE p.pair_key = ?", [*queries.PAIRS_VALUES, key])
         return queries.stored_pair(found[0]) if found else None
 
+    def restricted(self) -> dict[str, tuple[PinnedModel, ...]]:
+        """By pair key, the models of a pair that not everybody may read: private or gated when looked up last."""
+        found = {key: queries.restricted(tuple(row)) for key, *row in self._database.rows(queries.RESTRICTED)}
+        return {key: models for key, models in found.items() if models}
+
     def pairs_of_same_tuned(self, key: str) -> list[str]:
         """The keys of the other pairs with this pair's tuned model, in which something is measured."""
         sql = """
@@ -176,7 +181,7 @@ class Store:
         stored = {Hole(kind, name, of) for kind, name, of in found if kind != "overlap"}
         if masks_too:
             whole = set.intersection(*(set(self.masks_for(key, rule)) for rule in plan.mask_rules))
-            excused = {name for kind, name, _ in found if kind == "overlap"}
+            excused = {name for kind, name in self.gaps(key) if kind in ("tally", "overlap")}
             stored -= {hole for hole in stored if hole.kind == "tally" and hole.name not in whole | excused}
         return [hole for hole in plan.wanted(self.alignment(key)) if hole not in stored]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from analysis.cost import seconds
-from analysis.errors import BadWeights, HubBusy, MasksMissing, NothingToCompare, WorkerDied
+from analysis.errors import HubBusy, MasksMissing, NothingToCompare, WorkerDied
 from analysis.measurements import Gap, MaskRule, Regions
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
@@ -27,8 +27,9 @@ from cache.supply import NoRoom, bring_and_measure
 
 _COST_OF_REGIONS = 0.01  # seconds, only the ratio to what is done matters
 _CRASHES_ALLOWED = 2  # on one tensor, before it becomes a gap; of the child that brings weights, in a row
-_DAMAGES_ALLOWED = 2  # of one streamed file
+_DAMAGES_ALLOWED = 2  # of one streamed file, before its tensors become gaps
 
+File = tuple[str, str]  # side and name
 ToCount = tuple[str, MaskRule, tuple[MaskFile, ...]]  # a tensor's name, a rule, one mask a model
 
 
@@ -191,7 +192,8 @@ def _not_counted(wanted: list[ToCount], base: str, tuned: tuple[str, ...], plan:
 
 
 def fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *, masks_too: bool = False) -> None:
-    """Fetches and measures until no hole of `pair` is left; a tensor that keeps killing its worker becomes a gap."""
+    """Fetches and measures until no hole of `pair` is left. A tensor that keeps killing its worker becomes a gap, and
+    so do those of a file that keeps arriving damaged."""
     with _alone(job, pair.key):
         _fill(job, pair, plan, store, settings, masks_too=masks_too)
 
@@ -206,7 +208,7 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
         )
     streamed = _sides_of_the_hub(pair) if settings.stream or not plan.keep_files else ()
     crashes: Counter[Hole | None] = Counter()
-    damaged: Counter[tuple[str, str]] = Counter()
+    unsound: Counter[File] = Counter()
     while holes := store.holes(pair.key, plan, masks_too=masks_too):
         feed = _Feed(job, pair, alignment, holes, store, settings)
         job.meter.plan(
@@ -216,7 +218,7 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
         )
         try:
             bring_and_measure(job, feed, streamed)
-            if not feed.n_measured:
+            if not feed.n_measured and not feed.damaged:
                 return
         except NoRoom:
             streamed = _sides_of_the_hub(pair)
@@ -225,26 +227,17 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
             culprit = None if feed.supply_died else feed.current
             crashes[culprit] = 1 + (0 if feed.supply_died and feed.n_measured else crashes[culprit])
             if crashes[culprit] >= _CRASHES_ALLOWED:
-                _give_up(culprit, pair, store, death, masks_too=masks_too)
+                _give_up(culprit, pair, plan, store, death)
         finally:
             _wait_for(feed.written)
             feed.take_back()
-        damaged.update(feed.unsound)
-        _refuse_damaged(pair, damaged)
+            unsound.update(feed.unsound)
+            lost = {*feed.damaged, *(file for file, times in unsound.items() if times >= _DAMAGES_ALLOWED)}
+            _give_up_files(lost, feed, plan)
 
 
 def _sides_of_the_hub(pair: Pair) -> tuple[str, ...]:
     return tuple(side for side in ("base", "tuned") if getattr(pair, side).where == "hub")
-
-
-def _refuse_damaged(pair: Pair, damaged: Mapping[tuple[str, str], int]) -> None:
-    for (side, file), times in damaged.items():
-        if times >= _DAMAGES_ALLOWED:
-            raise BadWeights(
-                f"'{file}' of '{getattr(pair, side).title}' arrived damaged twice",
-                expected="Its bytes must have the SHA-256 that the Hub lists",
-                do="Try again later, or choose another revision",
-            )
 
 
 _lock_of_key: dict[str, threading.Lock] = {}
@@ -262,13 +255,26 @@ def _alone(job: Job, key: str) -> Iterator[None]:
         lock.release()
 
 
-def _give_up(hole: Hole | None, pair: Pair, store: Store, death: WorkerDied, *, masks_too: bool) -> None:
-    """A gap in the hole's place. Where only the masks are missed, the tally is there, and the overlap has the gap."""
+def _give_up(hole: Hole | None, pair: Pair, plan: Plan, store: Store, death: WorkerDied) -> None:
+    """A gap in the hole's place. Raises `death` where no hole is to blame."""
     if hole is None:
         raise death
-    kind = "overlap" if masks_too and (hole.kind, hole.of) == ("tally", "update") else hole.kind
-    gap = Gap(kind, f"measuring it ended the worker process twice: {death.saw}")
-    store.put(pair.key, hole.name, gap, of=hole.of).result()
+    _put_gaps([hole], pair, plan, store, f"measuring it ended the worker process twice: {death.saw}")
+
+
+def _give_up_files(files: Collection[File], feed: _Feed, plan: Plan) -> None:
+    """Gaps in the place of all that the feed wanted of these files."""
+    for side, file in files:
+        title = getattr(feed.pair, side).title
+        reason = f"'{file}' of '{title}' arrived damaged twice: its bytes are not those that the Hub lists"
+        _put_gaps(feed.holes_of({(side, file)}), feed.pair, plan, feed.store, reason)
+
+
+def _put_gaps(holes: Sequence[Hole], pair: Pair, plan: Plan, store: Store, reason: str) -> None:
+    """Where only the masks are missed, the tally is there, and the overlap has the gap."""
+    unmeasured = set(store.holes(pair.key, plan))
+    gaps = {hole: Gap(hole.kind if hole in unmeasured else "overlap", reason) for hole in holes}
+    _wait_for([store.put(pair.key, hole.name, gap, of=hole.of) for hole, gap in gaps.items()])
 
 
 @dataclass
@@ -285,7 +291,8 @@ class _Feed:
     n_measured: int = 0
     starved: bool = False
     supply_died: bool = False
-    unsound: list[tuple[str, str]] = field(default_factory=list)  # side and file
+    unsound: list[File] = field(default_factory=list)  # streamed, and measured meanwhile
+    damaged: list[File] = field(default_factory=list)  # twice, and so not there
     written: list[Future[Any]] = field(default_factory=list)
     cost_of_hole: dict[Hole, float] = field(default_factory=dict)
     needed: tuple[TensorPair, ...] = ()
@@ -334,6 +341,8 @@ class _Feed:
             self.job.meter.waits(message["reason"], message["until"])
         elif message["event"] == "unsound":
             self.unsound.append((message["side"], message["file"]))
+        elif message["event"] == "damaged":
+            self.damaged.append((message["side"], message["file"]))
 
     def on_message(self, message: dict[str, Any]) -> None:
         if message["event"] == "device":
@@ -356,10 +365,13 @@ class _Feed:
 
     def take_back(self) -> None:
         """What was measured from bytes that turned out not to be the file's is a hole again."""
-        unsound = set(self.unsound)
-        names = {p.name for p in self.needed for side in SIDES if unsound & {(side, file) for file in p.files(side)}}
-        if names:
-            self.store.forget_measurements(self.pair.key, [h for h in self.holes if h.name in names]).result()
+        if holes := self.holes_of(set(self.unsound)):
+            self.store.forget_measurements(self.pair.key, holes).result()
+
+    def holes_of(self, files: Set[File]) -> list[Hole]:
+        """Those whose tensors lie in one of these files, or partly."""
+        names = {pair.name for pair in self.needed for s in SIDES if any((s, file) in files for file in pair.files(s))}
+        return [hole for hole in self.holes if hole.name in names]
 
 
 def _keep_quota(job: Job, store: Store, settings: Settings) -> None:

@@ -4,7 +4,7 @@ import streamlit as st
 
 from analysis.errors import SubnetscopeError
 from analysis.links import view_of
-from pages.parts import address, courses, handles, panels, pickers, preparing, runs, stored_pairs
+from pages.parts import address, courses, lookups, panels, permission, pickers, preparing, runs, stored_pairs
 
 st.header("Compare two models", anchor=False)
 st.markdown(
@@ -21,11 +21,12 @@ if tuned:
     else:
         preparing.show(found, tuned)
 
-pairs = courses.without_steps(runs.begun(handles.store().pairs()))
+pairs = courses.without_steps(runs.begun(lookups.pairs()))
 if pairs:
     st.subheader("Compared here", anchor=False)
     chosen = stored_pairs.pair_table(pairs, key="compare.pairs")
     if chosen:
         address.go(view_of("pair", chosen.pair.base, chosen.pair.tuned))
     stored_pairs.families(runs.families(pairs))
+permission.say_hidden()
 stored_pairs.redraw_when_more_is_known()

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from analysis.published import published
-from pages.parts import address, publications, take
+from pages.parts import address, permission, publications, take
 
 st.header("Published pairs", anchor=False)
 st.markdown(
@@ -12,6 +12,7 @@ st.markdown(
 )
 data = published()
 measured = publications.measured(data.pairs)
+permission.say_hidden()
 clicked = publications.table(data.pairs, measured)
 if clicked:
     address.go_compare(clicked.base, clicked.tuned)

@@ -2,10 +2,11 @@
 
 import streamlit as st
 
-from pages.parts import address, flow, library, stored_pairs, take
+from pages.parts import address, flow, library, permission, stored_pairs, take
 
 st.header("All comparisons", anchor=False)
 entries = library.entries()
+permission.say_hidden()
 if not entries:
     st.info("Nothing is compared on this server yet.")
     address.page_link("Compare two models", "compare")

@@ -15,6 +15,7 @@ adapter = lookups.adapter(pair.key)
 if adapter:
     overview.both_updates(adapter)
 if not found.entries:
+    numbers.failures(lookups.gaps(pair.key))
     flow.stop()
 if known := published().find(*view.models):
     overview.published(known, lookups.ours(pair.key))

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from analysis.errors import Damaged
 from analysis.models import parse_model
 from analysis.tensors import SIDES, TensorPair
 from cache import catalog
@@ -24,8 +26,8 @@ _SECONDS_BETWEEN_MESSAGES = 0.2
 
 def fetch(request: dict[str, Any], send: Send) -> None:
     """Sends 'planned' with the bytes to come and whether the disk holds them (if not, that is all); 'bytes' as they
-    arrive; 'waiting' with the reason and the end of each pause; and 'ready' with side, file and folder for each file,
-    in the order in which the pairs need them."""
+    arrive; 'waiting' with the reason and the end of each pause; and for each file, in the order in which the pairs
+    need them, 'ready' with side, file and folder, or 'damaged' with side and file."""
     settings = job_settings(request)
     report = Report(send)
     found = find_both(request, settings, report)
@@ -42,10 +44,20 @@ def fetch(request: dict[str, Any], send: Send) -> None:
             for file in of_side[side]:
                 send({"event": "ready", "side": side, "file": file, "folder": folder})
     for side, file in files:
-        if not found[side].folder:
-            folder = catalog.fetch(found[side], [file], settings, report.add, report.wait)
+        if not found[side].folder and (place := bring(found, side, file, settings, report, send)):
             report.flush()
-            send({"event": "ready", "side": side, "file": file, "folder": folder})
+            send({"event": "ready", "side": side, "file": file, "folder": place})
+
+
+def bring(
+    found: dict[str, FoundModel], side: str, file: str, settings: Settings, report: Report, send: Send
+) -> Path | None:
+    """The folder in which the file now lies; None, and 'damaged' is sent, where it arrives damaged again and again."""
+    try:
+        return catalog.fetch(found[side], [file], settings, report.add, report.wait)
+    except Damaged:
+        send({"event": "damaged", "side": side, "file": file})
+        return None
 
 
 def job_settings(request: dict[str, Any]) -> Settings:

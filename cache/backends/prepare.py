@@ -124,6 +124,7 @@ def card(found: FoundModel, tensors: list[TensorInfo]) -> ModelCard:
         parameters=sum(tensor.parameters for tensor in tensors),
         bytes=sum(tensor.end - tensor.begin for tensor in tensors),
         declared=found.declared,
+        restricted=found.restricted,
     )
 
 

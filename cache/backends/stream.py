@@ -19,7 +19,7 @@ from analysis.errors import WorkerDied
 from analysis.tensors import SIDES, TensorPair
 from cache import catalog, streams
 from cache.backends.child import Send, serve
-from cache.backends.fetch import Report, files_in_order, find_both, job_settings
+from cache.backends.fetch import Report, bring, files_in_order, find_both, job_settings
 from cache.found import FoundModel
 from cache.settings import Settings
 from cache.streams import Origin, Request
@@ -30,7 +30,8 @@ _AHEAD = 2  # requests of a side that are under way or wait to be written
 
 def stream(request: dict[str, Any], send: Send) -> None:
     """Sends 'planned' with the bytes to come, the steps, and the files that lie here already; 'bytes' as they arrive;
-    'unsound' with side and file for a file whose hash is not the Hub's. Ends when all is in the pipes."""
+    'unsound' with side and file for a file whose hash is not the Hub's; before all that 'damaged' for a file of an
+    adapter, which is fetched, and whose tensors are left out then. Ends when all is in the pipes."""
     settings = job_settings(request)
     report = Report(send)
     found = find_both(request, settings, report)
@@ -44,9 +45,9 @@ def stream(request: dict[str, Any], send: Send) -> None:
         if found[side].folder:
             catalog.fetch(found[side], (), settings, report.add)  # still the folder that was pinned
     if found["tuned"].is_adapter:  # small, and wanted whole for each of its tensors
-        own = [file for side, file in files_in_order(pairs) if side == "tuned"]
-        folder = catalog.fetch(found["tuned"], own, settings, report.add, report.wait)
-        here |= {("tuned", file): folder for file in own}
+        own = {f: bring(found, s, f, settings, report, send) for s, f in files_in_order(pairs) if s == "tuned"}
+        here |= {("tuned", file): folder for file, folder in own.items() if folder}
+        pairs = tuple(pair for pair in pairs if all(own[file] for file in pair.files("tuned")))
 
     def origin(side: Literal["base", "tuned"], pair: TensorPair) -> Origin:
         if side == "tuned" and pair.match == "untouched":

@@ -7,7 +7,7 @@ comes from its cache on this machine, because a cached file is no proof that it 
 import cache.hub.environment  # noqa: F401 (before huggingface_hub)
 from cache.hub.downloads import bytes_to_fetch, fetch, has_room, kept
 from cache.hub.listing import revisions, subfolders
-from cache.hub.lookup import find, suggest_base
+from cache.hub.lookup import confirm_access, find, suggest_base
 from cache.hub.places import cache_dir
 from cache.hub.ranges import read_range
 from cache.hub.transfer import stream_range
@@ -15,6 +15,7 @@ from cache.hub.transfer import stream_range
 __all__ = [
     "bytes_to_fetch",
     "cache_dir",
+    "confirm_access",
     "fetch",
     "find",
     "has_room",

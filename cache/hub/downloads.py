@@ -15,7 +15,7 @@ from pathlib import Path
 
 from huggingface_hub.utils import WeakFileLock
 
-from analysis.errors import BadWeights, DiskFull, FileChanged
+from analysis.errors import Damaged, DiskFull, FileChanged
 from cache.found import FileEntry, FoundModel
 from cache.hub.borrowed import borrow, lender
 from cache.hub.partial import Partial
@@ -50,7 +50,7 @@ def fetch(
 
     Asks the Hub first even if all is cached. `on_bytes` hears of bytes as they arrive; of a negative number when some
     have to be fetched again; in all, of as many as `bytes_to_fetch` said. An exception from it ends the download.
-    `on_wait` as in `stream_range`. Raises ModelError; BadWeights for a file that arrived damaged twice; DiskFull
+    `on_wait` as in `stream_range`. Raises ModelError; Damaged for a file that arrived damaged twice; DiskFull
     before anything is fetched, or midway, where the disk filled up meanwhile. What has arrived is kept.
     """
     wanted = _entries(found, files)
@@ -148,7 +148,7 @@ def _download(
                 partial.start_over()
             on_bytes(-arrived)
     place.partial.unlink(missing_ok=True)
-    raise BadWeights(
+    raise Damaged(
         f"'{entry.path}' of '{found.pinned.title}' arrived damaged twice",
         expected="Its bytes must have the size and the SHA-256 that the Hub lists",
         do="Try again later, or choose another revision",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
@@ -31,24 +32,36 @@ _LONGEST_ANSWER = 50_000_000  # some 200,000 files
 def find(ref: ModelRef, settings: Settings, *, on_wait: OnWait | None = None) -> FoundModel:
     """The model that `ref` names, pinned to a commit. Always asks the Hub, and proves with one small request that
     files of a gated model may be read. `on_wait` as in `stream_range`. Raises ModelError."""
-    info = _ask_about(ref, settings, on_wait)
-    files = _files(info, ref)
-    pinned = PinnedModel("hub", ref.name, _commit(info, ref), ref.subfolder)
-    found = FoundModel(pinned, files, None, {}, str(ref))
-    if info.get("gated"):
-        weights = [entry.path for entry in files if entry.path.endswith(".safetensors")]
-        check_access(found, settings, (weights or [files[0].path])[0], on_wait=on_wait)
+    info, found = _admitted(ref, settings, on_wait)
     described = (cards.CONFIG_FILE, cards.ADAPTER_CONFIG_FILE)
     text_of_file = {name: _read_text(found, name, settings, on_wait) for name in described}
     config, adapter = (cards.read_config(text) for text in text_of_file.values())
     declared, notes = _declared(info, found, config, adapter), cards.unread(text_of_file)
     base = next(iter(declared), None)
-    return FoundModel(pinned, files, base, config, str(ref), notes=notes, declared=declared, adapter_config=adapter)
+    return replace(found, base_model=base, config=config, notes=notes, declared=declared, adapter_config=adapter)
+
+
+def confirm_access(ref: ModelRef, settings: Settings) -> None:
+    """Nothing, or ModelError where this server may not read the model now: one or two small questions."""
+    _admitted(ref, settings, None)
 
 
 def suggest_base(ref: ModelRef, settings: Settings) -> str | None:
     """The id of the model that `ref` says it was tuned from, if its card or its adapter names one."""
     return find(ref, settings).base_model
+
+
+def _admitted(ref: ModelRef, settings: Settings, on_wait: OnWait | None) -> tuple[dict[str, Any], FoundModel]:
+    """The Hub's answer, and the model in it that this server may read, without what its files say of it."""
+    info = _ask_about(ref, settings, on_wait)
+    files = _files(info, ref)
+    pinned = PinnedModel("hub", ref.name, _commit(info, ref), ref.subfolder)
+    restricted = bool(info.get("private") or info.get("gated"))
+    found = FoundModel(pinned, files, None, {}, str(ref), restricted=restricted)
+    if info.get("gated"):
+        weights = [entry.path for entry in files if entry.path.endswith(".safetensors")]
+        check_access(found, settings, (weights or [files[0].path])[0], on_wait=on_wait)
+    return info, found
 
 
 def _ask_about(ref: ModelRef, settings: Settings, on_wait: OnWait | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from analysis.rollup import Share
 from analysis.series import Axis, Series, axis, label_of, series_of
 from analysis.tables import Row
 from cache.jobs import SeriesPreparation
-from pages.parts import address, courses, flow, handles, lookups, numbers, panels, pickers
+from pages.parts import address, courses, flow, handles, lookups, numbers, panels, permission, pickers
 from pages.parts.text import plain, safe_label
 
 
@@ -40,6 +40,7 @@ def open_series() -> tuple[View, Series, Axis]:
     if courses.find(series) is None or any(lookups.stored(pair) is None for pair in series.pairs):
         _missing(series, view)
         flow.stop()
+    panels.stop_at_hidden(*series.pairs)
     labels = view.many("step")
     if len(labels) != len(series.checkpoints):
         labels = tuple(label_of(model) for model in series.checkpoints)
@@ -145,6 +146,9 @@ def view_of_series(series: Series, labels: Sequence[str]) -> View:
 def _stored() -> None:
     """Runs that were followed here, to open."""
     known = [one for one in courses.known() if all(lookups.stored(pair) for pair in one.series.pairs)]
+    hidden = permission.hidden([pair.key for one in known for pair in one.series.pairs])
+    known = [one for one in known if not any(pair.key in hidden for pair in one.series.pairs)]
+    permission.say_hidden()
     if not known:
         return
     st.subheader("Followed here", anchor=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cache import instance
+from cache.access import Access
 from cache.jobs import Jobs
 from cache.settings import Settings
 from cache.store import Store
@@ -15,6 +16,10 @@ def store() -> Store:
 
 def jobs() -> Jobs:
     return instance.current().jobs
+
+
+def access() -> Access:
+    return instance.current().access
 
 
 def settings() -> Settings:

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 import streamlit as st
 
 from analysis.errors import error_from_dict
-from analysis.labels import duration, visible
+from analysis.labels import count, duration, visible
+from analysis.links import pinned
+from analysis.models import Pair
 from cache.records import JobRecord
-from pages.parts import flow, handles, panels
+from pages.parts import flow, handles, panels, permission
 
 
 def active() -> None:
@@ -26,13 +28,21 @@ def _live(n_drawn: int) -> None:
     jobs = handles.jobs().active()
     if len(jobs) != n_drawn:
         flow.again()
-    for job in jobs:
+    hidden = permission.hidden([key for job in jobs for key in job.pair_keys])
+    shown = [job for job in jobs if hidden.keys().isdisjoint(job.pair_keys)]
+    for job in shown:
         panels.bar(job, titled=True)
+    if len(shown) < len(jobs):
+        st.caption(f"{count(len(jobs) - len(shown))} more work for comparisons that are hidden.")
 
 
 def history(records: Sequence[JobRecord]) -> None:
     """Ended jobs, the newest first, with what went wrong."""
     ended = [record for record in records if record.ended_at]
+    keys_of_job = {record.id: _pair_keys(record) for record in ended}
+    hidden = permission.hidden([key for keys in keys_of_job.values() for key in keys])
+    ended = [record for record in ended if hidden.keys().isdisjoint(keys_of_job[record.id])]
+    permission.say_hidden()
     if not ended:
         st.caption("No job has ended yet.")
         return
@@ -57,6 +67,11 @@ def _row(record: JobRecord) -> dict[str, object]:
         "measured": f"{record.measured:,} of {record.planned:,}",
         "message": _message(record),
     }
+
+
+def _pair_keys(record: JobRecord) -> list[str]:
+    pairs = json.loads(record.request)["pairs"]
+    return [Pair(pinned(base), pinned(tuned)).key for base, tuned in pairs]
 
 
 def _models(record: JobRecord) -> str:

@@ -41,7 +41,7 @@ def entries() -> list[Entry]:
     amounts, notes = store.numbers(), store.notes()
     return [
         Entry(known, amounts.get(known.pair.key), _notes(known, notes), _published(known))
-        for known in runs.begun(store.pairs())
+        for known in runs.begun(lookups.pairs())
     ]
 
 

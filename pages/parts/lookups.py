@@ -18,7 +18,7 @@ from analysis.coverage import part_of
 from analysis.links import EDGE_OF_TOLERANCE
 from analysis.measurements import Spectrum, Tally
 from analysis.metrics import CATALOG, Metric, at_tolerance
-from analysis.models import Pair
+from analysis.models import Pair, PinnedModel
 from analysis.own_updates import AdapterSummary, OwnUpdates, summarize_adapter
 from analysis.plan import Plan
 from analysis.rollup import Curve, Grid, Headline
@@ -27,7 +27,7 @@ from analysis.tensors import Alignment, TensorPair
 from cache.bases import alerts_about_bases
 from cache.progress import Progress
 from cache.records import StoredPair
-from pages.parts import handles
+from pages.parts import handles, permission
 
 _MOST_CHOICES = 2000
 _REST = 4.0  # while a job runs, a read is repeated after this many times what it took
@@ -47,6 +47,11 @@ def working(key: str) -> Progress | None:
     """The job that works for this pair now, if there is one."""
     progress = handles.jobs().of_pair(key)
     return progress if progress and not progress.ended else None
+
+
+def pairs(base: PinnedModel | None = None) -> list[StoredPair]:
+    """The stored pairs that may be shown, of one base or of all, the last active first."""
+    return permission.shown([known for known in handles.store().pairs() if base in (None, known.pair.base)])
 
 
 def stored(pair: Pair) -> StoredPair | None:
@@ -69,6 +74,11 @@ def spectra(key: str) -> Mapping[str, Spectrum]:
 def gaps(key: str) -> Mapping[tuple[str, str], str]:
     """Why a measurement is missing, by (kind, tensor name)."""
     return _measured(key, generation(key))[2]
+
+
+def n_failed(key: str) -> int:
+    """Measurements of the pair that could not be taken; masks that an overlap missed are its own affair."""
+    return sum(kind != "overlap" for kind, _ in gaps(key))
 
 
 def headline(key: str) -> Headline:
@@ -98,7 +108,10 @@ def own_tally(key: str, name: str) -> Tally | None:
 def alerts(key: str) -> list[Alert]:
     """What to know before believing the pair's numbers."""
     store = handles.store()
-    return _alerts(key, generation(key), tuple(store.generation(other) for other in store.pairs_of_same_tuned(key)))
+    others = store.pairs_of_same_tuned(key)
+    hidden = permission.hidden(others)
+    shown = tuple(other for other in others if other not in hidden)
+    return _alerts(key, generation(key), shown, tuple(map(store.generation, shown)))
 
 
 def asked(key: str) -> tuple[Plan, ...]:
@@ -239,10 +252,10 @@ def _adapter(key: str, current: int) -> AdapterSummary | None:
 
 
 @lru_cache(maxsize=200)
-def _alerts(key: str, current: int, _: tuple[int, ...]) -> list[Alert]:
+def _alerts(key: str, current: int, others: tuple[str, ...], _: tuple[int, ...]) -> list[Alert]:
     store, found = handles.store(), _measured(key, current)[0]
     known = store.find_pair(key)
-    about_bases = alerts_about_bases(store, known, found) if known else ()
+    about_bases = alerts_about_bases(store, known, found, others) if known else ()
     return alerts_of(_headline(key, current), _part(key, current), found, about_bases)
 
 

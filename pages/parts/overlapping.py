@@ -15,7 +15,7 @@ from analysis.models import Pair
 from analysis.overlaps import Venn
 from analysis.summary import summarize_overlap
 from analysis.tables import agreement_rows, overlap_rows
-from pages.parts import address, charts, flow, handles, lookups, panels, pickers, runs
+from pages.parts import address, charts, flow, handles, lookups, panels, permission, pickers, runs
 from pages.parts.text import safe_label
 
 CAPTION_OF_PAIRS = {
@@ -28,7 +28,7 @@ CAPTION_OF_PAIRS = {
 def open_overlap() -> View:
     """The view, with pickers for the base and for two to twelve models tuned from it. Stops the page where something is
     missing, saying what."""
-    families = runs.families(handles.store().pairs())
+    families = runs.families(lookups.pairs())
     view = _named() or _first(families)
     _stop_at_strangers(view)
     base, rule = st.columns(2)
@@ -55,6 +55,7 @@ def _named() -> View | None:
 
 def _first(families: runs.Families) -> View:
     """Without models in the address: those of the base that was chosen, or of the one with the last activity."""
+    permission.say_hidden()
     if not families:
         st.info("An overlap needs two models tuned from one base, each compared with that base here.")
         address.page_link("Compare two models", "compare")
@@ -72,6 +73,7 @@ def _stop_at_strangers(view: View) -> None:
         panels.missing(pair)
     if strangers:
         flow.stop()
+    panels.stop_at_hidden(*(Pair(view.base, model) for model in view.tuned))
 
 
 def count_or_wait(view: View, pairs: tuple[Pair, ...], rule: MaskRule) -> None:

@@ -15,7 +15,7 @@ from analysis.plan import Plan
 from cache.jobs import Preparation
 from cache.progress import Progress
 from cache.records import ModelCard
-from pages.parts import address, flow, handles, lookups, stored_pairs
+from pages.parts import address, flow, handles, lookups, permission, stored_pairs
 from pages.parts.text import safe_label
 
 _POLL = "2s"
@@ -48,6 +48,7 @@ def open_pair(page: str, title: str) -> tuple[View, Pair]:
     if lookups.stored(pair) is None:
         missing(pair)
         flow.stop()
+    stop_at_hidden(pair)
     progress(pair.key)
     holes(pair)
     return view, pair
@@ -55,6 +56,15 @@ def open_pair(page: str, title: str) -> tuple[View, Pair]:
 
 def _model(model: PinnedModel) -> str:
     return f"**{safe_label(model.title, 80)}** `{model.short_commit}`"
+
+
+def stop_at_hidden(*pairs: Pair) -> None:
+    """Stops a page about pairs that may not be shown, and says why."""
+    refusal = permission.refusal(*pairs)
+    if refusal:
+        failure(refusal)
+        st.caption("What was measured is kept, and shown as soon as the Hub lets this server read both models again.")
+        flow.stop()
 
 
 def failure(error: SubnetscopeError) -> None:
@@ -72,18 +82,22 @@ def missing(pair: Pair) -> None:
 
 
 def holes(pair: Pair) -> None:
-    """The state 'partial' at rest: nobody is at it, and some of it isn't measured, though it was asked for or because
-    it was not. Offers to go on."""
-    n_whole = lookups.n_holes(pair.key)
-    if not n_whole or lookups.working(pair.key):
+    """The state 'partial' at rest: nobody is at it, and some of it isn't measured, though it was asked for, or because
+    it failed or was not asked for. Offers to go on."""
+    n_whole, n_failed = lookups.n_holes(pair.key), lookups.n_failed(pair.key)
+    if not (n_whole or n_failed) or lookups.working(pair.key):
         return
     n, plans = lookups.unfinished(pair.key)
     words, button = st.columns([4, 1], vertical_alignment="center")
+    label = "Measure the rest"
     if n:
         words.info(f"{count(n)} measurements of this pair are still missing.")
+    elif n_failed:
+        words.info(f"{count(n_failed)} measurements of this pair failed.")
+        label, plans = "Try them again", lookups.asked(pair.key)
     else:
         words.info(f"Measured as selected. {count(n_whole)} more measurements, not asked for so far, make it whole.")
-    if button.button("Measure the rest", width="stretch") and start(pair, *(plans or [Plan()])):
+    if button.button(label, width="stretch") and start(pair, *(plans or [Plan()])):
         flow.again()
 
 

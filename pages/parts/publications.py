@@ -11,7 +11,7 @@ from analysis.links import view_of
 from analysis.published import Published, PublishedPair
 from analysis.tables import Row
 from cache.records import StoredPair
-from pages.parts import address, handles, lookups
+from pages.parts import address, lookups
 from pages.parts.text import safe_label
 
 Measured = Mapping[PublishedPair, StoredPair]
@@ -20,7 +20,7 @@ _WIDTHS = {"tuned": 270, "base": 265, "algorithm": 100, "published": 80, "ours":
 
 def measured(pairs: Sequence[PublishedPair]) -> Measured:
     """Which of the published pairs are in the store: at any commits, those that were worked on last."""
-    stored = handles.store().pairs()
+    stored = lookups.pairs()
     found = {
         pair: next((known for known in stored if pair.is_of(known.pair.base, known.pair.tuned)), None) for pair in pairs
     }

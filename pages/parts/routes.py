@@ -26,6 +26,8 @@ from starlette.routing import Route
 from analysis import encoding, links
 from analysis.errors import (
     BadReference,
+    HubUnreachable,
+    ModelError,
     NoChromium,
     NotStored,
     ResourceError,
@@ -44,6 +46,8 @@ _MEDIA_OF_FIGURE = {"svg": "image/svg+xml", "png": "image/png", "pdf": "applicat
 _STATUS: tuple[tuple[type[SubnetscopeError], int], ...] = (
     (BadReference, 400),
     (NotStored, 404),
+    (HubUnreachable, 503),
+    (ModelError, 403),
     (NoChromium, 501),
     (StoreError, 503),
     (ResourceError, 503),

@@ -36,7 +36,7 @@ def families(pairs: Sequence[StoredPair]) -> Families:
 
 def overlap_view(pair: Pair) -> View:
     """The overlap of this pair's update with those of up to two other models tuned from its base."""
-    tuned = families(handles.store().pairs()).get(pair.base, [pair.tuned])
+    tuned = families(lookups.pairs(pair.base)).get(pair.base, [pair.tuned])
     return view_of("overlap", pair.base, *to_begin_with(pair.base, tuned, among=pair.tuned))
 
 

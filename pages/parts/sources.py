@@ -21,7 +21,7 @@ from analysis.figures.theme import Figure
 from analysis.links import View
 from analysis.models import Pair
 from cache import code
-from pages.parts import course_views, library, lookups, publications, views
+from pages.parts import course_views, handles, library, lookups, publications, views
 
 Query = Mapping[str, Sequence[str]]
 
@@ -150,11 +150,14 @@ def _bound(of_view: Mapping[str, Any], of_page: Mapping[str, Any], page: str, qu
 
 
 def stored_view(page: str, query: Query) -> View:
-    """The view that the query names, all of its pairs in the store. Raises BadReference or NotStored."""
+    """The view that the query names, all of its pairs in the store. Raises BadReference or NotStored; ModelError for a
+    pair whose models the Hub does not let this server read any more."""
     view = links.from_query(page, query)
     for pair in views.pairs(view):
         if lookups.stored(pair) is None:
             raise NotStored("This pair has not been compared on this server", do="Open its link and compare it")
+        if refusal := handles.access().refusal(pair):
+            raise refusal
     return view
 
 

@@ -10,13 +10,14 @@ from analysis.labels import rough_count
 from analysis.links import view_of
 from analysis.models import PinnedModel
 from cache.records import StoredPair
-from pages.parts import address, flow, handles, lookups, runs
+from pages.parts import address, flow, handles, lookups, permission, runs
 from pages.parts.text import safe_label
 
 
 def pick_pair(page: str) -> None:
     """For a page opened without a pair: the stored ones to choose from."""
-    pairs = runs.begun(handles.store().pairs())
+    pairs = runs.begun(lookups.pairs())
+    permission.say_hidden()
     if not pairs:
         st.info("Nothing is compared on this server yet.")
         address.page_link("Compare two models", "compare")

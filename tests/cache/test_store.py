@@ -245,6 +245,12 @@ def measured(weight: np.float32, step: np.float32) -> Tally:
     return tally_of(before, after)
 
 
+def test_a_tally_that_could_not_be_taken_is_no_hole_of_an_overlap_either(store: Store):
+    register(store, matrices(2))
+    store.put(KEY, "layers.0.w", Gap("tally", "its file arrived damaged")).result()
+    assert store.holes(KEY, Plan(spectra=False), masks_too=True) == [Hole("tally", "layers.1.w")]
+
+
 def test_an_overlap_gap_says_why_masks_are_missing_until_they_come(store: Store):
     register(store, matrices(1))
     plan = Plan(spectra=False)
@@ -382,3 +388,13 @@ def test_a_closed_store_refuses_a_put_with_words(tmp_path: Path):
 
 def test_records_have_a_column_for_every_field():
     assert {field.name for field in dataclasses.fields(JobRecord)} == set(store_module.tables.TABLES["jobs"].columns)
+
+
+def test_only_cards_that_say_so_make_a_pair_restricted(store: Store):
+    register(store, matrices(1))
+    boastful = replace(TUNED_CARD, config={"model_type": '"restricted": true', "restricted": True})
+    store.register(PAIR, BASE_CARD, boastful, matrices(1)).result()
+    assert store.restricted() == {}
+    store.register(PAIR, BASE_CARD, replace(TUNED_CARD, restricted=True), matrices(1)).result()
+    assert store.restricted() == {KEY: (PAIR.tuned,)}
+    assert store.find_pair(KEY).tuned.restricted

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
-from analysis.errors import BadWeights, DiskFull, HubBusy
-from analysis.models import parse_model
+from analysis.errors import DiskFull, HubBusy
+from analysis.models import Pair, parse_model
 from analysis.plan import Plan
 from cache import catalog
+from cache.hub.places import cache_dir
 from tests.faults.conftest import (
     BASE,
     CONTENT,
@@ -18,6 +23,7 @@ from tests.faults.conftest import (
     FILE,
     HALF,
     SIZE,
+    TUNED,
     TUNED_FILES,
     WEIGHTS,
     Bench,
@@ -108,19 +114,82 @@ def test_a_shard_damaged_on_its_way_is_fetched_once_more(bench: Bench):
     assert content_here() == CONTENT
 
 
-def test_a_shard_damaged_twice_is_named_and_what_was_measured_stays(bench: Bench):
+SHARDS = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
+
+
+@pytest.fixture
+def sharded(bench: Bench) -> Pair:
+    """Two models of two shards each."""
+    bench.hub.add("org/base", model_files(BASE, shards=2))
+    bench.hub.add("org/tuned", model_files(TUNED, shards=2))
     pair = bench.jobs.prepare("org/base", "org/tuned").pair
-    assert bench.end(bench.jobs.submit(pair, Plan(spectra=False))).state == "done"
-    measured = len(bench.store.tallies(pair.key))
-    blob().unlink()
-    bench.hub.fail(FlippedBit(path=WEIGHTS, method="GET"))
-    ended = bench.end(bench.jobs.submit(pair, Plan()))
-    assert isinstance(ended.error, BadWeights)
-    assert ended.error.saw == "'model.safetensors' of 'org/tuned' arrived damaged twice"
-    assert bench.ranges()[-2:] == [0, 0]
-    assert not blob().exists()
+    assert pair is not None
+    return pair
+
+
+@pytest.mark.parametrize("plan", [Plan(), Plan(keep_files=False)], ids=["files", "stream"])
+def test_a_shard_damaged_twice_costs_its_own_tensors_alone(bench: Bench, sharded: Pair, plan: Plan):
+    names = {f: {p.name for p in bench.store.alignment(sharded.key).pairs if p.tuned.file == f} for f in SHARDS}
+    assert all(names.values())
+    bench.hub.requests.clear()
+    bench.hub.fail(FlippedBit(path=f"org/tuned/resolve/.*{SHARDS[0]}", method="GET", at=-1000))
+    assert bench.end(bench.jobs.submit(sharded, plan)).state == "done"
+    assert set(bench.store.tallies(sharded.key)) == names[SHARDS[1]]
+    gaps = bench.store.gaps(sharded.key)
+    assert {name for kind, name in gaps if kind == "tally"} == names[SHARDS[0]]
+    assert {name for kind, name in gaps if kind == "spectrum"} | set(bench.store.spectra(sharded.key)) == {
+        pair.name for pair in bench.store.alignment(sharded.key).pairs if pair.is_matrix
+    }
+    assert set(gaps.values()) == {
+        f"'{SHARDS[0]}' of 'org/tuned' arrived damaged twice: its bytes are not those that the Hub lists"
+    }
+    assert len(bench.hub.asked(f"org/tuned/resolve/.*{SHARDS[0]}", "GET")) == 2
     assert not partial_files()
-    assert len(bench.store.tallies(pair.key)) == measured > 0
+
+    bench.hub.heal()
+    assert bench.end(bench.jobs.submit(sharded, plan)).state == "done", "asked anew, it is tried again"
+    assert not bench.store.gaps(sharded.key)
+    assert set(bench.store.tallies(sharded.key)) == names[SHARDS[0]] | names[SHARDS[1]]
+
+
+def test_a_shard_damaged_for_its_masks_alone_takes_no_measurement_along(bench: Bench, sharded: Pair):
+    bench.hub.add("org/other", model_files(tuned_from(BASE, changed_share=0.5, seed=7)[0], shards=2))
+    other = bench.jobs.prepare("org/base", "org/other").pair
+    assert other is not None
+    for pair in (sharded, other):
+        assert bench.end(bench.jobs.submit(pair, Plan(spectra=False))).state == "done"
+    measured = set(bench.store.tallies(sharded.key))
+    bench.store.forget_masks([sharded.key]).result()
+    shutil.rmtree(cache_dir() / "models--org--tuned")
+    bench.hub.fail(FlippedBit(path=f"org/tuned/resolve/.*{SHARDS[0]}", method="GET"))
+    ended = bench.end(bench.jobs.submit_overlap(sharded.base, [sharded.tuned, other.tuned]))
+    assert ended.state == "done"
+    assert set(bench.store.tallies(sharded.key)) == measured
+    counted = set(bench.store.regions(sharded.base.key, [sharded.tuned.key, other.tuned.key], "exact"))
+    without_masks = {name for kind, name in bench.store.gaps(sharded.key) if kind == "overlap"}
+    assert counted
+    assert without_masks == measured - counted
+
+
+def test_a_damaged_adapter_leaves_what_it_does_not_touch(bench: Bench):
+    factors = {}
+    for name in (f"model.layers.0.self_attn.{name}_proj" for name in "qk"):
+        out, width = BASE[f"{name}.weight"].shape
+        factors[f"base_model.model.{name}.lora_A.weight"] = np.ones((2, width), np.float32)
+        factors[f"base_model.model.{name}.lora_B.weight"] = np.ones((out, 2), np.float32)
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj", "k_proj"]}
+    files = {"adapter_config.json": json.dumps(config).encode(), "adapter_model.safetensors": save(factors)}
+    bench.hub.add("org/adapter", files)
+    pair = bench.jobs.prepare("org/base", "org/adapter").pair
+    assert pair is not None
+    touched = {p.name for p in bench.store.alignment(pair.key).pairs if p.merge}
+    assert len(touched) == 2
+    bench.hub.fail(FlippedBit(path="org/adapter/resolve/.*safetensors", method="GET"))
+    for plan in (Plan(spectra=False), Plan(spectra=False, keep_files=False)):
+        assert bench.end(bench.jobs.submit(pair, plan)).state == "done"
+        assert {name for kind, name in bench.store.gaps(pair.key) if kind == "tally"} == touched
+        assert touched.isdisjoint(bench.store.tallies(pair.key))
+        assert len(bench.store.tallies(pair.key)) == len(bench.store.alignment(pair.key).pairs) - 2
 
 
 def test_a_disk_that_fills_up_keeps_what_has_arrived(hub, hub_settings, monkeypatch, small_disk):

@@ -14,8 +14,9 @@ from streamlit.testing.v1 import AppTest
 from analysis import rollup
 from analysis.labels import count, percent
 from analysis.links import View, to_query, view_of
-from analysis.measurements import Regions
+from analysis.measurements import Gap, Regions
 from analysis.models import Pair, PinnedModel
+from analysis.plan import Plan
 from analysis.tensors import NotCompared
 from tests.analysis.by_hand import measured, small_model, tally_of
 from tests.pages.conftest import BASE, HOSTILE_NAME, SEEDS, put_pair, register
@@ -164,6 +165,19 @@ def test_a_half_measured_pair_says_so_and_offers_the_rest(half_measured: Pair):
     assert "parameters measured so far" in texts(app)
     assert "1 measurements failed" in [box.label for box in app.expander]
     assert "Measure the rest" in [button.label for button in app.button]
+
+
+def test_a_pair_that_failed_whole_gives_its_reasons_and_offers_to_try_again(current):
+    alignment = small_model(1)
+    pair = Pair(BASE, SEEDS[0])
+    register(current, pair, alignment)
+    for hole in Plan().wanted(alignment):
+        current.store.put(pair.key, hole.name, Gap(hole.kind, "its file arrived damaged twice")).result()
+    app = opened(view_of("pair", pair.base, pair.tuned))
+    assert not app.exception
+    [failed] = [box for box in app.expander if "measurements failed" in box.label]
+    assert set(failed.dataframe[0].value["reason"]) == {"its file arrived damaged twice"}
+    assert "Try them again" in [button.label for button in app.button]
 
 
 def test_a_failed_tensor_shows_its_reason_as_plain_text(half_measured: Pair):
