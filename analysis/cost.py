@@ -10,8 +10,8 @@ from analysis.plan import Hole
 from analysis.tensors import TensorPair
 
 _BYTES_A_SECOND = 0.6e9  # one pass over both sides, masks written
-_GRAM_FLOPS = 25e9
-_EIGEN_FLOPS = 15e9
+_GRAM_FLOPS = 45e9
+_EIGEN_FLOPS = 30e9
 _OVERHEAD = 0.004  # a message, a row, two files
 _GPU_SPEEDUP = 15.0
 

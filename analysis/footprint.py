@@ -42,29 +42,32 @@ def wide_copy(rows: int, columns: int) -> int:
     return 4 * rows * columns
 
 
+def is_whole(rows: int, columns: int, budget: int) -> bool:
+    """Whether the matrix is put together to be decomposed; if not, its Gram matrix is summed block by block."""
+    return min(rows, columns) <= DIRECT_UP_TO or wide_copy(rows, columns) <= budget
+
+
 def refusal(rows: int, columns: int, budget: int) -> str:
     """Why a matrix of this shape has no spectrum under this memory budget; '' where it has one."""
     short = min(rows, columns)
     if short > MAX_SHORT_SIDE:
         return f"its short side of {short:,} is over {MAX_SHORT_SIDE:,}"
-    if rows < columns and short > DIRECT_UP_TO and wide_copy(rows, columns) > budget:
+    if rows < columns and not is_whole(rows, columns, budget):
         needed = wide_copy(rows, columns)
         return f"it needs {needed / 1e6:,.0f} MB, the memory budget is {budget / 1e6:,.0f} MB"
     return ""
 
 
 def _spectrum_bytes(rows: int, columns: int, budget: int, block: int) -> int:
-    """`block` bytes are taken by reading. The direct way takes the whole matrix three times: its blocks, one behind the
-    other, and what LAPACK works on. The other takes three times the Gram matrix of the short side (the sum, a product
-    or the eigensolver's copy, its workspace), and of a wide matrix twice the float32 copy. 0 where there is no
-    spectrum."""
+    """`block` bytes are taken by reading. Put together, the matrix is there up to three times: itself, scaled or
+    without its rows of zeros, and what is worked on; for a rectangle, that is its Gram matrix thrice (the sum, a
+    product or the eigensolver's copy, its workspace). Block by block there is no copy of it. 0 without a spectrum."""
     if refusal(rows, columns, budget):
         return 0
     short, whole = min(rows, columns), wide_copy(rows, columns)
-    direct = 3 * whole + block
     if short <= DIRECT_UP_TO:
-        return direct
-    blocks = 2 * whole + 2 * COLUMNS_AT_ONCE if rows < columns else 3 * block
-    gram = 3 * 8 * short * short + blocks + block
-    can_be_doubtful = short <= DECIDED_DIRECTLY_UP_TO and whole <= budget
-    return max(gram, direct) if can_be_doubtful else gram
+        return 3 * whole + block
+    gram = 3 * 8 * short * short
+    if is_whole(rows, columns, budget):
+        return max(3 * whole, 2 * whole + gram + 2 * COLUMNS_AT_ONCE) + block
+    return gram + 4 * block

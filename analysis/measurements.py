@@ -142,7 +142,7 @@ class Spectrum:
     rank: int | None
     rank_low: int | None
     rank_high: int | None
-    method: str  # 'svd float32', 'gram float64', 'factors float64', 'zero matrix'
+    method: str  # 'factors float64', 'zero matrix', or one of the ways in analysis.singular
     reason: str = ""
 
     @property

@@ -1,11 +1,13 @@
-"""Singular values of a matrix's update, from blocks of rows: the direct SVD for small matrices, the Gram matrix of the
-short side in float64 for larger ones.
+"""The Spectrum of a matrix that arrives in blocks of rows: singular values, numerical rank, and how sure that is.
+
+On the CPU a matrix that the memory budget holds is put together, and `analysis.singular` chooses the way. A taller one
+leaves its Gram matrix, summed in float64 block by block; so does any larger matrix on a GPU.
 
 Numerical rank follows torch.linalg.matrix_rank in float32, so that it reproduces Mukherjee's table 2 (arXiv
-2505.11711): the number of singular values above max(m, n) * eps(float32) * the largest. The Gram route squares the
-condition number, yet at the tolerance it keeps more digits than a float32 SVD has: (tolerance / largest)^2 is 2.4e-7
-at n = 4096, nine orders above eps(float64). Where a value lies so close to the tolerance that a float32 SVD could put
-it on either side, and the matrix is small enough, the direct SVD decides.
+2505.11711): the number of singular values above max(m, n) * eps(float32) * the largest. Squaring a matrix squares its
+condition number, yet in float64 that keeps more digits at the tolerance than a float32 SVD has: (tolerance / largest)^2
+is 2.4e-7 at n = 4096, nine orders above eps(float64). Where a value lies so close to the tolerance that a float32 SVD
+could put it on either side, and the matrix is small enough, that SVD decides.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ import torch
 from torch import Tensor
 
 from analysis.elementwise.block import Geometry
-from analysis.footprint import COLUMNS_AT_ONCE, DECIDED_DIRECTLY_UP_TO, DIRECT_UP_TO, refusal, wide_copy
+from analysis.footprint import COLUMNS_AT_ONCE, DECIDED_DIRECTLY_UP_TO, DIRECT_UP_TO, is_whole, refusal
 from analysis.measurements import Spectrum
+from analysis.singular import singular_values
 
 Blocks = Iterator[tuple[Tensor, Tensor]]
 Of = Literal["update", "base", "tuned", "adapter"]
@@ -31,23 +34,20 @@ _SVD_ERROR = 1e-5  # of the largest value: what float32 SVDs were seen to be off
 def spectrum(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of = "update", budget: int = 1 << 30) -> Spectrum:
     """The Spectrum of a matrix that arrives as (before, after) blocks of whole rows.
 
-    `blocks()` starts a new pass over the matrix. `budget` bounds, in bytes, the float32 copy that a wide matrix
-    needs. A matrix with non-finite entries, or one too large, comes back with its reason in place of values.
+    `blocks()` starts a pass over the matrix; one is enough. `budget` bounds, in bytes, the matrix's float32 copy. A
+    matrix with non-finite entries, or one too large, comes back with its reason in place of values.
     """
-    short = min(shape.rows, shape.columns)
     if why_not := refusal(shape.rows, shape.columns, budget):
         return _refused(of, shape, why_not)
-    if short <= DIRECT_UP_TO:
-        return _direct(_whole(blocks(), of), of, shape)
-    gram = _gram(blocks(), of, shape)
-    if not bool(torch.isfinite(gram).all()):
+    values = (_block(before, after, of) for before, after in blocks())
+    if not is_whole(shape.rows, shape.columns, budget):
+        return _from_gram(_gram_of_tall(values), of, shape)
+    matrix = _whole(values, shape)
+    if not bool(torch.stack(torch.aminmax(matrix)).isfinite().all()):
         return _refused(of, shape, _NOT_FINITE)
-    values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
-    result = _ranked(values, of, shape, "gram float64")
-    doubtful = result.rank_low != result.rank_high
-    if doubtful and short <= DECIDED_DIRECTLY_UP_TO and wide_copy(shape.rows, shape.columns) <= budget:
-        return _direct(_whole(blocks(), of), of, shape)
-    return result
+    found = _on_gpu(matrix, of, shape) if matrix.is_cuda else _on_cpu(matrix, of, shape)
+    is_doubtful = found.rank_low != found.rank_high
+    return _direct(matrix, of, shape) if is_doubtful and min(matrix.shape) <= DECIDED_DIRECTLY_UP_TO else found
 
 
 def spectrum_of(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spectrum:
@@ -59,10 +59,29 @@ def spectrum_of(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spe
     return _ranked(every, of, shape, method)
 
 
+def _on_cpu(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
+    values, method = singular_values(matrix.numpy())
+    return spectrum_of(values.astype(np.float32), of, shape, method)
+
+
+def _on_gpu(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
+    if min(matrix.shape) <= DIRECT_UP_TO:
+        return _direct(matrix, of, shape)
+    tall = matrix if shape.rows >= shape.columns else matrix.T
+    step = max(1, COLUMNS_AT_ONCE // (8 * tall.shape[1]))
+    return _from_gram(_gram_of_tall(iter(tall.split(step))), of, shape)
+
+
 def _direct(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
-    if not bool(torch.isfinite(matrix).all()):
-        return _refused(of, shape, _NOT_FINITE)
+    """By the very call that matrix_rank makes, so that the two agree where a value lies at the threshold."""
     return _ranked(torch.linalg.svdvals(matrix).cpu().numpy(), of, shape, "svd float32")
+
+
+def _from_gram(gram: Tensor, of: Of, shape: Geometry) -> Spectrum:
+    if not bool(torch.isfinite(gram).all()):
+        return _refused(of, shape, _NOT_FINITE)
+    values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
+    return _ranked(values, of, shape, "gram float64")
 
 
 def _ranked(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spectrum:
@@ -88,7 +107,7 @@ def _refused(of: Of, shape: Geometry, reason: str) -> Spectrum:
     return Spectrum(of, shape.rows, shape.columns, np.empty(0, np.float32), 0.0, None, None, None, "none", reason)
 
 
-def _value(before: Tensor, after: Tensor, of: Of) -> Tensor:
+def _block(before: Tensor, after: Tensor, of: Of) -> Tensor:
     """The block whose spectrum is asked for, in float32 after an exact upcast; a copy, since blocks may be reused."""
     if of in ("update", "adapter"):
         wide = torch.float64 if torch.float64 in (before.dtype, after.dtype) else torch.float32
@@ -96,31 +115,31 @@ def _value(before: Tensor, after: Tensor, of: Of) -> Tensor:
     return (before if of == "base" else after).to(torch.float32, copy=True)
 
 
-def _whole(blocks: Blocks, of: Of) -> Tensor:
-    return torch.cat([_value(before, after, of) for before, after in blocks])
+def _whole(values: Iterator[Tensor], shape: Geometry) -> Tensor:
+    whole: Tensor | None = None
+    first = 0
+    for block in values:
+        if whole is None:
+            whole = block.new_empty(shape.rows, shape.columns)
+        whole[first : first + len(block)] = block
+        first += len(block)
+    assert whole is not None
+    return whole
 
 
-def _gram(blocks: Blocks, of: Of, shape: Geometry) -> Tensor:
-    """A^T A of a tall matrix, summed block by block; A A^T of a wide one, from its float32 copy. In float64."""
-    if shape.rows >= shape.columns:
-        total: Tensor | None = None
-        for before, after in blocks:
-            product = _square(_value(before, after, of).T)
-            total = product if total is None else total.add_(product)
-        assert total is not None
-        return total
-    wide = _whole(blocks, of)
-    step = max(1, COLUMNS_AT_ONCE // (8 * shape.rows))
-    total = wide.new_zeros(shape.rows, shape.rows, dtype=torch.float64)
-    for column in range(0, shape.columns, step):
-        total += _square(wide[:, column : column + step])
+def _gram_of_tall(values: Iterator[Tensor]) -> Tensor:
+    """A^T A in float64, summed block by block."""
+    total: Tensor | None = None
+    for block in values:
+        product = _square(block.double().T)
+        total = product if total is None else total.add_(product)
+    assert total is not None
     return total
 
 
 def _square(matrix: Tensor) -> Tensor:
-    """matrix @ matrix.T in float64. numpy calls BLAS's syrk for this on the CPU, which takes half the work."""
-    wide = matrix.double()
-    if wide.is_cuda:
-        return wide @ wide.T
-    array = np.ascontiguousarray(wide.numpy())
+    """matrix @ matrix.T. numpy calls BLAS's syrk for this on the CPU, which takes half the work."""
+    if matrix.is_cuda:
+        return matrix @ matrix.T
+    array = matrix.numpy()
     return torch.from_numpy(array @ array.T)

@@ -19,11 +19,13 @@ MODULES = [path for top in ("analysis", "cache", "pages") for path in sorted((RO
 MAY_IMPORT = {"analysis": {"analysis"}, "cache": {"analysis", "cache"}, "pages": {"analysis", "cache", "pages"}}
 ROOM_OF_LIBRARY = {
     "torch": (
-        *("analysis/elementwise/", "analysis/spectral.py", "analysis/adapters.py", "analysis/measure.py"),
+        *("analysis/elementwise/", "analysis/spectral.py", "analysis/singular.py", "analysis/adapters.py"),
+        "analysis/measure.py",
         "cache/backends/measure.py",
         "cache/weights/values.py",
     ),
     "numba": ("analysis/elementwise/", "analysis/regions.py"),
+    "scipy_openblas32": ("analysis/lapack.py",),
     "plotly": ("analysis/figures/",),
     "duckdb": ("cache/database.py", "cache/batch.py", "cache/migrations.py", "cache/database_errors.py"),
     "huggingface_hub": ("cache/hub/", "cache/hub.py"),

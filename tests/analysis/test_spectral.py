@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import spectral
+from analysis.band import band_singular_values
 from analysis.elementwise import geometry
 from analysis.metrics import effective_rank, energy_rank, stable_rank
+from analysis.singular import direct, gram, roots
 from analysis.spectral import spectrum
 
 
@@ -43,6 +44,12 @@ def deficient(m: int, n: int) -> torch.Tensor:
     return matrix
 
 
+def repeated(m: int, n: int) -> torch.Tensor:
+    matrix = dense(m, n)
+    matrix[:40] = matrix[40:80]
+    return matrix
+
+
 def badly_scaled(m: int, n: int) -> torch.Tensor:
     short = min(m, n)
     left, right = torch.linalg.qr(random(m, short))[0], torch.linalg.qr(random(n, short, seed=1))[0]
@@ -53,7 +60,7 @@ def spiked(m: int, n: int) -> torch.Tensor:
     return sparse(m, n) + 1e2 * low_rank(m, n)
 
 
-KINDS = (dense, sparse, low_rank, deficient, badly_scaled, spiked)
+KINDS = (dense, sparse, low_rank, deficient, repeated, badly_scaled, spiked)
 SHAPES = ((96, 96), (96, 320), (320, 96), (700, 700), (660, 1300), (1300, 660))
 
 
@@ -72,18 +79,57 @@ def test_values_and_rank(shape: tuple[int, int], kind):
     assert found.rank_low <= found.rank <= found.rank_high <= found.max_rank
 
 
-def test_both_routes_agree():
-    update = dense(500, 600)
-    direct = spectrum_of(torch.zeros_like(update), update)
-    before = spectral.DIRECT_UP_TO
-    spectral.DIRECT_UP_TO = 0
-    try:
-        gram = spectrum_of(torch.zeros_like(update), update)
-    finally:
-        spectral.DIRECT_UP_TO = before
-    assert (direct.method, gram.method) == ("svd float32", "gram float64")
-    assert gram.singular_values == pytest.approx(direct.singular_values, rel=1e-4)
-    assert gram.rank == direct.rank
+WAYS = {
+    "svd float32": direct,
+    "gram float64": lambda matrix: roots(gram(matrix)),
+    "gram float32": lambda matrix: roots(matrix.T @ matrix),
+    "band float32": band_singular_values,
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_every_way_finds_the_same_values(way):
+    update = dense(700, 500).numpy()
+    exact = np.linalg.svd(update.astype(np.float64), compute_uv=False)
+    assert np.abs(way(update) - exact).max() < 1e-5 * exact[0], "what docs/methods.md states"
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "method"),
+    [
+        (dense, (640, 2000), "svd float32"),
+        (dense, (700, 900), "band float32"),
+        (dense, (900, 700), "band float32"),
+        (dense, (700, 1000), "gram float32"),
+        (dense, (1000, 700), "gram float32"),
+        (sparse, (700, 1000), "gram float32"),
+        (repeated, (700, 1000), "gram float64"),
+        (low_rank, (700, 900), "thin float64"),
+        (low_rank, (1400, 700), "thin float64"),
+        (lambda m, n: dense(m, n) * (torch.arange(m) < 500)[:, None], (900, 700), "svd float32"),
+    ],
+)
+def test_which_way_is_taken(kind, shape: tuple[int, int], method: str):
+    update = kind(*shape)
+    assert spectrum_of(torch.zeros_like(update), update).method == method
+
+
+@pytest.mark.parametrize("of_one", [2.0**-100, 2.0**100], ids=["tiny", "huge"])
+@pytest.mark.parametrize("shape", [(700, 700), (700, 1000)], ids=str)
+def test_entries_whose_squares_float32_does_not_hold(shape: tuple[int, int], of_one: float):
+    one = dense(*shape)
+    plain, scaled = (spectrum_of(torch.zeros_like(one), update) for update in (one, one * of_one))
+    assert (scaled.singular_values == plain.singular_values * np.float32(of_one)).all()
+    assert (scaled.rank, scaled.method) == (plain.rank, plain.method)
+
+
+def test_a_tall_matrix_over_the_budget_leaves_its_gram_matrix_block_by_block():
+    update = dense(1400, 700)
+    found = spectrum_of(torch.zeros_like(update), update, budget=10**6)
+    whole = spectrum_of(torch.zeros_like(update), update)
+    assert (found.method, whole.method) == ("gram float64", "gram float32")
+    assert found.singular_values == pytest.approx(whole.singular_values, rel=2e-5)
+    assert found.rank == whole.rank == 700
 
 
 def test_scaling_an_update_scales_its_values_and_keeps_its_rank():

@@ -1,0 +1,124 @@
+"""How fast singular values are computed, next to torch.linalg.svdvals and to WeightWatcher where it is installed.
+
+    PYTHONPATH=. python benchmarks/spectra.py [--shapes 1024x1024 ...] [--repeats 5] [--most-of-peers 3]
+
+Every way gets the same update (a fifth of bfloat16 entries changed), in turn, in random order, on one thread. Seconds
+are of the CPU, so that other work on the machine counts as little as may be: the median, and from the least to the
+most. "as called" is the orientation that the matrix has, as in the published script; "tall" is the better one of the
+two. Ours is the whole way from two blocks in bfloat16 to a rank. WeightWatcher analyses a layer with that weight, with
+its fits of power laws and nothing drawn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import logging
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from analysis.elementwise import geometry
+from analysis.spectral import spectrum
+from updates import Random, normal
+
+_ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
+_SHAPES = ("1024x1024", "2048x2048", "4096x4096", "4096x11008")
+Ways = dict[str, Callable[[], int]]  # each returns the numerical rank
+
+
+def pair_of(m: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = Random().manual_seed(0)
+    base = (0.02 * normal(generator, m, n)).bfloat16()
+    return base, (base.float() + 1.76e-5 * normal(generator, m, n)).bfloat16()
+
+
+def ways(m: int, n: int) -> Ways:
+    before, after = pair_of(m, n)
+    update = after.float() - before.float()
+
+    def rank(values: torch.Tensor) -> int:
+        return int((values > max(m, n) * float(np.finfo(np.float32).eps) * values[0]).sum())
+
+    def ours() -> int:
+        return spectrum(lambda: iter([(before, after)]), geometry((m, n))).rank or 0
+
+    found: Ways = {"ours": ours, "torch, as called": lambda: rank(torch.linalg.svdvals(update))}
+    if m < n:
+        found["torch, tall"] = lambda: rank(torch.linalg.svdvals(update.T))
+    if importlib.util.find_spec("weightwatcher"):
+        found["WeightWatcher"] = lambda: weightwatcher_rank(update)
+    return found
+
+
+def weightwatcher_rank(update: torch.Tensor) -> int:
+    """Its numerical rank has another threshold, so what is compared is the number of values."""
+    import weightwatcher
+
+    logging.getLogger("weightwatcher").setLevel(logging.ERROR)
+    layer = torch.nn.Linear(update.shape[1], update.shape[0], bias=False)
+    layer.weight.data = update
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
+        warnings.simplefilter("ignore")
+        details = weightwatcher.WeightWatcher(model=torch.nn.Sequential(layer)).analyze(plot=False, randomize=False)
+    return int(details.num_evals.iloc[0])
+
+
+def measured(shape: str, repeats: int, most_of_peers: int) -> None:
+    table = ways(*map(int, shape.split("x")))
+    seconds: dict[str, list[float]] = defaultdict(list)
+    results: dict[str, int] = {}
+    if min(map(int, shape.split("x"))) <= 1024:
+        for way in table.values():
+            way()  # libraries are loaded before they are timed
+    for turn in range(repeats):
+        for name in random.Random(turn).sample(sorted(table), len(table)):
+            if name == "ours" or turn < most_of_peers:
+                started = time.process_time()
+                results[name] = table[name]()
+                seconds[name].append(time.process_time() - started)
+    ours = statistics.median(seconds["ours"])
+    for name in table:
+        taken = seconds[name]
+        spread = f"{statistics.median(taken):.3f} | {min(taken):.3f} to {max(taken):.3f}, {len(taken)}"
+        what = f"{results[name]:,}{' values' if name == 'WeightWatcher' else ''}"
+        print(f"| {shape} | {name} | {spread} | {statistics.median(taken) / ours:.1f} | {what} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="*", default=_SHAPES)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--most-of-peers", type=int, default=3, help="turns of the others, which take longer")
+    options = parser.parse_args()
+    if not os.environ.items() >= _ONE_THREAD.items():  # libraries read it as they are loaded
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **_ONE_THREAD})
+    with contextlib.suppress(OSError):
+        model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        print(model[0].partition(": ")[2] if model else platform.machine(), f"({os.cpu_count()} cores)")
+    print(f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}")
+    with contextlib.suppress(OSError):
+        print(f"load before: {os.getloadavg()[0]:.1f}")
+    print("\n| shape | by | CPU seconds, median | least to most, runs | times ours | rank |\n|---|---|---|---|---|---|")
+    for shape in options.shapes:
+        measured(shape, options.repeats, options.most_of_peers)
+
+
+if __name__ == "__main__":
+    main()

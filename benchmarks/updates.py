@@ -1,0 +1,77 @@
+"""Updates of the kinds that training leaves, for the benchmarks of spectra; the same seed gives the same update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Random = torch.Generator
+
+
+def normal(random: Random, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=random)
+
+
+def merged(random: Random, update: Tensor) -> Tensor:
+    """What is left of `update` once it is added to bfloat16 weights of size 0.02 and rounded."""
+    base = (0.02 * normal(random, *update.shape)).bfloat16().float()
+    return (base + update).bfloat16().float() - base
+
+
+def small(random: Random, m: int, n: int, size: float = 1.76e-5) -> Tensor:
+    """At the default size a fifth of the entries change, as after reinforcement learning."""
+    return merged(random, size * normal(random, m, n))
+
+
+def thin(random: Random, m: int, n: int, rank: int = 16) -> Tensor:
+    return 1e-4 * (normal(random, m, rank) @ normal(random, rank, n))
+
+
+def very_sparse(random: Random, m: int, n: int) -> Tensor:
+    return 1e-4 * normal(random, m, n) * (torch.rand(m, n, generator=random) < 1e-3)
+
+
+def frozen_rows(random: Random, m: int, n: int) -> Tensor:
+    update = small(random, m, n)
+    update[: m // 3] = 0
+    return update
+
+
+def repeated_rows(random: Random, m: int, n: int) -> Tensor:
+    update = small(random, m, n)
+    update[-40:] = update[:40]
+    return update
+
+
+def badly_scaled(random: Random, m: int, n: int) -> Tensor:
+    short = min(m, n)
+    left, right = torch.linalg.qr(normal(random, m, short))[0], torch.linalg.qr(normal(random, n, short))[0]
+    return (left * torch.logspace(0, -8, short)) @ right.T
+
+
+def outlier(random: Random, m: int, n: int) -> Tensor:
+    update = small(random, m, n)
+    update[0, 0] += 0.5
+    return update
+
+
+KINDS: dict[str, Callable[[Random, int, int], Tensor]] = {
+    "a fifth changed": small,
+    "1 in 20 changed": lambda random, m, n: small(random, m, n, 4.2e-6),
+    "1 in 1,000 changed": very_sparse,
+    "dense": lambda random, m, n: small(random, m, n, 1e-3),
+    "LoRA, rank 16": thin,
+    "LoRA, merged": lambda random, m, n: merged(random, thin(random, m, n)),
+    "LoRA, merged, 100 times": lambda random, m, n: merged(random, 100 * thin(random, m, n)),
+    "a third of rows frozen": frozen_rows,
+    "40 rows repeated": repeated_rows,
+    "values 1 to 1e-8": badly_scaled,
+    "one outlier": outlier,
+    "untouched": lambda _, m, n: torch.zeros(m, n),
+}
+
+
+def update_of(kind: str, m: int, n: int, seed: int = 0) -> Tensor:
+    return KINDS[kind](Random().manual_seed(seed), m, n)
