@@ -41,8 +41,7 @@ def _table(table: str, /, *key: str, **columns: pa.DataType) -> Table:
 
 _TALLY_COLUMNS: Mapping[str, pa.DataType] = {
     "pair_key": _TEXT, "name": _TEXT, "version": _INT, "stored_at": _TIME,
-    **TALLY_NUMBERS, "changes": _LONGS, "joint_cells": pa.list_(_INT), "joint_counts": _LONGS,
-    "base_binades": _LONGS, "mukherjee_binades": _LONGS, "relative": _LONGS,
+    **TALLY_NUMBERS, **dict.fromkeys(LIGHT_LISTS, _LONGS), "joint_cells": pa.list_(_INT), "joint_counts": _LONGS,
     "row_changes": _COUNTS, "column_changes": _COUNTS, "density": _COUNTS,
     "density_rows": _INT, "density_columns": _INT,
 }  # fmt: skip

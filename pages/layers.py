@@ -1,4 +1,4 @@
-"""One metric over layers and matrices; a click opens the matrix."""
+"""One metric over layers and matrices, attention heads over layers; a click opens the matrix."""
 
 import streamlit as st
 
@@ -6,7 +6,7 @@ from analysis.figures.heatmap import cell_at, heatmap
 from analysis.links import view_of
 from analysis.metrics import CATALOG
 from analysis.tables import grid_rows
-from pages.parts import address, charts, flow, lookups, numbers, panels, pickers
+from pages.parts import address, attention, charts, flow, lookups, numbers, panels, pickers
 
 view, pair = panels.open_pair("layers", "Layers and matrices")
 
@@ -26,4 +26,6 @@ clicked = charts.show_clickable(heatmap(grid, fitted=fitted), grid.metric.title)
 if clicked and (names := cell_at(grid, *clicked)):
     address.go(view_of("matrix", *view.models, name=names[0]))
 st.caption("Click a cell to open its matrix.")
-numbers.take_away(view, grid_rows(grid), f"{metric}-by-layer")
+heads = attention.over_layers(view, pair.key)
+more = {"heads-by-layer": grid_rows(heads)} if heads else {}
+numbers.take_away(view, grid_rows(grid), f"{metric}-by-layer", **more)

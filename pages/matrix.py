@@ -5,7 +5,7 @@ import streamlit as st
 from analysis import rollup
 from analysis.figures import density, profiles, spectra
 from analysis.tables import number_rows
-from pages.parts import charts, lookups, numbers, one_matrix, panels, pickers
+from pages.parts import attention, charts, lookups, numbers, one_matrix, panels, pickers
 
 view, pair = panels.open_pair("matrix", "One matrix")
 known = one_matrix.choose(view, pair.key)
@@ -16,6 +16,8 @@ one_matrix.headline(tally, spectrum)
 if own:
     one_matrix.own_headline(known, *own)
 
+heads = attention.heads(pair.key, known)
+of_rows, of_columns = (heads if heads and heads.along == side else None for side in ("row", "column"))
 rows, columns = len(tally.row_changes), len(tally.column_changes)
 if rows > 1:
     where, along = st.columns(2, gap="large")
@@ -25,11 +27,15 @@ if rows > 1:
         charts.show(density.density_map(tally.density, rows, columns, whole_range=whole), "Changed entries by block")
     with along:
         st.subheader("Along its rows and columns", anchor=False)
-        charts.show(profiles.along(tally.row_changes, columns, "row"), "Changed share by row")
-        charts.show(profiles.along(tally.column_changes, rows, "column"), "Changed share by column")
+        charts.show(profiles.along(tally.row_changes, columns, "row", of_rows), "Changed share by row")
+        charts.show(profiles.along(tally.column_changes, rows, "column", of_columns), "Changed share by column")
+        if heads:
+            st.caption(f"Parted by head: {heads.words}.")
 else:
     st.subheader("Along the vector", anchor=False)
-    charts.show(profiles.along(tally.column_changes, rows, "entry"), "Changed entries along the vector")
+    charts.show(profiles.along(tally.column_changes, rows, "entry", of_columns), "Changed entries along the vector")
+
+most_changed = attention.most_changed(pair.key, known, tally, heads)
 
 sizes, magnitude = st.columns(2, gap="large")
 with sizes:
@@ -57,4 +63,4 @@ elif known.is_matrix:
 table = number_rows(known, tally, spectrum)
 st.subheader("All numbers", anchor=False)
 one_matrix.all_numbers(table)
-numbers.take_away(view, table, "matrix")
+numbers.take_away(view, table, "matrix", **{f"changed-{name}": rows_of for name, rows_of in most_changed.items()})

@@ -188,6 +188,16 @@ def matrix(view: View, options: Sequence[str]) -> str:
     )
 
 
+def heads_of(view: View, modules: Sequence[str]) -> str:
+    """One of the attention matrices, the first to begin with."""
+    chosen = view.one("heads") if view.one("heads") in modules else modules[0]
+    key = _bound(view, "heads", chosen)
+    words, options = "Heads of", list(modules)
+    return st.selectbox(
+        words, options, key=key, format_func=lambda n: plain(n, 80), on_change=_chose, args=(view, "heads", key)
+    )
+
+
 def at_least(view: View, n_models: int) -> int:
     """What a map of agreement shows: 0 for the share of runs, else how many runs at least."""
     options = [str(n) for n in range(n_models + 1)]

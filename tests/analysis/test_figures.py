@@ -7,6 +7,7 @@ import pytest
 
 from analysis import overlaps, rollup
 from analysis.figures import circles, curves, density, heatmap, pairs, profiles, spectra, theme, upset, venn
+from analysis.heads import heads_of
 from analysis.measurements import N_BINADES, Consensus, Regions
 from analysis.metrics import CATALOG
 from analysis.rollup import Cell, Curve, Grid
@@ -171,6 +172,15 @@ class TestOneMatrix:
         assert line.customdata[1] == "rows 10 to 19"
         assert line.y[1] == pytest.approx(np.arange(10, 20).mean() / 10_000)
         assert (band_low.y[1], band_high.y[1]) == pytest.approx((10 / 10_000, 19 / 10_000))
+
+    def test_a_profile_is_parted_where_heads_begin(self):
+        config = {"hidden_size": 8, "num_attention_heads": 4, "num_key_value_heads": 2}
+        heads = heads_of("self_attn.q_proj", (8, 8), config)
+        figure = profiles.along(np.arange(8), 8, "row", heads)
+        weak, strong = figure.layout.shapes
+        assert weak.path == "M2,0L2,1 M6,0L6,1"
+        assert strong.path == "M4,0L4,1", "another key-value head begins"
+        assert figure.data[0].customdata[5] == "row 5<br>query head 2"
 
     def test_profile_of_a_short_side_shows_each_line(self):
         (line,) = profiles.along(np.array([3, 0, 1]), 4, "column").data
