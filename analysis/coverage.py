@@ -19,7 +19,6 @@ from analysis.tensors import Alignment, NotCompared
 
 LEAST_PERCENT = 90  # of the parameters of either side
 _MOST_REASONS = 3
-_BUFFER = "a buffer"  # how the reason of what is no parameter begins
 _ROWS = re.compile(r"\[\d+:\d+\]$")
 
 
@@ -77,7 +76,7 @@ def _asked(one: NotCompared, plans: Sequence[Plan]) -> bool:
 
 
 def _parameters(part: Alignment, side: Literal["base", "tuned"]) -> int:
-    left_out = (one for one in part.not_compared if one.side in (side, "both") and not one.reason.startswith(_BUFFER))
+    left_out = (one for one in part.not_compared if one.side in (side, "both") and one.is_parameter)
     return part.compared_of(side) + sum(one.parameters for one in left_out)
 
 

@@ -11,6 +11,7 @@ from analysis.plan import Plan
 from cache.following import is_counted
 from cache.instance import Instance
 from cache.jobs import Preparation
+from cache.records import Notes
 from cache.settings import DEMO_FOLDER
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ def _seed(instance: Instance) -> None:
     try:
         for text in members():
             found = prepared[text] = instance.jobs.prepare(f"./demo/{BASE}", text)
+            if found.pair is not None and found.pair.key not in instance.store.notes():
+                instance.store.annotate(found.pair.key, _notes(text)).result()
             if found.pair is not None and instance.store.holes(found.pair.key, Plan()):
                 instance.jobs.submit(found)
         pairs = [prepared[f"./demo/{name}"].pair for name in SEEDS if f"./demo/{name}" in prepared]
@@ -46,6 +49,14 @@ def _seed(instance: Instance) -> None:
         _follow_run(instance)
     except SubnetscopeError:
         log.exception("the demo family could not be compared")
+
+
+def _notes(text: str) -> Notes:
+    """What the folder's name tells: 'abacus-grpo-minus-seed1' is GRPO on subtraction, tagged 'demo' and 'seed 1'."""
+    words = text.removeprefix("./demo/abacus-").split("-")
+    data = "subtraction" if "minus" in words else "addition"
+    tags = [word.replace("seed", "seed ") for word in words[1:] if word != "minus"]
+    return Notes(words[0].upper(), data, ("demo", *tags))
 
 
 def _count_overlap(instance: Instance, pairs: list[Pair]) -> None:

@@ -14,6 +14,7 @@ from analysis.measurements import TOLERANCES
 from analysis.metrics import Metric
 from analysis.rollup import Curve
 
+_MOST_INSIDE = 3  # curves whose names find room among them
 _PUBLISHED = np.array([float(np.float32(tolerance)) for tolerance in TOLERANCES])
 
 
@@ -27,7 +28,7 @@ def sparsity_over_tolerance(curves: Sequence[Curve], *, chosen: float | None = N
         height=320,
         xaxis=theme.log_axis("tolerance on |after − before|", *_span(curves), fixedrange=True),
         yaxis=theme.share_axis("unchanged entries"),
-        legend={"x": 1, "xanchor": "right", "y": 0.02, "yanchor": "bottom"},
+        legend={"x": 1, "xanchor": "right", "y": 0.02, "yanchor": "bottom"} if len(curves) <= _MOST_INSIDE else {},
         showlegend=len(curves) > 1,
     )
     for position, curve in enumerate(curves):
