@@ -58,7 +58,11 @@ CHOICES_OF_PAGE: dict[str, dict[str, Choice]] = {
         "colours": _COLOURS,
         "heads": Choice(("",)),
     },
-    "matrix": {"name": Choice(("",)), "colours": _one_of("fitted", "full")},
+    "matrix": {
+        "name": Choice(("",)),
+        "colours": _one_of("fitted", "full"),
+        "sizes": _one_of("absolute", "relative", "ulps"),
+    },
     "spectra": {
         "metric": Choice(("effective-rank",), _SPECTRUM_METRICS),
         "matrix": Choice((), at_most=8),

@@ -11,7 +11,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from analysis.labels import count, letter, percent, scientific, share, visible
-from analysis.measurements import RULES, TOLERANCES, Regions, Spectrum, Tally
+from analysis.measurements import (
+    CHANGE_EDGES,
+    RELATIVE_EDGES,
+    RULES,
+    TOLERANCES,
+    ULP_EDGES,
+    Regions,
+    Spectrum,
+    Tally,
+)
 from analysis.metrics import cosine, effective_rank, energy_rank, mean_change, relative_update, stable_rank
 from analysis.noise import above_noise
 from analysis.overlaps import Venn, over
@@ -138,6 +147,23 @@ def _share(tally: Tally, rule: str) -> str:
 
 def _over(part: float, whole: float) -> float:
     return part / whole if whole else math.nan
+
+
+def size_rows(tally: Tally) -> list[Row]:
+    """One row a bin that holds a change: its size above `above` and up to `to`, by each of the three measures."""
+    rows: list[Row] = []
+    for measure, edges, counts in (
+        ("absolute", CHANGE_EDGES, tally.changes),
+        ("relative", RELATIVE_EDGES, tally.relative),
+        ("units in the last place", ULP_EDGES, tally.ulps),
+    ):
+        bounds = [0.0, *edges.tolist(), math.inf]
+        rows += [
+            {"measure": measure, "above": bounds[k], "to": bounds[k + 1], "changed": int(counts[k])}
+            for k in np.flatnonzero(counts)
+        ]
+    flips: list[Row] = [{"measure": "sign flipped", "above": math.nan, "to": math.nan, "changed": tally.sign_flips}]
+    return rows + (flips if tally.sign_flips else [])
 
 
 def match_rows(alignment: Alignment) -> list[Row]:

@@ -18,7 +18,7 @@ _LONGS, _COUNTS = pa.list_(pa.int64()), pa.list_(pa.uint32())
 TALLY_NUMBERS = {
     field.name: {"int": _LONG, "float": _REAL}[field.type] for field in fields(Tally) if field.type in ("int", "float")
 }
-LIGHT_LISTS = ("changes", "base_binades", "mukherjee_binades", "bf16_binades", "relative")
+LIGHT_LISTS = ("changes", "base_binades", "mukherjee_binades", "bf16_binades", "relative", "ulps")
 HEAVY_LISTS = ("joint_cells", "joint_counts", "row_changes", "column_changes", "density")
 TALLY_JOINT = ("joint_cells", "joint_counts")
 TALLY_SHAPED = (*HEAVY_LISTS, "density_rows", "density_columns")  # what a light read leaves out

@@ -4,7 +4,7 @@ import streamlit as st
 
 from analysis import rollup
 from analysis.figures import density, profiles, spectra
-from analysis.tables import number_rows
+from analysis.tables import number_rows, size_rows
 from pages.parts import attention, charts, lookups, numbers, one_matrix, panels, pickers
 
 view, pair = panels.open_pair("matrix", "One matrix")
@@ -40,7 +40,7 @@ most_changed = attention.most_changed(pair.key, known, tally, heads)
 sizes, magnitude = st.columns(2, gap="large")
 with sizes:
     st.subheader("How large the changes are", anchor=False)
-    charts.show(profiles.change_sizes(tally.changes), "Changed entries by size of change")
+    charts.show(one_matrix.sizes(known, tally, pickers.sizes(view)), "Changed entries by size of change")
 with magnitude:
     st.subheader("Which weights changed", anchor=False)
     by_rule = tally.changed_by_binade("exact"), tally.changed_by_binade("mukherjee")
@@ -63,4 +63,5 @@ elif known.is_matrix:
 table = number_rows(known, tally, spectrum)
 st.subheader("All numbers", anchor=False)
 one_matrix.all_numbers(table)
-numbers.take_away(view, table, "matrix", **{f"changed-{name}": rows_of for name, rows_of in most_changed.items()})
+more = {f"changed-{name}": found for name, found in most_changed.items()} | {"sizes": size_rows(tally)}
+numbers.take_away(view, table, "matrix", **more)

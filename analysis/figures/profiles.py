@@ -1,4 +1,4 @@
-"""Counts of one tensor -> Figure: changes along its rows or columns, by size, by the weights' magnitude."""
+"""Counts of one tensor -> Figure: changes along its rows or columns, and by the weights' magnitude."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from analysis.figures import theme
 from analysis.heads import Heads
-from analysis.labels import power_of_ten, power_of_two
-from analysis.measurements import CHANGE_EDGES, FIRST_BINADE, LAST_BINADE, N_BINADES, TOLERANCES
+from analysis.labels import power_of_two
+from analysis.measurements import FIRST_BINADE, LAST_BINADE, N_BINADES
 
 MOST_BINS = 512
 
@@ -71,35 +71,6 @@ def _part(drawn: go.Figure, heads: Heads) -> None:
             path = " ".join(f"M{start},0L{start},1" for start in starts)
             line = {"color": colour, "width": width}
             drawn.add_shape(type="path", path=path, yref="paper", line=line, layer="below")
-
-
-def change_sizes(changes: NDArray[np.int64]) -> go.Figure:
-    """How large the changes are: changed entries by |after - before|, on a log axis, with the published tolerances."""
-    filled = np.flatnonzero(changes)
-    first, last = (int(filled[0]), int(filled[-1])) if filled.size else (0, len(changes) - 1)
-    edges = np.log10(CHANGE_EDGES.astype(np.float64))
-    rights = np.append(edges, edges[-1] + 0.05)[first : last + 1]
-    low, high = min(rights[0] - 0.3, -8.3), max(rights[-1] + 0.25, -2.7)
-    drawn = theme.figure(
-        height=300,
-        bargap=0,
-        xaxis=_decade_axis("|after − before|", low, high),
-        yaxis=theme.axis("changed entries", rangemode="tozero", fixedrange=True),
-        showlegend=False,
-    )
-    drawn.add_trace(
-        go.Bar(
-            x=rights - 0.025,
-            y=changes[first : last + 1],
-            width=0.05,
-            marker={"color": theme.SERIES[0], "line": {"width": 0}},
-            customdata=[[f"{10 ** (right - 0.05):.3g}", f"{10**right:.3g}"] for right in rights],
-            hovertemplate="%{customdata[0]} to %{customdata[1]}<br><b>%{y:,}</b> entries<extra></extra>",
-        )
-    )
-    for tolerance in TOLERANCES:
-        theme.mark(drawn, x=math.log10(float(tolerance)))
-    return drawn
 
 
 def by_magnitude(exact: NDArray[np.int64], mukherjee: NDArray[np.int64], entries: NDArray[np.int64]) -> go.Figure:
@@ -177,17 +148,6 @@ def _band(drawn: go.Figure, starts: NDArray[np.int64], pools: list[NDArray[np.fl
 
 def _range_text(what: str, start: int, size: int) -> str:
     return f"{what} {start}" if size == 1 else f"{what}s {start} to {start + size - 1}"
-
-
-def _decade_axis(title: str, low: float, high: float) -> dict:
-    decades = range(int(np.ceil(low)), int(np.floor(high)) + 1)
-    return theme.axis(
-        title,
-        range=[low, high],
-        tickvals=list(decades),
-        ticktext=[power_of_ten(decade) for decade in decades],
-        fixedrange=True,
-    )
 
 
 def _binade_text(position: int) -> str:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from analysis.figures import sizes as figures
+from analysis.figures.theme import Figure
 from analysis.labels import count, percent, scientific, share
 from analysis.links import View
 from analysis.measurements import Spectrum, Tally
@@ -68,6 +70,25 @@ def headline(tally: Tally, spectrum: Spectrum | None) -> None:
         numbers.number("Size of the update", scientific(part / whole) if whole else "–", "‖update‖ / ‖base‖")
         _rank(spectrum)
         numbers.number("Largest change", scientific(tally.max_abs_update), f"{count(tally.sign_flips)} signs flipped")
+
+
+def sizes(known: TensorPair, tally: Tally, measure: str) -> Figure:
+    """How large the changes are, by one of three measures."""
+    if measure == "relative":
+        return figures.relative_sizes(tally.relative)
+    if measure == "absolute":
+        return figures.change_sizes(tally.changes)
+    st.caption(_what_a_unit_is(known, tally))
+    return figures.ulp_sizes(tally.ulps, tally.sign_flips)
+
+
+def _what_a_unit_is(known: TensorPair, tally: Tally) -> str:
+    changed = int(tally.changes.sum())
+    if changed and tally.ulps.sum() + tally.sign_flips != changed:
+        return f"Not counted: base {known.base.dtype} and tuned {known.tuned.dtype} are not one type of 16 or 32 bits."
+    if known.base.dtype not in ("BF16", "F16", "F32"):
+        return "In units of float32, in which these values are compared."
+    return f"One unit is the distance to the next number that {known.base.dtype} holds."
 
 
 def own_update(key: str, known: TensorPair) -> tuple[Tally, Spectrum | None] | None:

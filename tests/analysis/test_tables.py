@@ -10,7 +10,7 @@ import pytest
 from analysis import overlaps, rollup, tables
 from analysis.measurements import RULES, Regions
 from analysis.metrics import CATALOG
-from tests.analysis.by_hand import measured, small_model
+from tests.analysis.by_hand import measured, small_model, tally_of
 
 
 def read(text: str) -> list[dict[str, str]]:
@@ -85,3 +85,18 @@ def test_all_numbers_of_one_matrix_name_the_rank_as_a_count():
     rows = {row["number"]: row["value"] for row in tables.number_rows(pair, tallies[pair.name], spectra[pair.name])}
     assert rows["rank"] == f"{spectra[pair.name].rank} of {min(pair.shape)}"
     assert rows["unchanged, exact"] == f"{tallies[pair.name].equal:,}"
+
+
+def test_sizes_by_every_measure_add_up_to_the_changes():
+    before = np.array([[1.0, 1.0, 1.0, 1.0]], np.float32)
+    after = np.array([[1.0, np.nextafter(np.float32(1), np.float32(2)), -1.0, 1.5]], np.float32)
+    rows = tables.size_rows(tally_of(before, after))
+    of_measure = {row["measure"]: [r["changed"] for r in rows if r["measure"] == row["measure"]] for row in rows}
+    assert of_measure == {
+        "absolute": [1, 1, 1],
+        "relative": [1, 1, 1],
+        "units in the last place": [1, 1],
+        "sign flipped": [1],
+    }
+    [one_step] = [row for row in rows if (row["measure"], row["to"]) == ("units in the last place", 1)]
+    assert one_step["above"] == 0

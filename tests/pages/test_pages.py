@@ -275,3 +275,12 @@ def test_no_name_gets_to_be_markup(hostile: Pair, page: str):
     live = re.sub(r"\\.", "", texts(app))  # what stays after a backslash and its character are gone
     for markup in ("](", "<", "*bold"):
         assert markup not in live
+
+
+@pytest.mark.parametrize("measure", ["absolute", "relative", "ulps"])
+def test_matrix_page_measures_sizes_as_the_address_says(pair: Pair, measure: str):
+    name = "model.layers.0.self_attn.q_proj.weight"
+    app = opened(view_of("matrix", pair.base, pair.tuned, name=name, sizes=measure))
+    assert not app.exception
+    assert query(app)["sizes"] == [measure]
+    assert ("One unit is the distance to the next number that F32 holds" in texts(app)) == (measure == "ulps")
