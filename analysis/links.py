@@ -52,8 +52,17 @@ _SPECTRUM_METRICS = tuple(key for key, metric in CATALOG.items() if metric.needs
 # What each page lets one choose. A page that isn't here has no link of its own beyond its name.
 CHOICES_OF_PAGE: dict[str, dict[str, Choice]] = {
     "pair": {"tolerance": _TOLERANCE},
-    "layers": {"metric": _one_of(*_TALLY_METRICS), "tolerance": _TOLERANCE, "colours": _COLOURS},
-    "matrix": {"name": Choice(("",)), "colours": _one_of("fitted", "full")},
+    "layers": {
+        "metric": _one_of(*_TALLY_METRICS),
+        "tolerance": _TOLERANCE,
+        "colours": _COLOURS,
+        "heads": Choice(("",)),
+    },
+    "matrix": {
+        "name": Choice(("",)),
+        "colours": _one_of("fitted", "full"),
+        "sizes": _one_of("absolute", "relative", "ulps"),
+    },
     "spectra": {
         "metric": Choice(("effective-rank",), _SPECTRUM_METRICS),
         "matrix": Choice((), at_most=8),

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-TALLY_VERSION = 3  # 2: base_sum and tuned_sum; 3: bf16_binades
+TALLY_VERSION = 4  # 2: base_sum and tuned_sum; 3: bf16_binades; 4: ulps
 SPECTRUM_VERSION = 1
 OVERLAP_VERSION = 2  # 2: only the regions that occur
 DYNAMICS_VERSION = 1
@@ -39,6 +39,10 @@ N_CHANGE_BINS = len(CHANGE_EDGES) + 1
 # |after - before| / max(|after|, |before|), in float64: the same shape of bins.
 RELATIVE_EDGES: NDArray[np.float64] = np.array([*_log_edges(-7, 0), 2.0], dtype=np.float64)
 N_RELATIVE_BINS = len(RELATIVE_EDGES) + 1
+
+# How many steps of the stored type a value moved: bin k holds (edge[k-1], edge[k]], the first four one number each.
+ULP_EDGES: NDArray[np.int64] = np.array([1, 2, 3, *(2**k for k in range(2, 32))], dtype=np.int64)
+N_ULP_BINS = len(ULP_EDGES)
 
 # |before| by power of two: 0 | (0, 2^-30) | [2^-30, 2^-29) ... [2^14, 2^15) | [2^15, inf)
 FIRST_BINADE, LAST_BINADE = -30, 14
@@ -79,6 +83,9 @@ class Tally:
     mukherjee_binades: NDArray[np.int64]  # (N_BINADES,): finite entries changed under Mukherjee's rule, by |before|
     bf16_binades: NDArray[np.int64]  # (N_BINADES,): finite entries changed under the bf16 rule, by |before|
     relative: NDArray[np.int64]  # (N_RELATIVE_BINS,): changed finite entries by relative change
+    # (N_ULP_BINS,): changed finite entries without a sign flip, by units in the last place; all 0 where the two sides'
+    # types differ, or are not of 16 or 32 bits
+    ulps: NDArray[np.int64]
     row_changes: NDArray[np.int64]  # (rows,): entries not unchanged under the exact rule
     column_changes: NDArray[np.int64]  # (columns,): the same
     density: NDArray[np.int64]  # (<=128, <=128): the same, by block of ceil(rows/128) x ceil(columns/128)

@@ -16,8 +16,10 @@ from analysis.measurements import (
     LAST_BINADE,
     MAX_DENSITY_SIDE,
     N_BINADES,
+    RELATIVE_EDGES,
     RULES,
     TOLERANCES,
+    ULP_EDGES,
     Regions,
     Spectrum,
     Tally,
@@ -182,6 +184,23 @@ def number_values(pair: TensorPair, tally: Tally, spectrum: Spectrum | None) -> 
     return [{"tensor": pair.name, "number": name, "value": value} for name, value in values.items()]
 
 
+def size_rows(tally: Tally) -> list[Row]:
+    """One row a bin that holds a change: its size above `above` and up to `to`, by each of the three measures."""
+    rows: list[Row] = []
+    for measure, edges, counts in (
+        ("absolute", CHANGE_EDGES, tally.changes),
+        ("relative", RELATIVE_EDGES, tally.relative),
+        ("units in the last place", ULP_EDGES, tally.ulps),
+    ):
+        bounds = [0.0, *edges.tolist(), math.inf]
+        rows += [
+            {"measure": measure, "above": bounds[k], "to": bounds[k + 1], "changed": int(counts[k])}
+            for k in np.flatnonzero(counts)
+        ]
+    flips: list[Row] = [{"measure": "sign flipped", "above": math.nan, "to": math.nan, "changed": tally.sign_flips}]
+    return rows + (flips if tally.sign_flips else [])
+
+
 def match_rows(alignment: Alignment) -> list[Row]:
     """One row a way in which pairs were found."""
     of_base, of_tuned = alignment.covered("base"), alignment.covered("tuned")
@@ -272,14 +291,6 @@ def block_rows(counts: NDArray[np.int64], rows: int, columns: int) -> list[Row]:
         entries = (place["last_row"] - i * down + 1) * (place["last_column"] - j * across + 1)
         found.append({**place, "changed": int(n), "entries": entries, "changed_share": _over(int(n), entries)})
     return found
-
-
-def change_rows(changes: NDArray[np.int64]) -> list[Row]:
-    """One row a bin of the sizes of change: above the first number, up to and including the second."""
-    edges = [0.0, *map(float, CHANGE_EDGES), None]
-    return [
-        {"above": edges[k], "up_to": edges[k + 1], "changed_entries": int(n)} for k, n in enumerate(changes.tolist())
-    ]
 
 
 def magnitude_rows(tally: Tally) -> list[Row]:

@@ -146,7 +146,13 @@ CREATE TABLE steps (
     PRIMARY KEY (series_key, name, "rule", version));
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED, _ADAPTERS, _OVERLAPS, _SERIES)
+# Changes in steps of the stored type. Tallies from before are of an older version and no longer asked for.
+_ULPS = """
+ALTER TABLE tallies ADD COLUMN ulps BIGINT[] DEFAULT [];
+ALTER TABLE adapter_tallies ADD COLUMN ulps BIGINT[] DEFAULT [];
+"""
+
+STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED, _ADAPTERS, _OVERLAPS, _SERIES, _ULPS)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:

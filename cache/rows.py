@@ -104,6 +104,12 @@ def _shaped(table: pa.Table) -> Iterator[tuple[NDArray[np.int64], ...]]:
         )
 
 
+def line_changes(table: pa.Table) -> dict[str, NDArray[np.int64]]:
+    """Changed entries by line, by tensor name."""
+    found = zip(table["name"].to_pylist(), _arrays(table["changes"]), strict=True)
+    return {name: changes.astype(np.int64) for name, changes in found}
+
+
 def spectrum_row(spectrum: Spectrum) -> dict[str, Any]:
     """The columns of one spectrum, without its key."""
     return {name: getattr(spectrum, name) for name in (*SPECTRUM_NUMBERS, "singular_values")}

@@ -19,6 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from analysis.dynamics import Unchanged
 from analysis.errors import StoreError
 from analysis.measurements import (
@@ -47,6 +50,7 @@ from cache.records import JobRecord, ModelCard, Notes, PairNumbers, StoredPair, 
 
 Of = Literal["update", "base", "tuned", "adapter"]
 Side = Literal["base", "tuned"]
+Counts = NDArray[np.int64]
 
 PAIRS, JOBS, NOTES, SERIES = "pairs", "jobs", "notes", "series"  # what `generation` is asked for beside a pair's key
 
@@ -239,6 +243,13 @@ class Store:
         values = [key, TALLY_VERSION, name]
         where = "pair_key = ? AND version = ? AND name = ?"
         return self._tallies(where, values, tables.TALLY_SHAPED, of).get(name)
+
+    def line_changes(self, key: str, names: Sequence[str], along: Literal["row", "column"]) -> dict[str, Counts]:
+        """Changed entries of each row or column of these tensors, by name, and nothing else of them."""
+        sql = f"""
+            SELECT name, {along}_changes AS changes FROM tallies
+            WHERE pair_key = ? AND version = ? AND name IN (SELECT unnest(?))"""
+        return rows.line_changes(self._database.arrow(sql, [key, TALLY_VERSION, list(names)]))
 
     def spectra(self, key: str, of: Of = "update", *, arrays: bool = True) -> dict[str, Spectrum]:
         """Spectra by tensor name; without `arrays` their singular values are empty."""

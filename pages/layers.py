@@ -1,11 +1,11 @@
-"""One metric over layers and matrices; a click opens the matrix."""
+"""One metric over layers and matrices, attention heads over layers; a click opens the matrix."""
 
 import streamlit as st
 
 from analysis.figures.heatmap import cell_at, heatmap
 from analysis.links import view_of
 from analysis.metrics import CATALOG
-from pages.parts import address, charts, flow, lookups, panels, pickers, take
+from pages.parts import address, attention, charts, flow, lookups, panels, pickers, take
 
 view, pair = panels.open_pair("layers", "Layers and matrices")
 
@@ -25,4 +25,5 @@ clicked = charts.show_clickable(heatmap(grid, fitted=fitted), grid.metric.title)
 if clicked and (names := cell_at(grid, *clicked)):
     address.go(view_of("matrix", *view.models, name=names[0]))
 st.caption("Click a cell to open its matrix.")
+attention.over_layers(view, pair.key)
 take.menu(view)

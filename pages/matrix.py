@@ -3,7 +3,7 @@
 import streamlit as st
 
 from analysis.tables import number_rows
-from pages.parts import charts, lookups, one_matrix, panels, pickers, take, views
+from pages.parts import attention, charts, lookups, one_matrix, panels, pickers, take, views
 
 view, pair = panels.open_pair("matrix", "One matrix")
 known = one_matrix.choose(view, pair.key)
@@ -14,6 +14,7 @@ one_matrix.headline(tally, spectrum)
 if own:
     one_matrix.own_headline(known, *own)
 
+heads = attention.heads(pair.key, known)
 if len(tally.row_changes) > 1:
     where, along = st.columns(2, gap="large")
     with where:
@@ -24,13 +25,18 @@ if len(tally.row_changes) > 1:
         st.subheader("Along its rows and columns", anchor=False)
         charts.show(views.along("row", view), "Changed share by row")
         charts.show(views.along("column", view), "Changed share by column")
+        if heads:
+            st.caption(f"Parted by head: {heads.words}.")
 else:
     st.subheader("Along the vector", anchor=False)
     charts.show(views.along("column", view), "Changed entries along the vector")
 
+attention.show_most_changed(pair.key, known, tally)
+
 sizes, magnitude = st.columns(2, gap="large")
 with sizes:
     st.subheader("How large the changes are", anchor=False)
+    one_matrix.unit_words(known, tally, pickers.sizes(view))
     charts.show(views.change_sizes(view), "Changed entries by size of change")
 with magnitude:
     st.subheader("Which weights changed", anchor=False)

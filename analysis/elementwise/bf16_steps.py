@@ -18,7 +18,14 @@ from torch import Tensor
 
 from analysis.elementwise import cpu_blocks
 from analysis.elementwise.block import BlockTally, Geometry
-from analysis.elementwise.cpu_blocks import bin_of_change, bin_of_ratio, binade_of, within_bf16, within_mukherjee
+from analysis.elementwise.cpu_blocks import (
+    bin_of_change,
+    bin_of_ratio,
+    bin_of_ulps,
+    binade_of,
+    within_bf16,
+    within_mukherjee,
+)
 from analysis.measurements import MUKHERJEE_ATOL, Tally
 
 _FEWEST_ENTRIES = 1 << 18  # below, the table costs more than it saves
@@ -200,13 +207,14 @@ def _count(
 @no_type_check
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
 def _decode(
-    table, reach, counts, sums, largest, joint, binades, loose_binades, wide_binades, relative,
+    table, reach, counts, sums, largest, joint, binades, loose_binades, wide_binades, relative, ulps,
     change_below, change_edge, relative_below, relative_edge,
 ):  # fmt: skip
     """Adds what the table counted, and leaves it all zero. No cell is in use farther than `reach` steps
     away."""
     table[np.int64(_BEYOND) << 16 :] = 0
     for step in range(-reach, reach + 1):
+        ulp_bin = bin_of_ulps(max(abs(step), 1))
         for p in range(1 << 16):
             cell = ((step + _FARTHEST) << 16) | p
             times = np.int64(table[cell])
@@ -234,6 +242,7 @@ def _decode(
             binade = binade_of(np.uint32(bits))
             joint[binade, bin_of_change(size, change_below, change_edge)] += times
             relative[bin_of_ratio(np.float64(size) / np.float64(larger), relative_below, relative_edge)] += times
+            ulps[ulp_bin] += times
             is_within = within_bf16(size, larger)
             counts[3] += times * is_within
             wide_binades[binade] += times * (1 - is_within)

@@ -25,6 +25,7 @@ from analysis.measurements import (
     N_BINADES,
     N_CHANGE_BINS,
     N_RELATIVE_BINS,
+    N_ULP_BINS,
     RELATIVE_EDGES,
 )
 
@@ -35,6 +36,9 @@ _SUMS = (
     "base_square_sum", "tuned_square_sum", "update_square_sum", "update_abs_sum", "base_dot_tuned",
     "base_sum", "tuned_sum",
 )  # fmt: skip
+# The type that both sides are stored in, as the compiled pass knows it; _OTHER: two types, or one without steps.
+_OTHER, _BF16, _F16, _F32 = range(4)
+_STORED = {torch.bfloat16: _BF16, torch.float16: _F16, torch.float32: _F32}
 _ATOL_BF16 = np.float32(torch.tensor(MUKHERJEE_ATOL, dtype=torch.bfloat16).item())
 
 
@@ -62,13 +66,14 @@ TABLES = (_CHANGE_BELOW, _CHANGE_EDGE, _RELATIVE_BELOW, _RELATIVE_EDGE)
 
 def tally_block(before: Tensor, after: Tensor, first_row: int, shape: Geometry, *, threads: int = 1) -> BlockTally:
     """What the rows from `first_row` on add to the Tally of a tensor of `shape`; before, after: (rows, columns)."""
-    left, right, halves = _raw(before, after)
+    left, right = _raw(before, after)
+    stored = _STORED.get(before.dtype, _OTHER) if before.dtype == after.dtype else _OTHER
     parts = _row_ranges(len(left), threads)
     changed = np.empty(left.shape, np.uint8)
     loose = np.empty(left.shape, np.uint8)
 
     def run(rows: tuple[int, int]) -> BlockTally:
-        return _tally_rows(left, right, halves, rows, first_row, shape, changed, loose)
+        return _tally_rows(left, right, stored, rows, first_row, shape, changed, loose)
 
     if len(parts) == 1:
         results = [run(parts[0])]
@@ -89,12 +94,12 @@ def tally_block(before: Tensor, after: Tensor, first_row: int, shape: Geometry, 
     )
 
 
-def _raw(before: Tensor, after: Tensor) -> tuple[np.ndarray, np.ndarray, bool]:
+def _raw(before: Tensor, after: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Both sides as arrays the kernel takes: the bits of two bfloat16s as uint16, anything else as float32."""
     if before.dtype == after.dtype == torch.bfloat16:
         bits = (side.contiguous().view(torch.int16).numpy().view(np.uint16) for side in (before, after))
-        return next(bits), next(bits), True
-    return before.float().contiguous().numpy(), after.float().contiguous().numpy(), False
+        return next(bits), next(bits)
+    return before.float().contiguous().numpy(), after.float().contiguous().numpy()
 
 
 def _row_ranges(rows: int, threads: int) -> list[tuple[int, int]]:
@@ -114,17 +119,19 @@ class Sheet:
     loose_binades: np.ndarray
     wide_binades: np.ndarray
     relative: np.ndarray
+    ulps: np.ndarray
 
     @staticmethod
     def blank() -> Sheet:
         joint = np.zeros((N_BINADES, N_CHANGE_BINS), np.int64)
         every, loose, wide = (np.zeros(N_BINADES, np.int64) for _ in range(3))
         counts, sums, largest = np.zeros(len(_INTEGERS), np.int64), np.zeros(len(_SUMS)), np.zeros(1, np.float32)
-        return Sheet(counts, sums, largest, joint, every, loose, wide, np.zeros(N_RELATIVE_BINS, np.int64))
+        relative, ulps = np.zeros(N_RELATIVE_BINS, np.int64), np.zeros(N_ULP_BINS, np.int64)
+        return Sheet(counts, sums, largest, joint, every, loose, wide, relative, ulps)
 
     def arrays(self) -> tuple[np.ndarray, ...]:
         by_binade = self.binades, self.loose_binades, self.wide_binades
-        return self.counts, self.sums, self.largest, self.joint, *by_binade, self.relative
+        return self.counts, self.sums, self.largest, self.joint, *by_binade, self.relative, self.ulps
 
     def amounts(self, entries: int) -> dict[str, float]:
         found: dict[str, float] = dict(zip(_INTEGERS, self.counts.tolist(), strict=True))
@@ -138,6 +145,7 @@ class Sheet:
             "mukherjee_binades": self.loose_binades,
             "bf16_binades": self.wide_binades,
             "relative": self.relative,
+            "ulps": self.ulps,
         }
 
 
@@ -146,13 +154,13 @@ def add_values(before: np.ndarray, after: np.ndarray, sheet: Sheet) -> None:
     left, right = before[None], after[None]
     flags, loose = np.empty(left.shape, np.uint8), np.empty(left.shape, np.uint8)
     row, marks = np.zeros(1, np.int64), np.zeros(left.shape, np.uint32)
-    _pass(left, right, True, 0, 1, 0, 1, flags, loose, row, marks, *sheet.arrays(), *TABLES)
+    _pass(left, right, _BF16, 0, 1, 0, 1, flags, loose, row, marks, *sheet.arrays(), *TABLES)
 
 
 def _tally_rows(
     left: np.ndarray,
     right: np.ndarray,
-    halves: bool,
+    stored: int,
     rows: tuple[int, int],
     first_row: int,
     shape: Geometry,
@@ -163,7 +171,7 @@ def _tally_rows(
     row_changes = np.zeros(rows[1] - rows[0], np.int64)
     by_map_row = np.zeros((shape.density_shape[0], shape.columns), np.uint32)
     _pass(
-        left, right, halves, rows[0], rows[1], first_row, shape.row_step, changed, loose, row_changes, by_map_row,
+        left, right, stored, rows[0], rows[1], first_row, shape.row_step, changed, loose, row_changes, by_map_row,
         *sheet.arrays(), *TABLES,
     )  # fmt: skip
     steps = np.arange(0, shape.columns, shape.column_step)
@@ -210,6 +218,30 @@ def bin_of_ratio(ratio, relative_below, relative_edge):
 
 @no_type_check
 @njit(cache=True, nogil=True, inline="always")
+def bin_of_ulps(steps):
+    """Which of the bins by units in the last place so many steps belong to; at least one."""
+    if steps <= 4:
+        return steps - 1
+    return np.int64(np.float64(steps - 1).view(np.uint64) >> np.uint64(52)) - 1021  # 1 + the bits of steps - 1
+
+
+@no_type_check
+@njit(cache=True, nogil=True, inline="always")
+def _steps_from_0(bits, stored):
+    """How many steps of the stored type lie between 0 and the float32 with these bits, which it holds exactly."""
+    size = np.int64(bits & np.uint32(0x7FFFFFFF))
+    if stored == _F32:
+        return size
+    if stored == _BF16:
+        return size >> 16
+    exponent = size >> 23
+    if exponent >= 113:  # a normal float16
+        return ((exponent - 112) << 10) | ((size >> 13) & 0x3FF)
+    return ((size & 0x7FFFFF) | 0x800000) >> min(126 - exponent, 63) if size else 0
+
+
+@no_type_check
+@njit(cache=True, nogil=True, inline="always")
 def within_bf16(size, larger):
     """Zhu's rule: 1000 d <= m decides d <= m / 1000 without rounding."""
     return np.int64(np.float64(size) * 1000.0 <= np.float64(larger))
@@ -234,8 +266,8 @@ def binade_of(bits):
 @no_type_check
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
 def _pass(
-    left, right, halves, begin, end, first_row, row_step, changed, loose, row_changes, by_map_row,
-    counts, sums, largest, joint, binades, loose_binades, wide_binades, relative,
+    left, right, stored, begin, end, first_row, row_step, changed, loose, row_changes, by_map_row,
+    counts, sums, largest, joint, binades, loose_binades, wide_binades, relative, ulps,
     change_below, change_edge, relative_below, relative_edge,
 ):  # fmt: skip
     columns = left.shape[1]
@@ -252,7 +284,7 @@ def _pass(
             pb, pa = left[row, first : first + n], right[row, first : first + n]
             flags, loose_flags = changed[row, first : first + n], loose[row, first : first + n]
             marks = map_row[first : first + n]
-            if halves:
+            if stored == _BF16:
                 for i in range(n):
                     bits_b[i] = np.uint32(pb[i]) << np.uint32(16)
                     bits_a[i] = np.uint32(pa[i]) << np.uint32(16)
@@ -335,7 +367,10 @@ def _pass(
                 else:
                     loose_flags[i] = 1
                     loose_binades[binade] += 1
-                flips += np.int64(((bits_b[i] ^ bits_a[i]) >> np.uint32(31)) != 0 and before != 0 and after != 0)
+                flipped = np.int64(((bits_b[i] ^ bits_a[i]) >> np.uint32(31)) != 0 and before != 0 and after != 0)
+                flips += flipped
+                if stored != _OTHER and not flipped:
+                    ulps[bin_of_ulps(abs(_steps_from_0(bits_a[i], stored) - _steps_from_0(bits_b[i], stored)))] += 1
                 largest[0] = max(largest[0], size)
             for i in range(n):
                 marks[i] += np.uint32(flags[i])

@@ -21,10 +21,13 @@ from analysis.measurements import (
     N_BINADES,
     N_CHANGE_BINS,
     N_RELATIVE_BINS,
+    N_ULP_BINS,
     RELATIVE_EDGES,
+    ULP_EDGES,
     MaskRule,
 )
 
+_WITH_STEPS = (torch.bfloat16, torch.float16, torch.float32)
 _BITS_OF_SIZE = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -71,6 +74,7 @@ class _Block:
     within_mukherjee: Tensor  # (n,) bool
     within_bf16: Tensor  # (n,) bool
     flipped: int
+    steps: Tensor  # (m,) of the stored type, of those without a sign flip; 0 where there is no such type
 
     @staticmethod
     def of(before: Tensor, after: Tensor) -> _Block:
@@ -84,6 +88,7 @@ class _Block:
         size, larger = (a - b).abs(), torch.maximum(a.abs(), b.abs())
         within = _within_mukherjee(before, after, moved, b, a)
         changed = moved if finite is None else moved | ~(finite | same)
+        flipped = a.sign() * b.sign() < 0
         return _Block(
             before=left,
             after=right,
@@ -97,7 +102,8 @@ class _Block:
             within_mukherjee=within,
             # 1000 d <= m decides d <= m / 1000 without rounding: near that ratio d has few enough bits.
             within_bf16=size.double() * 1000 <= larger.double(),
-            flipped=int((a.sign() * b.sign() < 0).sum()),
+            flipped=int(flipped.sum()),
+            steps=_steps(before[moved], after[moved])[~flipped],
         )
 
     def amounts(self) -> dict[str, float]:
@@ -126,6 +132,7 @@ class _Block:
     def histograms(self) -> dict[str, Tensor]:
         edges = torch.as_tensor(CHANGE_EDGES, device=self.size.device).to(self.size.dtype)
         relative_edges = torch.as_tensor(RELATIVE_EDGES, device=self.size.device)
+        ulp_edges = torch.as_tensor(ULP_EDGES, device=self.size.device)
         change = torch.bucketize(self.size, edges, out_int32=True)
         binade = _binade(self.base)
         ratio = self.size.double() / self.larger.double()
@@ -138,7 +145,18 @@ class _Block:
             "mukherjee_binades": torch.bincount(binade[~self.within_mukherjee], minlength=N_BINADES),
             "bf16_binades": torch.bincount(binade[~self.within_bf16], minlength=N_BINADES),
             "relative": torch.bincount(torch.bucketize(ratio, relative_edges), minlength=N_RELATIVE_BINS),
+            "ulps": torch.bincount(torch.bucketize(self.steps[self.steps > 0], ulp_edges), minlength=N_ULP_BINS),
         }
+
+
+def _steps(before: Tensor, after: Tensor) -> Tensor:
+    """(n,): how many values of their type two finite values are apart, where they do not lie on both sides of 0; 0
+    where they are of two types, or of one without steps. The bits without the sign count the values from 0 on."""
+    if before.dtype != after.dtype or before.dtype not in _WITH_STEPS:
+        return before.new_zeros(before.shape, dtype=torch.int64)
+    bits = _BITS_OF_SIZE[before.element_size()]
+    from_0 = [side.view(bits).long() & (0x7FFF if bits == torch.int16 else 0x7FFFFFFF) for side in (before, after)]
+    return (from_0[1] - from_0[0]).abs()
 
 
 def _finiteness(before: Tensor, after: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor | None, Tensor]:

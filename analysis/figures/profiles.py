@@ -1,25 +1,28 @@
-"""Counts of one tensor -> Figure: changes along its rows or columns, by size, by the weights' magnitude."""
+"""Counts of one tensor -> Figure: changes along its rows or columns, and by the weights' magnitude."""
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from analysis.figures import theme
-from analysis.labels import power_of_ten, power_of_two
-from analysis.measurements import CHANGE_EDGES, FIRST_BINADE, LAST_BINADE, N_BINADES, TOLERANCES
+from analysis.heads import Heads
+from analysis.labels import power_of_two
+from analysis.measurements import FIRST_BINADE, LAST_BINADE, N_BINADES
 
 MOST_BINS = 512
 
 
-def along(changes: NDArray[np.int64], width: int, what: str) -> go.Figure:
+def along(changes: NDArray[np.int64], width: int, what: str, heads: Heads | None = None) -> go.Figure:
     """Changed share along the rows or columns: `changes[i]` of the `width` entries of line i changed.
 
     More than 512 lines are pooled, and a band then shows the least and the most changed line of each pool.
-    `what` is 'row' or 'column'.
+    `what` is 'row' or 'column'. Lines of `heads` are parted where one begins, more strongly where another key-value
+    head does.
     """
     side = max(math.ceil(len(changes) / MOST_BINS), 1)
     pools = np.split(changes.astype(np.float64) / max(width, 1), range(side, len(changes), side))
@@ -40,40 +43,34 @@ def along(changes: NDArray[np.int64], width: int, what: str) -> go.Figure:
             y=pooled,
             mode="lines",
             line={"color": theme.SERIES[0], "width": 1.3, "shape": "hv"},
-            customdata=[_range_text(what, start, size) for start, size in zip(starts, sizes, strict=True)],
+            customdata=[
+                _range_text(what, start, size) + _head_text(heads, start)
+                for start, size in zip(starts.tolist(), sizes.tolist(), strict=True)
+            ],
             hovertemplate="%{customdata}<br><b>%{y:.4%}</b> changed<extra></extra>",
         )
     )
+    if heads:
+        _part(drawn, heads)
     return drawn
 
 
-def change_sizes(changes: NDArray[np.int64]) -> go.Figure:
-    """How large the changes are: changed entries by |after - before|, on a log axis, with the published tolerances."""
-    filled = np.flatnonzero(changes)
-    first, last = (int(filled[0]), int(filled[-1])) if filled.size else (0, len(changes) - 1)
-    edges = np.log10(CHANGE_EDGES.astype(np.float64))
-    rights = np.append(edges, edges[-1] + 0.05)[first : last + 1]
-    low, high = min(rights[0] - 0.3, -8.3), max(rights[-1] + 0.25, -2.7)
-    drawn = theme.figure(
-        height=300,
-        bargap=0,
-        xaxis=_decade_axis("|after − before|", low, high),
-        yaxis=theme.axis("changed entries", rangemode="tozero", fixedrange=True),
-        showlegend=False,
-    )
-    drawn.add_trace(
-        go.Bar(
-            x=rights - 0.025,
-            y=changes[first : last + 1],
-            width=0.05,
-            marker={"color": theme.SERIES[0], "line": {"width": 0}},
-            customdata=[[f"{10 ** (right - 0.05):.3g}", f"{10**right:.3g}"] for right in rights],
-            hovertemplate="%{customdata[0]} to %{customdata[1]}<br><b>%{y:,}</b> entries<extra></extra>",
-        )
-    )
-    for tolerance in TOLERANCES:
-        theme.mark(drawn, x=math.log10(float(tolerance)))
-    return drawn
+def _head_text(heads: Heads | None, line: int) -> str:
+    head = heads.at(line) if heads else None
+    return f"<br>{head.title}" if head else ""
+
+
+def _part(drawn: go.Figure, heads: Heads) -> None:
+    """A thin line where a head begins; a stronger one where its neighbour belongs to another key-value head or kind."""
+    between = list(pairwise(heads.heads))
+    strong = [head.first for before, head in between if (before.kind, before.group) != (head.kind, head.group)]
+    strong = strong if len(strong) < len(between) else []  # where each head has its own, all are alike
+    weak = [head.first for _, head in between if head.first not in strong]
+    for starts, colour, width in ((weak, theme.FAINT, 1), (strong, theme.NEUTRAL, 1)):
+        if starts:
+            path = " ".join(f"M{start},0L{start},1" for start in starts)
+            line = {"color": colour, "width": width}
+            drawn.add_shape(type="path", path=path, yref="paper", line=line, layer="below")
 
 
 def by_magnitude(exact: NDArray[np.int64], mukherjee: NDArray[np.int64], entries: NDArray[np.int64]) -> go.Figure:
@@ -151,17 +148,6 @@ def _band(drawn: go.Figure, starts: NDArray[np.int64], pools: list[NDArray[np.fl
 
 def _range_text(what: str, start: int, size: int) -> str:
     return f"{what} {start}" if size == 1 else f"{what}s {start} to {start + size - 1}"
-
-
-def _decade_axis(title: str, low: float, high: float) -> dict:
-    decades = range(int(np.ceil(low)), int(np.floor(high)) + 1)
-    return theme.axis(
-        title,
-        range=[low, high],
-        tickvals=list(decades),
-        ticktext=[power_of_ten(decade) for decade in decades],
-        fixedrange=True,
-    )
 
 
 def _binade_text(position: int) -> str:

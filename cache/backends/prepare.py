@@ -81,12 +81,20 @@ def needed_files(alignment: Alignment, side: Literal["base", "tuned"]) -> tuple[
 _SHOWN = (
     *("architectures", "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"),
     *("head_dim", "num_experts", "vocab_size", "tie_word_embeddings", "torch_dtype", "dtype"),
+    *("n_head", "n_embd", "n_heads", "num_heads", "d_model", "n_layer"),  # as other families spell them
 )
+_NESTED = "text_config"  # where a model of several kinds of input keeps its language model's values
 _MAX_TEXT = 200
 
 
 def _shown(config: Mapping[str, object]) -> dict[str, object]:
-    """The few plain values of config.json that pages use. The rest is a stranger's and stays in this process."""
+    """The few plain values of config.json that pages use, those of a nested language model among them, which its
+    layers are built by. The rest is a stranger's and stays in this process."""
+    nested = config.get(_NESTED)
+    return _plain_values(config) | (_plain_values(nested) if isinstance(nested, Mapping) else {})
+
+
+def _plain_values(config: Mapping[str, object]) -> dict[str, object]:
     plain: dict[str, object] = {}
     for name in _SHOWN:
         value = config.get(name)

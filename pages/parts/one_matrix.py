@@ -70,6 +70,21 @@ def headline(tally: Tally, spectrum: Spectrum | None) -> None:
         numbers.number("Largest change", scientific(tally.max_abs_update), f"{count(tally.sign_flips)} signs flipped")
 
 
+def unit_words(known: TensorPair, tally: Tally, measure: str) -> None:
+    """What a unit is, where sizes are in units of the stored type."""
+    if measure == "ulps":
+        st.caption(_what_a_unit_is(known, tally))
+
+
+def _what_a_unit_is(known: TensorPair, tally: Tally) -> str:
+    changed = int(tally.changes.sum())
+    if changed and tally.ulps.sum() + tally.sign_flips != changed:
+        return f"Not counted: base {known.base.dtype} and tuned {known.tuned.dtype} are not one type of 16 or 32 bits."
+    if known.base.dtype not in ("BF16", "F16", "F32"):
+        return "In units of float32, in which these values are compared."
+    return f"One unit is the distance to the next number that {known.base.dtype} holds."
+
+
 def own_update(key: str, known: TensorPair) -> tuple[Tally, Spectrum | None] | None:
     """What an adapter itself adds to this tensor; None where the tuned side is a whole model, or leaves it alone."""
     tally = lookups.own_tally(key, known.name) if known.merge else None

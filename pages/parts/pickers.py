@@ -32,6 +32,7 @@ _PAIRS_TITLES = {"one-sided": "One-sided", "jaccard": "Jaccard", "matched": "Ove
 _UPDATE_TITLES = {"merged": "Merged, in the base's type", "own": "The adapter's own"}
 _PATCH_TITLES = {"previous": "from the checkpoint before", "base": "from the base"}
 _ROW_TITLES = {"layer": "Layers", "module": "Matrices"}
+_SIZE_TITLES = {"absolute": "Absolute", "relative": "Of the weight", "ulps": "In steps of the stored type"}
 _COLOUR_TITLES = {"full": "0 to 100 %", "fitted": "range of the data"}
 
 
@@ -88,6 +89,11 @@ def colours(view: View, title: str = "Colours span") -> bool:
     """Whether colours (or axes) are fitted to the data instead of spanning 0 to 100 %."""
     options = CHOICES_OF_PAGE[view.page]["colours"].allowed
     return _segments(view, "colours", title, options, _COLOUR_TITLES.__getitem__) == "fitted"
+
+
+def sizes(view: View) -> str:
+    """The measure by which the sizes of changes are shown."""
+    return _segments(view, "sizes", "Measured", CHOICES_OF_PAGE[view.page]["sizes"].allowed, _SIZE_TITLES.__getitem__)
 
 
 def own_update(view: View) -> bool:
@@ -185,6 +191,16 @@ def matrix(view: View, options: Sequence[str]) -> str:
     title = "Matrix"
     return st.selectbox(
         title, options, key=key, format_func=lambda n: plain(n, 80), on_change=_chose, args=(view, "matrix", key)
+    )
+
+
+def heads_of(view: View, modules: Sequence[str]) -> str:
+    """One of the attention matrices, the first to begin with."""
+    chosen = view.one("heads") if view.one("heads") in modules else modules[0]
+    key = _bound(view, "heads", chosen)
+    words, options = "Heads of", list(modules)
+    return st.selectbox(
+        words, options, key=key, format_func=lambda n: plain(n, 80), on_change=_chose, args=(view, "heads", key)
     )
 
 

@@ -38,6 +38,7 @@ TABLES_OF_VIEW: dict[str, dict[str, Callable[[View], Rows]]] = {
     },
     "layers": {
         "cells": lambda view: tables.grid_rows(views.grid(view)),
+        "heads": views.head_cells,
         "tensors": lambda view: lookups.tensor_rows(views.key(view)),
     },
     "matrix": {
@@ -45,7 +46,8 @@ TABLES_OF_VIEW: dict[str, dict[str, Callable[[View], Rows]]] = {
         "rows": partial(views.lines, "row"),
         "columns": partial(views.lines, "column"),
         "blocks": views.blocks,
-        "change-sizes": lambda view: tables.change_rows(views.tally(view).changes),
+        "heads": partial(views.most_changed, "heads"),
+        "change-sizes": lambda view: tables.size_rows(views.tally(view)),
         "magnitudes": lambda view: tables.magnitude_rows(views.tally(view)),
         "singular-values": lambda view: tables.spectrum_rows([(views.tensor(view).name, views.spectrum(view))]),
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from analysis import rollup, tables
 from analysis.encoding import Rows
 from analysis.errors import BadReference, NotStored
-from analysis.figures import curves, density, profiles, spectra, upset, venn
+from analysis.figures import curves, density, profiles, sizes, spectra, upset, venn
 from analysis.figures.heatmap import heatmap
 from analysis.figures.theme import Figure
 from analysis.labels import short_titles
@@ -15,7 +15,7 @@ from analysis.metrics import CATALOG
 from analysis.models import Pair
 from analysis.overlaps import Venn
 from analysis.tensors import TensorPair
-from pages.parts import handles, lookups, one_matrix, runs
+from pages.parts import attention, handles, lookups, one_matrix, runs
 
 MOST_WITH_NOISE = 4  # lines; more would hide each other
 
@@ -73,7 +73,9 @@ def along(what: str, view: View) -> Figure:
     changes, others = found.row_changes, found.column_changes
     if what == "column":
         changes, others = others, changes
-    return profiles.along(changes, len(others), "entry" if len(found.row_changes) == 1 else what)
+    heads = attention.heads(key(view), tensor(view))
+    parted = heads if heads and heads.along == what else None
+    return profiles.along(changes, len(others), "entry" if len(found.row_changes) == 1 else what, parted)
 
 
 def lines(what: str, view: View) -> Rows:
@@ -82,6 +84,22 @@ def lines(what: str, view: View) -> Rows:
     if what == "column":
         changes, others = others, changes
     return tables.line_rows(changes, len(others), what)
+
+
+def most_changed(name: str, view: View) -> Rows:
+    """The heads, rows or columns of the matrix by the share that changed. Raises NotStored where it has no heads."""
+    found = attention.most_changed(key(view), tensor(view), tally(view))
+    if name not in found:
+        raise NotStored(f"This tensor has no {name}", do="Take its rows or columns")
+    return found[name]
+
+
+def head_cells(view: View) -> Rows:
+    """The heatmap of heads over layers."""
+    grid = attention.head_grid(view, key(view))
+    if grid is None:
+        raise NotStored("No attention head of this model is known", do="Its config has to tell their number")
+    return tables.grid_rows(grid)
 
 
 def blocks(view: View) -> Rows:
@@ -96,7 +114,13 @@ def block_map(view: View) -> Figure:
 
 
 def change_sizes(view: View) -> Figure:
-    return profiles.change_sizes(tally(view).changes)
+    """How large the changes are, by the measure that the view names."""
+    found, measure = tally(view), view.one("sizes")
+    if measure == "relative":
+        return sizes.relative_sizes(found.relative)
+    if measure == "ulps":
+        return sizes.ulp_sizes(found.ulps, found.sign_flips)
+    return sizes.change_sizes(found.changes)
 
 
 def by_magnitude(view: View) -> Figure:

@@ -11,7 +11,9 @@ from analysis.measurements import (
     N_BINADES,
     N_CHANGE_BINS,
     N_RELATIVE_BINS,
+    N_ULP_BINS,
     RELATIVE_EDGES,
+    ULP_EDGES,
     Spectrum,
     Tally,
 )
@@ -49,6 +51,7 @@ def tally_of(before: np.ndarray, after: np.ndarray) -> Tally:
         mukherjee_binades=np.bincount(_binade(before.ravel())[change > 1e-5], minlength=N_BINADES),
         bf16_binades=np.bincount(_binade(before.ravel())[relative > 1e-3], minlength=N_BINADES),
         relative=np.bincount(np.searchsorted(RELATIVE_EDGES, relative[changed]), minlength=N_RELATIVE_BINS),
+        ulps=_ulps(before.ravel(), after.ravel()),
         row_changes=outside.sum(axis=1),
         column_changes=outside.sum(axis=0),
         density=_blocks(outside),
@@ -86,6 +89,13 @@ def measured(alignment, *, seed: int = 0, share: float = 0.2):
         if pair.is_matrix:
             spectra[pair.name] = spectrum_of(before + step - before)
     return tallies, spectra
+
+
+def _ulps(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """By how many float32 values apart the changed ones are, whose sign stayed."""
+    steps = np.abs((after.view(np.int32) & 0x7FFFFFFF).astype(np.int64) - (before.view(np.int32) & 0x7FFFFFFF))
+    counted = steps[(before != after) & (before * after >= 0)]
+    return np.bincount(np.searchsorted(ULP_EDGES, counted), minlength=N_ULP_BINS)
 
 
 def _binade(values: np.ndarray) -> np.ndarray:

@@ -148,6 +148,35 @@ class TestNonFinite:
         assert found.changes.sum() == 1
 
 
+@pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
+@pytest.mark.parametrize("from_0", [0, 1, 37, 1023, 1024, 1500], ids=lambda n: f"from value {n}")
+def test_changes_are_counted_in_values_of_the_stored_type(dtype: torch.dtype, from_0: int):
+    """Value 0 is 0, value 1 the smallest above it, and so on: bits read as a number. 1024 is float16's first normal."""
+    steps = [0, 1, 2, 3, 4, 5, 8, 9, 16, 17, 1000]
+    bits = torch.int32 if dtype == torch.float32 else torch.int16
+    after = torch.tensor([[from_0 + step for step in steps]], dtype=bits).view(dtype)
+    before = torch.full_like(after, torch.tensor(from_0, dtype=bits).view(dtype).item())
+    expected = {0: 1, 1: 1, 2: 1, 3: 1, 4: 2, 5: 2, 6: 1, 11: 1}  # 1 | 2 | 3 | 4 | to 8 | to 16 | to 32 ... to 1024
+
+    for left, right in ((before, after), (after, before), (-before, -after)):
+        found = tally_of(left, right)
+        assert {i: n for i, n in enumerate(found.ulps.tolist()) if n} == expected
+
+
+def test_a_step_over_zero_counts_from_zero_and_a_flip_has_no_steps():
+    left = torch.tensor([[-0.0, 0.0, 2.0**-133, 1.0]], dtype=torch.bfloat16)  # 2 ** -133 is the smallest of all
+    right = torch.tensor([[2.0**-133, -(2.0**-133), 0.0, -1.0]], dtype=torch.bfloat16)
+    found = tally_of(left, right)
+    assert (found.ulps.tolist()[:2], found.ulps.sum(), found.sign_flips) == ([3, 0], 3, 1)
+
+
+@pytest.mark.parametrize(("before", "after"), [*product(DTYPES, repeat=2)], ids=str)
+def test_every_change_has_its_steps_or_flips_where_the_types_agree(before: torch.dtype, after: torch.dtype):
+    found = tally_of(*strange_pair(before, after))
+    steps = found.changes.sum() - found.sign_flips if before == after != torch.float64 else 0
+    assert found.ulps.sum() == steps
+
+
 def strange_pair(before: torch.dtype, after: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Zeros of both signs, denormals, overflows, non-finite entries: whatever a kernel could trip over."""
     left = normal((123, 1111), seed=5).to(before)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from analysis import overlaps, rollup
-from analysis.figures import circles, curves, density, heatmap, pairs, profiles, spectra, theme, upset, venn
+from analysis.figures import circles, curves, density, heatmap, pairs, profiles, sizes, spectra, theme, upset, venn
+from analysis.heads import heads_of
 from analysis.measurements import N_BINADES, Consensus, Regions
 from analysis.metrics import CATALOG
 from analysis.rollup import Cell, Curve, Grid
@@ -172,6 +173,15 @@ class TestOneMatrix:
         assert line.y[1] == pytest.approx(np.arange(10, 20).mean() / 10_000)
         assert (band_low.y[1], band_high.y[1]) == pytest.approx((10 / 10_000, 19 / 10_000))
 
+    def test_a_profile_is_parted_where_heads_begin(self):
+        config = {"hidden_size": 8, "num_attention_heads": 4, "num_key_value_heads": 2}
+        heads = heads_of("self_attn.q_proj", (8, 8), config)
+        figure = profiles.along(np.arange(8), 8, "row", heads)
+        weak, strong = figure.layout.shapes
+        assert weak.path == "M2,0L2,1 M6,0L6,1"
+        assert strong.path == "M4,0L4,1", "another key-value head begins"
+        assert figure.data[0].customdata[5] == "row 5<br>query head 2"
+
     def test_profile_of_a_short_side_shows_each_line(self):
         (line,) = profiles.along(np.array([3, 0, 1]), 4, "column").data
         assert list(line.y) == [0.75, 0, 0.25]
@@ -180,8 +190,25 @@ class TestOneMatrix:
     def test_change_sizes_lose_no_entry(self):
         tallies, _ = measured(small_model(1))
         tally = tallies["model.embed_tokens.weight"]
-        (bars,) = profiles.change_sizes(tally.changes).data
+        (bars,) = sizes.change_sizes(tally.changes).data
         assert sum(bars.y) == tally.entries - tally.equal
+        (bars,) = sizes.relative_sizes(tally.relative).data
+        assert sum(bars.y) == tally.entries - tally.equal
+        (bars,) = sizes.ulp_sizes(tally.ulps, tally.sign_flips).data
+        assert sum(bars.y) == tally.entries - tally.equal
+
+    def test_relative_sizes_stand_where_their_bins_are(self):
+        tally = tally_of(np.array([[1.0, 1.0, 4.0]], np.float32), np.array([[1.0, -1.0, 1.0]], np.float32))
+        (bars,) = sizes.relative_sizes(tally.relative).data
+        bar = {round(x, 3): (n, tuple(ends)) for x, n, ends in zip(bars.x, bars.y, bars.customdata, strict=True) if n}
+        assert bar == {-0.125: (1, ("0.708", "0.794")), 0.151: (1, ("1", "2"))}
+
+    def test_steps_are_named_and_a_flip_stands_apart(self):
+        figure = sizes.ulp_sizes(np.array([5, 0, 0, 1, 2, *[0] * 28]), 3)
+        (bars,) = figure.data
+        assert figure.layout.xaxis.ticktext[:6] == ("1", "2", "3", "4", "5 to 8", "9 to 16")
+        assert (bars.y[0], bars.y[4], bars.y[-1]) == (5, 2, 3)
+        assert bars.customdata[-1] == "sign flipped"
 
     def test_magnitude_shares_divide_by_the_weights_there(self):
         before = np.array([[0.5, 0.5, 0.03, 0.03]], np.float32)

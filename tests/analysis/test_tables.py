@@ -8,7 +8,7 @@ import pytest
 from analysis import overlaps, rollup, tables
 from analysis.measurements import RULES, Regions
 from analysis.metrics import CATALOG
-from tests.analysis.by_hand import measured, small_model
+from tests.analysis.by_hand import measured, small_model, tally_of
 
 
 def test_one_row_a_tensor_with_counts_that_add_up_to_the_headline():
@@ -76,7 +76,7 @@ def test_rows_columns_blocks_and_sizes_of_one_matrix_add_up_to_its_changes():
     ):
         assert sum(row["changed"] for row in found) == changed
         assert sum(row["entries"] for row in found) == tally.entries
-    assert sum(row["changed_entries"] for row in tables.change_rows(tally.changes)) == changed
+    assert sum(row["changed"] for row in tables.size_rows(tally) if row["measure"] == "absolute") == changed
     by_magnitude = tables.magnitude_rows(tally)
     assert sum(row["changed_exact"] for row in by_magnitude) == changed
     assert (by_magnitude[1]["below"], by_magnitude[2]["from"]) == (2.0**-30, 2.0**-30)
@@ -88,3 +88,18 @@ def test_rows_columns_blocks_and_sizes_of_one_matrix_add_up_to_its_changes():
 def test_regions_by_tensor_name_their_models():
     rows = list(tables.tensor_region_rows(["a", "b"], {"w": Regions.of("exact", np.array([900, 50, 30, 20]))}))
     assert [(row["models"], row["entries"]) for row in rows] == [("none", 900), ("a", 50), ("b", 30), ("a and b", 20)]
+
+
+def test_sizes_by_every_measure_add_up_to_the_changes():
+    before = np.array([[1.0, 1.0, 1.0, 1.0]], np.float32)
+    after = np.array([[1.0, np.nextafter(np.float32(1), np.float32(2)), -1.0, 1.5]], np.float32)
+    rows = tables.size_rows(tally_of(before, after))
+    of_measure = {row["measure"]: [r["changed"] for r in rows if r["measure"] == row["measure"]] for row in rows}
+    assert of_measure == {
+        "absolute": [1, 1, 1],
+        "relative": [1, 1, 1],
+        "units in the last place": [1, 1],
+        "sign flipped": [1],
+    }
+    [one_step] = [row for row in rows if (row["measure"], row["to"]) == ("units in the last place", 1)]
+    assert one_step["above"] == 0

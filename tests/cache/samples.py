@@ -8,7 +8,7 @@ import struct
 import numpy as np
 
 from analysis.alignment import align
-from analysis.measurements import N_BINADES, N_CHANGE_BINS, N_RELATIVE_BINS, Spectrum, Tally
+from analysis.measurements import N_BINADES, N_CHANGE_BINS, N_RELATIVE_BINS, N_ULP_BINS, Spectrum, Tally
 from analysis.models import Pair, PinnedModel
 from analysis.tensors import Alignment, TensorInfo
 from cache.records import ModelCard
@@ -49,6 +49,7 @@ def tally(seed: int, rows: int = 6, columns: int = 4) -> Tally:
         mukherjee_binades=random.integers(0, 2**40, N_BINADES),
         bf16_binades=random.integers(0, 2**40, N_BINADES),
         relative=random.integers(0, 2**40, N_RELATIVE_BINS),
+        ulps=random.integers(0, 2**40, N_ULP_BINS),
         row_changes=random.integers(0, columns + 1, rows),
         column_changes=random.integers(0, rows + 1, columns),
         density=random.integers(0, 2, (rows, columns)),

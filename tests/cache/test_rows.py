@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from analysis.errors import StoreError
-from analysis.measurements import N_BINADES, N_CHANGE_BINS, N_RELATIVE_BINS, RULES, Consensus, Regions, Spectrum, Tally
+from analysis.measurements import (
+    N_BINADES,
+    N_CHANGE_BINS,
+    N_RELATIVE_BINS,
+    N_ULP_BINS,
+    RULES,
+    Consensus,
+    Regions,
+    Spectrum,
+    Tally,
+)
 from cache.rows import moved
 from cache.store import Store
 from tests.cache.samples import PAIR, bits, matrices, register, spectrum, tally
@@ -43,6 +53,7 @@ def tally_like(draw: st.DrawFn) -> Tally:
         base_binades=draw(longs(N_BINADES)),
         mukherjee_binades=draw(longs(N_BINADES)),
         bf16_binades=draw(longs(N_BINADES)),
+        ulps=draw(longs(N_ULP_BINS)),
         relative=draw(longs(N_RELATIVE_BINS)),
         row_changes=draw(longs(rows, small_counts)),
         column_changes=draw(longs(columns, small_counts)),

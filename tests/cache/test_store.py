@@ -190,6 +190,18 @@ def test_rows_of_an_older_version_are_not_asked_for(
 # Masks
 
 
+def test_changes_by_line_are_read_alone_for_the_tensors_asked_for(store: Store):
+    for i in range(3):
+        store.put(KEY, f"layers.{i}.w", tally(i)).result()
+    found = store.line_changes(KEY, ["layers.2.w", "layers.0.w", "layers.9.w"], "row")
+    assert {name: changes.tolist() for name, changes in found.items()} == {
+        f"layers.{i}.w": tally(i).row_changes.tolist() for i in (0, 2)
+    }
+    [columns] = store.line_changes(KEY, ["layers.1.w"], "column").values()
+    assert columns.tolist() == tally(1).column_changes.tolist()
+    assert store.line_changes(KEY, [], "row") == {}
+
+
 def test_masks_come_with_their_tally_and_are_found_by_name_and_rule(store: Store):
     register(store, matrices(1))
     store.put(KEY, "layers.0.w", tally(0), masks=MASKS).result()

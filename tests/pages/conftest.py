@@ -72,8 +72,11 @@ def hostile(current: instance.Instance) -> Pair:
     return put_pair(current, Pair(BASE, HOSTILE), small_model(1, strange=HOSTILE_NAME))
 
 
+CONFIG = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2}  # of `small_model`
+
+
 def register(current: instance.Instance, pair: Pair, alignment: Alignment) -> None:
-    base, tuned = (ModelCard(model.title, model.commit, {}, "F32", 1000, 4000) for model in (pair.base, pair.tuned))
+    base, tuned = (ModelCard(model.title, model.commit, CONFIG, "F32", 1000, 4000) for model in (pair.base, pair.tuned))
     current.store.register(pair, base, tuned, alignment).result()
 
 

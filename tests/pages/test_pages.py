@@ -123,6 +123,26 @@ def test_matrix_page_shows_the_tensor_of_the_link_and_leads_to_its_neighbours(pa
     assert query(app)["name"] == ["model.layers.2.mlp.down_proj.weight"]
 
 
+def test_matrix_page_ranks_heads_and_neurons(pair: Pair):
+    q_proj = opened(view_of("matrix", pair.base, pair.tuned, name="model.layers.1.self_attn.q_proj.weight"))
+    assert "Parted by head: 4 query heads of 4 rows; each key-value head serves 2 query heads" in texts(q_proj)
+    heads, rows = q_proj.dataframe[0].value, q_proj.dataframe[1].value
+    assert sorted(heads["head"]) == [f"query head {i}" for i in range(4)]
+    assert list(heads["changed share"]) == sorted(heads["changed share"], reverse=True)
+    assert len(rows) == 16
+    down = opened(view_of("matrix", pair.base, pair.tuned, name="model.layers.1.mlp.down_proj.weight"))
+    assert next(iter(down.dataframe[1].value)) == "neuron"
+    assert len(down.dataframe[1].value) == 20, "of 24 columns"
+
+
+def test_layers_page_shows_heads_over_layers_where_they_are_known(current, pair: Pair):
+    app = opened(view_of("layers", pair.base, pair.tuned))
+    assert app.selectbox(key="layers.heads").options == ["self_attn.q_proj"]
+    bare = dataclasses.replace(current.store.find_pair(pair.key).base, config={})
+    current.store.register(pair, bare, bare, small_model()).result()
+    assert "Attention heads" not in texts(opened(view_of("layers", pair.base, pair.tuned)))
+
+
 def test_matrix_page_says_how_a_tensor_was_matched(current):
     alignment = small_model(1)
     pairs = tuple(dataclasses.replace(entry, match="renamed") for entry in alignment.pairs)
@@ -270,3 +290,12 @@ def test_no_name_gets_to_be_markup(hostile: Pair, page: str):
     live = re.sub(r"\]\((take|figure|report)/[\w./-]+\?[\w.~%&=-]*\)", "", live)  # our own links: nothing but addresses
     for markup in ("](", "<", "*bold"):
         assert markup not in live
+
+
+@pytest.mark.parametrize("measure", ["absolute", "relative", "ulps"])
+def test_matrix_page_measures_sizes_as_the_address_says(pair: Pair, measure: str):
+    name = "model.layers.0.self_attn.q_proj.weight"
+    app = opened(view_of("matrix", pair.base, pair.tuned, name=name, sizes=measure))
+    assert not app.exception
+    assert query(app)["sizes"] == [measure]
+    assert ("One unit is the distance to the next number that F32 holds" in texts(app)) == (measure == "ulps")
