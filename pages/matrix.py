@@ -12,7 +12,8 @@ known = one_matrix.choose(view, pair.key)
 tally = one_matrix.measured(pair.key, known)
 spectrum = lookups.spectrum(pair.key, known.name)
 own = one_matrix.own_update(pair.key, known)
-one_matrix.headline(tally, spectrum)
+pickers.unchanged_by(view)
+one_matrix.headline(view, tally, spectrum)
 if own:
     one_matrix.own_headline(known, *own)
 
@@ -37,14 +38,15 @@ else:
 
 most_changed = attention.most_changed(pair.key, known, tally, heads)
 
+st.caption("Rows, columns and blocks are counted under the exact rule, whatever counts as unchanged above.")
 sizes, magnitude = st.columns(2, gap="large")
 with sizes:
     st.subheader("How large the changes are", anchor=False)
-    charts.show(one_matrix.sizes(known, tally, pickers.sizes(view)), "Changed entries by size of change")
+    charts.show(one_matrix.sizes(view, known, tally, pickers.sizes(view)), "Changed entries by size of change")
 with magnitude:
     st.subheader("Which weights changed", anchor=False)
-    by_rule = tally.changed_by_binade("exact"), tally.changed_by_binade("mukherjee")
-    charts.show(profiles.by_magnitude(*by_rule, tally.base_binades), "Changed share by base magnitude")
+    by_rule = one_matrix.changed_by_magnitude(view, tally)
+    charts.show(profiles.by_magnitude(by_rule, tally.base_binades), "Changed share by base magnitude")
 
 if spectrum and not spectrum.reason:
     st.subheader("Directions of the update", anchor=False)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import cast
 
+import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from analysis.figures import sizes as figures
 from analysis.figures.theme import Figure
-from analysis.labels import count, percent, scientific, share
-from analysis.links import View
-from analysis.measurements import Spectrum, Tally
+from analysis.labels import count, percent, rule_title, scientific, share
+from analysis.links import EDGE_OF_TOLERANCE, View
+from analysis.measurements import CHANGE_EDGES, MaskRule, Spectrum, Tally
 from analysis.metrics import effective_rank, relative_update
 from analysis.noise import above_noise
 from analysis.tables import Row
@@ -61,23 +64,25 @@ def measured(key: str, known: TensorPair) -> Tally:
     return tally
 
 
-def headline(tally: Tally, spectrum: Spectrum | None) -> None:
-    """The numbers one came for."""
+def headline(view: View, tally: Tally, spectrum: Spectrum | None) -> None:
+    """The numbers one came for, the unchanged share under the rule chosen first."""
     part, whole = relative_update(tally)
     with numbers.row():
-        _unchanged("Unchanged, exact", tally, "exact")
-        _unchanged("Unchanged, Mukherjee's rule", tally, "mukherjee")
+        for rule in dict.fromkeys((view.one("rule"), "exact", "mukherjee")):
+            _unchanged(rule, view.one("tolerance"), tally)
         numbers.number("Size of the update", scientific(part / whole) if whole else "–", "‖update‖ / ‖base‖")
         _rank(spectrum)
         numbers.number("Largest change", scientific(tally.max_abs_update), f"{count(tally.sign_flips)} signs flipped")
 
 
-def sizes(known: TensorPair, tally: Tally, measure: str) -> Figure:
+def sizes(view: View, known: TensorPair, tally: Tally, measure: str) -> Figure:
     """How large the changes are, by one of three measures."""
     if measure == "relative":
         return figures.relative_sizes(tally.relative)
     if measure == "absolute":
-        return figures.change_sizes(tally.changes)
+        edge = EDGE_OF_TOLERANCE[view.one("tolerance")]
+        chosen = float(CHANGE_EDGES[edge]) if view.one("rule") == "tolerance" else None
+        return figures.change_sizes(tally.changes, chosen)
     st.caption(_what_a_unit_is(known, tally))
     return figures.ulp_sizes(tally.ulps, tally.sign_flips)
 
@@ -119,9 +124,22 @@ def updates_to_draw(
     return [("merged, in the base's type", spectrum), ("the adapter's own update", own[1])]
 
 
-def _unchanged(label: str, tally: Tally, rule: str) -> None:
-    unchanged = tally.unchanged(rule)
-    numbers.number(label, percent(unchanged, tally.entries), f"{count(unchanged)} of {count(tally.entries)}")
+def _unchanged(rule: str, tolerance: str, tally: Tally) -> None:
+    unchanged, entries = map(int, lookups.metric_at(f"unchanged-{rule}", tolerance).parts(tally, None) or (0, 0))
+    label = f"Unchanged, {rule_title(rule, tolerance)}"
+    numbers.number(label, percent(unchanged, entries), f"{count(unchanged)} of {count(entries)}")
+
+
+def changed_by_magnitude(view: View, tally: Tally) -> Mapping[str, NDArray[np.int64]]:
+    """Changed entries by the base weight's power of two: under the published rules, and the one chosen."""
+    rule, tolerance = view.one("rule"), view.one("tolerance")
+    edge = EDGE_OF_TOLERANCE[tolerance]
+    return {
+        f"changed, {rule_title(name, tolerance)}": tally.changed_beyond(edge)
+        if name == "tolerance"
+        else tally.changed_by_binade(cast(MaskRule, name))
+        for name in dict.fromkeys(("exact", "mukherjee", rule))
+    }
 
 
 def _rank(spectrum: Spectrum | None) -> None:
