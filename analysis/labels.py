@@ -87,6 +87,12 @@ def tolerance_text(value: float) -> str:
     return power if float(mantissa) == 1 else f"{float(mantissa):g} × {power}"
 
 
+def rule_title(rule: str, tolerance: str) -> str:
+    """What counts as unchanged, in words: 'exact', 'bf16 rule', 'Mukherjee's rule', 'within 10⁻⁶'."""
+    titles = {"exact": "exact", "bf16": "bf16 rule", "mukherjee": "Mukherjee's rule"}
+    return titles.get(rule) or f"within {tolerance_text(float(tolerance))}"
+
+
 def power_of_ten(exponent: int) -> str:
     return "10" + str(exponent).translate(_SUPERSCRIPT)
 

@@ -31,6 +31,9 @@ EDGE_OF_TOLERANCE: dict[str, int] = {
 }
 
 
+Query = Mapping[str, Sequence[str]]
+
+
 @dataclass(frozen=True)
 class Choice:
     """A choice of a page as its link carries it. Without `allowed` it is free text, such as a tensor's name."""
@@ -45,21 +48,28 @@ def _one_of(*allowed: str) -> Choice:
 
 
 _COLOURS = _one_of("full", "fitted")
-_TOLERANCE = Choice(("1e-05",), tuple(EDGE_OF_TOLERANCE))
-_TALLY_METRICS = tuple(CATALOG)
+# What counts as unchanged: a published rule, or a tolerance of one's own. Links between a pair's pages carry it along,
+# also those to pages that it does not act on.
+_UNCHANGED = {
+    "rule": _one_of("exact", "bf16", "mukherjee", "tolerance"),
+    "tolerance": Choice(("1e-05",), tuple(EDGE_OF_TOLERANCE)),
+}
+_UNDER_A_RULE = "unchanged-"  # how the metrics begin that are one question under several rules
+_LAYER_METRICS = ("unchanged", *(key for key in CATALOG if not key.startswith(_UNDER_A_RULE)))
 _SPECTRUM_METRICS = tuple(key for key, metric in CATALOG.items() if metric.needs == "spectrum")
 
 # What each page lets one choose. A page that isn't here has no link of its own beyond its name.
 CHOICES_OF_PAGE: dict[str, dict[str, Choice]] = {
-    "pair": {"tolerance": _TOLERANCE},
+    "pair": {**_UNCHANGED},
     "layers": {
-        "metric": _one_of(*_TALLY_METRICS),
-        "tolerance": _TOLERANCE,
+        "metric": _one_of(*_LAYER_METRICS),
+        **_UNCHANGED,
         "colours": _COLOURS,
         "heads": Choice(("",)),
     },
     "matrix": {
         "name": Choice(("",)),
+        **_UNCHANGED,
         "colours": _one_of("fitted", "full"),
         "sizes": _one_of("absolute", "relative", "ulps"),
     },
@@ -67,6 +77,7 @@ CHOICES_OF_PAGE: dict[str, dict[str, Choice]] = {
         "metric": Choice(("effective-rank",), _SPECTRUM_METRICS),
         "matrix": Choice((), at_most=8),
         "update": _one_of("merged", "own"),
+        **_UNCHANGED,
     },
     "overlap": {
         "rule": _one_of(*dict.fromkeys((*MASK_RULES, "bf16", *RULES))),
@@ -122,6 +133,16 @@ class View:
     def many(self, name: str) -> tuple[str, ...]:
         return self.choices[name]
 
+    @property
+    def metric(self) -> str:
+        """The key of the metric shown, in CATALOG: 'unchanged' is under the rule chosen."""
+        return self.unchanged_metric if self.one("metric") == "unchanged" else self.one("metric")
+
+    @property
+    def unchanged_metric(self) -> str:
+        """The key of the unchanged share under the rule chosen."""
+        return _UNDER_A_RULE + self.one("rule")
+
     def choosing(self, name: str, *values: str) -> View:
         """The same view with another choice."""
         return replace(self, choices={**self.choices, name: values})
@@ -131,6 +152,15 @@ def view_of(page: str, base: PinnedModel, *tuned: PinnedModel, **choices: str) -
     """A page's view of these models, what isn't chosen at its default."""
     defaults = {name: choice.default for name, choice in CHOICES_OF_PAGE[page].items()}
     return View(page, base, tuned, defaults | {name: (value,) for name, value in choices.items()})
+
+
+def beside(page: str, base: PinnedModel, tuned: PinnedModel, choices: Query, **more: str) -> View:
+    """Another page's view of a pair, under the same rule and tolerance where `choices` (a view's, or an address's) name
+    such as the page knows."""
+    named = {name: choices[name][0] for name in _UNCHANGED if choices.get(name)}
+    known = CHOICES_OF_PAGE[page]
+    carried = {name: value for name, value in named.items() if name in known and value in known[name].allowed}
+    return view_of(page, base, tuned, **(carried | more))
 
 
 def to_query(view: View) -> dict[str, list[str]]:
@@ -144,10 +174,10 @@ def to_link(view: View) -> str:
     return f"{view.page}?{urlencode(to_query(view), doseq=True, safe='/@:', quote_via=quote)}"
 
 
-def from_query(page: str, query: Mapping[str, Sequence[str]]) -> View:
+def from_query(page: str, query: Query) -> View:
     """The view that a query string names; choices of other pages are passed over. Raises BadReference for a model
     without a commit, a value that isn't among the allowed ones, or a name that no page knows."""
-    choices = CHOICES_OF_PAGE[page]
+    choices, query = CHOICES_OF_PAGE[page], _as_meant_today(page, query)
     unknown = [name for name in query if name not in _ALL_NAMES]
     if unknown:
         raise _bad(f"the link's '{unknown[0][:60]}' is no choice of any page")
@@ -156,6 +186,14 @@ def from_query(page: str, query: Mapping[str, Sequence[str]]) -> View:
         raise _bad(f"the link names {len(base)} base and {len(tuned)} tuned models")
     chosen = {name: _parsed(name, choice, tuple(query.get(name, choice.default))) for name, choice in choices.items()}
     return View(page, base[0], tuple(tuned), chosen)
+
+
+def _as_meant_today(page: str, query: Query) -> Query:
+    """The query with what older links meant by it: rules were metrics, and the overview had a tolerance alone."""
+    metric = query.get("metric", ())
+    if page == "layers" and len(metric) == 1 and metric[0].startswith(_UNDER_A_RULE):
+        return {"rule": [metric[0].removeprefix(_UNDER_A_RULE)], **query, "metric": ["unchanged"]}
+    return {"rule": ["tolerance"], **query} if page == "pair" and "tolerance" in query else query
 
 
 def pinned(text: str) -> PinnedModel:

@@ -112,6 +112,10 @@ class Tally:
             return self.mukherjee_binades
         return self.bf16_binades if rule == "bf16" else self.joint[:, first_changed_bin(rule) :].sum(axis=1)
 
+    def changed_beyond(self, edge: int) -> NDArray[np.int64]:
+        """(N_BINADES,): finite entries that moved by more than CHANGE_EDGES[edge], by |before|."""
+        return self.joint[:, edge + 1 :].sum(axis=1)
+
     def magnitudes(self, rule: MaskRule) -> Magnitudes:
         return Magnitudes(self.base_binades, self.changed_by_binade(rule))
 

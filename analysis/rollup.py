@@ -199,6 +199,12 @@ def grid(
     return Grid(metric, modules, layers, values, states, tuple(tuple(row) for row in names))
 
 
+def pooled(alignment: Alignment, metric: Metric, tallies: Mapping[str, Tally]) -> Share:
+    """A share over all of the alignment's tensors that are measured."""
+    parts = [metric.parts(tallies[pair.name], None) or (0, 0) for pair in alignment.pairs if pair.name in tallies]
+    return Share(int(sum(part for part, _ in parts)), int(sum(whole for _, whole in parts)))
+
+
 def tolerance_curve(tallies: Iterable[Tally], label: str) -> Curve:
     """Unchanged share over tolerance, at every edge of the histogram. Each point is exact."""
     changes, always, entries = np.zeros(len(CHANGE_EDGES) + 1, np.int64), 0, 0

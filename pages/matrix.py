@@ -10,7 +10,8 @@ known = one_matrix.choose(view, pair.key)
 tally = one_matrix.measured(pair.key, known)
 spectrum = lookups.spectrum(pair.key, known.name)
 own = one_matrix.own_update(pair.key, known)
-one_matrix.headline(tally, spectrum)
+pickers.unchanged_by(view)
+one_matrix.headline(view, tally, spectrum)
 if own:
     one_matrix.own_headline(known, *own)
 
@@ -33,6 +34,7 @@ else:
 
 attention.show_most_changed(pair.key, known, tally)
 
+st.caption("Rows, columns and blocks are counted under the exact rule, whatever counts as unchanged above.")
 sizes, magnitude = st.columns(2, gap="large")
 with sizes:
     st.subheader("How large the changes are", anchor=False)

@@ -2,14 +2,18 @@
 
 import streamlit as st
 
-from analysis.links import EDGE_OF_TOLERANCE, view_of
+from analysis.labels import rule_title
+from analysis.links import beside
 from analysis.published import published
 from analysis.summary import summarize
 from pages.parts import address, charts, flow, lookups, numbers, overview, panels, pickers, runs, take, views
 
 view, pair = panels.open_pair("pair", "Overview")
 alignment, found = lookups.part(pair.key), lookups.headline(pair.key)
-overview.headline(found, alignment)
+pickers.unchanged_by(view)
+chosen = rule_title(view.one("rule"), view.one("tolerance"))
+unchanged = lookups.unchanged(pair.key, view.unchanged_metric, view.one("tolerance"))
+overview.headline(found, alignment, {chosen: unchanged})
 overview.alerts(lookups.alerts(pair.key), pair)
 adapter = lookups.adapter(pair.key)
 if adapter:
@@ -28,13 +32,11 @@ with words:
     overview.matches(alignment)
     numbers.not_compared(lookups.alignment(pair.key))
     numbers.failures(lookups.gaps(pair.key))
-    address.link("Where it changed: layers and matrices", view_of("layers", *view.models))
-    address.link("Along how many directions: spectra", view_of("spectra", *view.models))
+    address.link("Where it changed: layers and matrices", beside("layers", pair.base, pair.tuned, view.choices))
+    address.link("Along how many directions: spectra", beside("spectra", pair.base, pair.tuned, view.choices))
     address.link("Did another run change the same: overlap", runs.overlap_view(pair))
 with drawing:
     st.subheader("Unchanged share over tolerance", anchor=False)
-    tolerance = pickers.tolerance(view)
-    overview.at_tolerance(tolerance, lookups.tolerance_curve(pair.key).y[EDGE_OF_TOLERANCE[tolerance]])
-    charts.show(views.over_tolerance(view.choosing("tolerance", tolerance)), "Unchanged share over tolerance")
+    charts.show(views.over_tolerance(view), "Unchanged share over tolerance")
     overview.rule_table(found)
 take.menu(view)

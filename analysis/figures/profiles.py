@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 
 import numpy as np
@@ -73,8 +74,9 @@ def _part(drawn: go.Figure, heads: Heads) -> None:
             drawn.add_shape(type="path", path=path, yref="paper", line=line, layer="below")
 
 
-def by_magnitude(exact: NDArray[np.int64], mukherjee: NDArray[np.int64], entries: NDArray[np.int64]) -> go.Figure:
-    """Changed share by the base weight's power of two, over how many weights lie there (the pale bars).
+def by_magnitude(changed: Mapping[str, NDArray[np.int64]], entries: NDArray[np.int64]) -> go.Figure:
+    """Changed share by the base weight's power of two, a line for each of `changed` by its title, over how many weights
+    lie there (the pale bars).
 
     Small weights cross a bf16 step more easily: what two updates share may come from that alone.
     """
@@ -99,8 +101,8 @@ def by_magnitude(exact: NDArray[np.int64], mukherjee: NDArray[np.int64], entries
     )
     whole = max(int(entries.sum()), 1)
     drawn.add_trace(_weights(positions, entries[shown], whole))
-    for position, (name, changed) in enumerate((("changed, exact", exact), ("changed, Mukherjee's rule", mukherjee))):
-        drawn.add_trace(_changed_share(positions, changed[shown], entries[shown], name, position))
+    for position, (name, counts) in enumerate(changed.items()):
+        drawn.add_trace(_changed_share(positions, counts[shown], entries[shown], name, position))
     return drawn
 
 

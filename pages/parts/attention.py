@@ -10,7 +10,7 @@ import streamlit as st
 from analysis import lines
 from analysis.figures.heatmap import cell_at, heatmap
 from analysis.heads import Config, Heads, heads_of, names_of_lines
-from analysis.links import View, view_of
+from analysis.links import View, beside
 from analysis.measurements import Tally
 from analysis.rollup import Grid
 from analysis.tables import Row
@@ -84,10 +84,12 @@ def over_layers(view: View, key: str) -> None:
         module = pickers.heads_of(view, list(modules))
     grid = _grid(key, lookups.generation(key), module, modules[module])
     with span:
-        st.caption(f"Share of each head's {modules[module]}s that changed, exact rule.")
+        st.caption(
+            f"Share of each head's {modules[module]}s that changed, exact rule, whatever counts as unchanged above."
+        )
     clicked = charts.show_clickable(heatmap(grid, fitted=view.one("colours") == "fitted"), grid.metric.title)
     if clicked and (names := cell_at(grid, *clicked)):
-        address.go(view_of("matrix", *view.models, name=names[0]))
+        address.go(beside("matrix", view.base, view.tuned[0], view.choices, name=names[0]))
 
 
 @lru_cache(maxsize=16)

@@ -21,7 +21,7 @@ from analysis.metrics import CATALOG, Metric, at_tolerance
 from analysis.models import Pair, PinnedModel
 from analysis.own_updates import AdapterSummary, OwnUpdates, summarize_adapter
 from analysis.plan import Plan
-from analysis.rollup import Curve, Grid, Headline
+from analysis.rollup import Curve, Grid, Headline, Share
 from analysis.tables import Row
 from analysis.tensors import Alignment, TensorPair
 from cache.bases import alerts_about_bases
@@ -142,6 +142,11 @@ def tensor_rows(key: str) -> list[Row]:
 def metric_at(metric: str, tolerance: str) -> Metric:
     """The metric, at the slider's tolerance where it has one."""
     return at_tolerance(EDGE_OF_TOLERANCE[tolerance]) if metric == "unchanged-tolerance" else CATALOG[metric]
+
+
+def unchanged(key: str, metric: str, tolerance: str) -> Share:
+    """The share that the metric's rule calls unchanged, of what was asked for and is measured."""
+    return _unchanged(key, generation(key), metric, tolerance)
 
 
 def grid(key: str, metric: str, tolerance: str) -> Grid:
@@ -284,6 +289,11 @@ def _n_holes(key: str, _: int) -> int:
 def _tensor_rows(key: str, current: int) -> list[Row]:
     found, values, _ = _measured(key, current)
     return tables.tensor_rows(alignment(key), found, values)
+
+
+@lru_cache(maxsize=64)
+def _unchanged(key: str, current: int, metric: str, tolerance: str) -> Share:
+    return rollup.pooled(_part(key, current), metric_at(metric, tolerance), _measured(key, current)[0])
 
 
 @lru_cache(maxsize=64)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from analysis.labels import count, percent, scientific, share
+from analysis.labels import count, percent, rule_title, scientific, share
 from analysis.links import View
 from analysis.measurements import Spectrum, Tally
 from analysis.metrics import effective_rank, relative_update
@@ -59,12 +59,12 @@ def measured(key: str, known: TensorPair) -> Tally:
     return tally
 
 
-def headline(tally: Tally, spectrum: Spectrum | None) -> None:
-    """The numbers one came for."""
+def headline(view: View, tally: Tally, spectrum: Spectrum | None) -> None:
+    """The numbers one came for, the unchanged share under the rule chosen first."""
     part, whole = relative_update(tally)
     with numbers.row():
-        _unchanged("Unchanged, exact", tally, "exact")
-        _unchanged("Unchanged, Mukherjee's rule", tally, "mukherjee")
+        for rule in dict.fromkeys((view.one("rule"), "exact", "mukherjee")):
+            _unchanged(rule, view.one("tolerance"), tally)
         numbers.number("Size of the update", scientific(part / whole) if whole else "–", "‖update‖ / ‖base‖")
         _rank(spectrum)
         numbers.number("Largest change", scientific(tally.max_abs_update), f"{count(tally.sign_flips)} signs flipped")
@@ -113,9 +113,10 @@ def updates_to_draw(
     return [("merged, in the base's type", spectrum), ("the adapter's own update", own[1])]
 
 
-def _unchanged(label: str, tally: Tally, rule: str) -> None:
-    unchanged = tally.unchanged(rule)
-    numbers.number(label, percent(unchanged, tally.entries), f"{count(unchanged)} of {count(tally.entries)}")
+def _unchanged(rule: str, tolerance: str, tally: Tally) -> None:
+    unchanged, entries = map(int, lookups.metric_at(f"unchanged-{rule}", tolerance).parts(tally, None) or (0, 0))
+    label = f"Unchanged, {rule_title(rule, tolerance)}"
+    numbers.number(label, percent(unchanged, entries), f"{count(unchanged)} of {count(entries)}")
 
 
 def _rank(spectrum: Spectrum | None) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
 from analysis import links
 from analysis.alerts import Alert
-from analysis.labels import count, percent, rough_count, scientific, share, tolerance_text
+from analysis.labels import count, percent, rough_count, rule_title, scientific, share
 from analysis.links import view_of
+from analysis.metrics import CATALOG
 from analysis.models import Pair
 from analysis.own_updates import AdapterSummary, both_rows
 from analysis.published import MEASURES, Ours, PublishedPair, sentence, verdicts
@@ -19,10 +20,13 @@ from analysis.tensors import Alignment
 from pages.parts import address, numbers
 from pages.parts.text import safe_label
 
+_PUBLISHED_RULES = ("exact", "mukherjee")
 
-def headline(found: Headline, alignment: Alignment) -> None:
-    """The numbers one came for, each with its counts and with the coverage beside it; where too little was compared,
-    the reasons in their place. Of a pair measured in part it says first of which part; `alignment` is that part's."""
+
+def headline(found: Headline, alignment: Alignment, chosen: Mapping[str, Share]) -> None:
+    """The numbers one came for, each with its counts and with the coverage beside it; first the unchanged share under
+    the rule `chosen` by its title, then under the published ones. Where too little was compared, the reasons in their
+    place. Of a pair measured in part it says first of which part; `alignment` is that part's."""
     if found.chosen:
         st.markdown(f":material/filter_alt: Of **{found.chosen.words}**, as selected.")
     if found.withheld:
@@ -34,13 +38,9 @@ def headline(found: Headline, alignment: Alignment) -> None:
             _coverage(found, alignment)
         return
     with numbers.row():
-        _share("Unchanged, exact", found.unchanged["exact"], "Entries equal in value before and after.")
-        _share(
-            "Unchanged, Mukherjee's rule",
-            found.unchanged["mukherjee"],
-            "Update sparsity as published (arXiv 2505.11711): both sides cast to bfloat16, subtracted in bfloat16, "
-            f"within 1e-5 of zero. The mean over tensors of their own shares is {share(found.mean_of_layer_averages)}.",
-        )
+        always = {rule_title(rule, ""): found.unchanged[rule] for rule in _PUBLISHED_RULES}
+        for title, unchanged in {**chosen, **always}.items():
+            _share(f"Unchanged, {title}", unchanged, _help(title, found))
         numbers.number(
             "Size of the update",
             scientific(found.relative_update) if found.entries else "–",
@@ -49,6 +49,13 @@ def headline(found: Headline, alignment: Alignment) -> None:
         )
         _rank(found, alignment)
         _coverage(found, alignment)
+
+
+def _help(title: str, found: Headline) -> str:
+    helps = {rule_title(rule, ""): CATALOG[f"unchanged-{rule}"].help for rule in _PUBLISHED_RULES}
+    mean = f" The mean over tensors of their own shares is {share(found.mean_of_layer_averages)}."
+    helps[rule_title("mukherjee", "")] += mean
+    return helps.get(title, "|after − before| at most this tolerance.")
 
 
 def _share(label: str, found: Share, help: str) -> None:
@@ -127,11 +134,6 @@ def matches(alignment: Alignment) -> None:
     if any(pair.match not in ("exact", "untouched") for pair in alignment.pairs):
         with st.expander("How tensors were matched"):
             st.dataframe(match_rows(alignment), hide_index=True)
-
-
-def at_tolerance(tolerance: str, unchanged: float) -> None:
-    """The share at the slider's tolerance, in digits."""
-    st.caption(f"Unchanged within {tolerance_text(float(tolerance))}: {share(unchanged, 4)}")
 
 
 def rule_table(found: Headline) -> None:

@@ -27,6 +27,12 @@ _RULE_TITLES = {
     "bf16": "Zhu's rule: beyond a thousandth of the weight",
     **{tolerance: f"Beyond {tolerance_text(float(tolerance))}" for tolerance in TOLERANCES},
 }
+_UNCHANGED_TITLES = {
+    "exact": "Exact",
+    "bf16": "bf16 rule",
+    "mukherjee": "Mukherjee's 1e-5",
+    "tolerance": "A tolerance",
+}
 _DRAWN_TITLES = {"circles": "Circles", "bars": "Bars (UpSet)"}
 _PAIRS_TITLES = {"one-sided": "One-sided", "jaccard": "Jaccard", "matched": "Over matched chance"}
 _UPDATE_TITLES = {"merged": "Merged, in the base's type", "own": "The adapter's own"}
@@ -68,10 +74,22 @@ def _typed() -> None:
 def metric(view: View) -> str:
     """A metric of the page's list, by its key."""
     options = CHOICES_OF_PAGE[view.page]["metric"].allowed
-    return _select(view, "metric", "Metric", options, lambda key: CATALOG[key].title, help=None)
+    words = {key: metric.title for key, metric in CATALOG.items()} | {"unchanged": "Unchanged share"}
+    return _select(view, "metric", "Metric", options, words.__getitem__, help=None)
 
 
-def tolerance(view: View) -> str:
+def unchanged_by(view: View) -> None:
+    """What counts as unchanged, here and on the pair's other pages: a published rule, or a tolerance of one's own."""
+    with st.container(horizontal=True, gap="large", vertical_alignment="bottom"):
+        options = CHOICES_OF_PAGE[view.page]["rule"].allowed
+        with st.container(width=440):
+            rule = _segments(view, "rule", "Counts as unchanged", options, _UNCHANGED_TITLES.__getitem__)
+        if rule == "tolerance":
+            with st.container(width=420):
+                _tolerance(view)
+
+
+def _tolerance(view: View) -> str:
     """A tolerance at which counts are exact: an edge of the stored histogram."""
     key = _bound(view, "tolerance", view.one("tolerance"))
     return st.select_slider(

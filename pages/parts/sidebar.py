@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from analysis.errors import BadReference
-from analysis.links import pinned, view_of
+from analysis.links import beside, pinned
 from analysis.models import Pair
 from pages.parts import address, handles, runs
 from pages.parts.text import safe_label
@@ -35,5 +35,5 @@ def _views() -> None:
         return
     st.caption(f"{safe_label(pair[1].title, 60)} against {safe_label(pair[0].title, 60)}")
     for page, label in _VIEWS_OF_PAIR.items():
-        address.link(label, view_of(page, *pair))
+        address.link(label, beside(page, *pair, named))
     address.link("Overlap", runs.overlap_view(Pair(*pair)))

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
 from analysis import rollup, tables
 from analysis.encoding import Rows
 from analysis.errors import BadReference, NotStored
 from analysis.figures import curves, density, profiles, sizes, spectra, upset, venn
 from analysis.figures.heatmap import heatmap
 from analysis.figures.theme import Figure
-from analysis.labels import short_titles
+from analysis.labels import rule_title, short_titles
 from analysis.links import EDGE_OF_TOLERANCE, View
-from analysis.measurements import Spectrum, Tally
+from analysis.measurements import CHANGE_EDGES, MaskRule, Spectrum, Tally
 from analysis.metrics import CATALOG
 from analysis.models import Pair
 from analysis.overlaps import Venn
@@ -26,12 +32,12 @@ def key(view: View) -> str:
 
 
 def grid(view: View) -> rollup.Grid:
-    return lookups.grid(key(view), view.one("metric"), view.one("tolerance"))
+    return lookups.grid(key(view), view.metric, view.one("tolerance"))
 
 
 def over_tolerance(view: View) -> Figure:
     curve = lookups.tolerance_curve(key(view))
-    chosen = curve.x[EDGE_OF_TOLERANCE[view.one("tolerance")]]
+    chosen = curve.x[EDGE_OF_TOLERANCE[view.one("tolerance")]] if view.one("rule") == "tolerance" else None
     return curves.sparsity_over_tolerance([curve], chosen=chosen)
 
 
@@ -120,13 +126,25 @@ def change_sizes(view: View) -> Figure:
         return sizes.relative_sizes(found.relative)
     if measure == "ulps":
         return sizes.ulp_sizes(found.ulps, found.sign_flips)
-    return sizes.change_sizes(found.changes)
+    edge = EDGE_OF_TOLERANCE[view.one("tolerance")]
+    return sizes.change_sizes(found.changes, float(CHANGE_EDGES[edge]) if view.one("rule") == "tolerance" else None)
 
 
 def by_magnitude(view: View) -> Figure:
     found = tally(view)
-    by_rule = found.changed_by_binade("exact"), found.changed_by_binade("mukherjee")
-    return profiles.by_magnitude(*by_rule, found.base_binades)
+    return profiles.by_magnitude(changed_by_magnitude(view, found), found.base_binades)
+
+
+def changed_by_magnitude(view: View, tally: Tally) -> Mapping[str, NDArray[np.int64]]:
+    """Changed entries by the base weight's power of two: under the published rules, and the one chosen."""
+    rule, tolerance = view.one("rule"), view.one("tolerance")
+    edge = EDGE_OF_TOLERANCE[tolerance]
+    return {
+        f"changed, {rule_title(name, tolerance)}": tally.changed_beyond(edge)
+        if name == "tolerance"
+        else tally.changed_by_binade(cast(MaskRule, name))
+        for name in dict.fromkeys(("exact", "mukherjee", rule))
+    }
 
 
 def matrix_values(view: View) -> Figure:

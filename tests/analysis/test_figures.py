@@ -213,7 +213,8 @@ class TestOneMatrix:
     def test_magnitude_shares_divide_by_the_weights_there(self):
         before = np.array([[0.5, 0.5, 0.03, 0.03]], np.float32)
         tally = tally_of(before, np.array([[0.5, 0.51, 0.04, 0.05]], np.float32))
-        figure = profiles.by_magnitude(tally.changed_by_binade("exact"), tally.mukherjee_binades, tally.base_binades)
+        changed = {"exact": tally.changed_by_binade("exact"), "Mukherjee's": tally.mukherjee_binades}
+        figure = profiles.by_magnitude(changed, tally.base_binades)
         weights, exact, _ = figure.data
         assert (exact.y[0], exact.y[-1]) == (1.0, 0.5)
         assert sum(weights.y) == 1

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 
 from analysis.errors import BadReference
-from analysis.links import CHOICES_OF_PAGE, EDGE_OF_TOLERANCE, View, from_query, pinned, to_link, to_query, view_of
+from analysis.links import (
+    CHOICES_OF_PAGE,
+    EDGE_OF_TOLERANCE,
+    View,
+    beside,
+    from_query,
+    pinned,
+    to_link,
+    to_query,
+    view_of,
+)
 from analysis.measurements import CHANGE_EDGES, TOLERANCES
 from analysis.models import PinnedModel
 
@@ -35,7 +45,7 @@ def test_choices_come_back_too():
 def test_a_link_names_defaults_and_whole_commits():
     link = to_link(view_of("layers", BASE, TUNED))
     assert f"base=org/base@{'a' * 40}" in link
-    assert "metric=unchanged-exact" in link
+    assert "metric=unchanged&rule=exact" in link
     assert "colours=full" in link
 
 
@@ -86,6 +96,34 @@ def test_what_is_no_link_of_ours_is_refused_with_what_was_seen(page, change, see
         from_query(page, query)
     assert seen in str(refused.value)
     assert refused.value.do
+
+
+@pytest.mark.parametrize(
+    ("page", "query", "rule", "tolerance", "metric"),
+    [
+        ("pair", {"tolerance": ["1e-06"]}, "tolerance", "1e-06", None),
+        ("pair", {}, "exact", "1e-05", None),
+        ("layers", {"metric": ["unchanged-mukherjee"], "tolerance": ["1e-05"]}, "mukherjee", "1e-05", "unchanged"),
+        ("layers", {"metric": ["unchanged-tolerance"], "tolerance": ["0.001"]}, "tolerance", "0.001", "unchanged"),
+        ("layers", {"metric": ["rank"], "tolerance": ["0.001"]}, "exact", "0.001", "rank"),
+        ("matrix", {"name": ["w"], "colours": ["full"]}, "exact", "1e-05", None),
+        ("spectra", {"metric": ["rank"]}, "exact", "1e-05", "rank"),
+    ],
+)
+def test_links_from_before_the_rule_was_a_choice_mean_what_they_meant(page, query, rule, tolerance, metric):
+    view = from_query(page, {"base": [str(BASE)], "tuned": [str(TUNED)], **query})
+    assert (view.one("rule"), view.one("tolerance")) == (rule, tolerance)
+    assert metric is None or view.one("metric") == metric
+
+
+def test_the_rule_goes_along_to_a_pairs_other_pages():
+    overview = view_of("pair", BASE, TUNED, rule="tolerance", tolerance="1e-06")
+    for page in ("layers", "spectra", "pair"):
+        other = beside(page, BASE, TUNED, overview.choices)
+        assert (other.one("rule"), other.one("tolerance")) == ("tolerance", "1e-06")
+    matrix = beside("matrix", BASE, TUNED, to_query(overview), name="w")
+    assert (matrix.one("name"), matrix.unchanged_metric) == ("w", "unchanged-tolerance")
+    assert beside("layers", BASE, TUNED, {"rule": ["1e-8"]}).one("rule") == "exact", "a rule of the overlap's alone"
 
 
 def test_a_pinned_reference_reads_back():

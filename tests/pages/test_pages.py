@@ -18,6 +18,7 @@ from analysis.measurements import Gap, Regions
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Plan
 from analysis.tensors import NotCompared
+from pages.parts import lookups
 from tests.analysis.by_hand import measured, small_model, tally_of
 from tests.pages.conftest import BASE, HOSTILE_NAME, SEEDS, put_pair, register
 
@@ -121,6 +122,49 @@ def test_matrix_page_shows_the_tensor_of_the_link_and_leads_to_its_neighbours(pa
     assert not app.exception
     app.selectbox(key="matrix.neighbour-layer").select("layer 2").run()
     assert query(app)["name"] == ["model.layers.2.mlp.down_proj.weight"]
+
+
+RULES_CHOSEN = {
+    "exact": ("unchanged-exact", "Unchanged, exact"),
+    "bf16": ("unchanged-bf16", "Unchanged, bf16 rule"),
+    "mukherjee": ("unchanged-mukherjee", "Unchanged, Mukherjee's rule"),
+    "tolerance": ("unchanged-tolerance", "Unchanged, within 10⁻⁴"),
+}
+
+
+@pytest.mark.parametrize("rule", RULES_CHOSEN)
+def test_the_rule_chosen_acts_on_overview_layers_and_matrix(pair: Pair, rule: str):
+    metric, title = RULES_CHOSEN[rule]
+    alignment, (tallies, _) = small_model(), measured(small_model())
+    by_rule = lookups.metric_at(metric, "0.0001")
+    whole = rollup.pooled(alignment, by_rule, tallies)
+    choices = {"rule": rule, "tolerance": "0.0001"}
+
+    overview = opened(view_of("pair", pair.base, pair.tuned, **choices))
+    assert (overview.metric[0].label, overview.metric[0].value) == (title, percent(whole.part, whole.whole))
+    labels = [metric.label for metric in overview.metric]
+    assert {"Unchanged, exact", "Unchanged, Mukherjee's rule"} < set(labels)
+    assert len(labels) == len(set(labels))
+
+    layers = opened(view_of("layers", pair.base, pair.tuned, **choices))
+    assert by_rule.help in texts(layers)
+
+    name = "model.layers.1.mlp.down_proj.weight"
+    matrix = opened(view_of("matrix", pair.base, pair.tuned, name=name, **choices))
+    unchanged, entries = by_rule.parts(tallies[name], None)
+    assert (matrix.metric[0].label, matrix.metric[0].value) == (title, percent(unchanged, entries))
+    assert "counted under the exact rule" in texts(matrix)
+
+
+def test_only_a_tolerance_has_a_slider_and_it_is_kept_by_the_sidebar(pair: Pair):
+    choices = {"rule": "tolerance", "tolerance": "1e-07"}
+    app = opened(view_of("pair", pair.base, pair.tuned, **choices))
+    assert app.select_slider(key="pair.tolerance").value == "1e-07"
+    app.select_slider(key="pair.tolerance").set_value("1e-06").run()
+    assert query(app)["tolerance"] == ["1e-06"]
+    links = [link.proto.query_string for link in app.sidebar.get("page_link")]
+    assert sum("tolerance=1e-06" in link and "rule=tolerance" in link for link in links) == 3
+    assert not opened(view_of("pair", pair.base, pair.tuned)).select_slider
 
 
 def test_matrix_page_ranks_heads_and_neurons(pair: Pair):
