@@ -88,10 +88,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def _write_slow_pair(runs: Path) -> None:
-    """Eight matrices whose singular values take some seconds."""
+    """Matrices whose singular values take some seconds together."""
     random = np.random.default_rng(0)
-    names = [f"model.layers.{layer}.mlp.{part}_proj.weight" for layer in range(4) for part in ("up", "down")]
-    base = {name: BFloat16.of(random.normal(0, 0.02, (1400, 1400))) for name in names}
+    names = [f"model.layers.{layer}.mlp.{part}_proj.weight" for layer in range(5) for part in ("up", "down")]
+    base = {name: BFloat16.of(random.normal(0, 0.02, (2000, 2000))) for name in names}
     write_model(runs / "slow-base", base)
     write_model(runs / "slow-tuned", tuned_from(base)[0])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Locator, Page, expect
 
@@ -70,6 +71,12 @@ def copied_link(page: Page) -> str:
     """The link that the page offers to copy."""
     page.get_by_text("Share, download, cite").click()
     return page.get_by_test_id("stCode").first.inner_text().strip()
+
+
+def models(page: Page) -> tuple[str, str]:
+    """The pinned base and tuned model that the address names."""
+    named = parse_qs(urlsplit(page.url).query)
+    return named["base"][0], named["tuned"][0]
 
 
 def numbers(page: Page) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -85,9 +86,12 @@ def test_a_choice_stays_in_the_address(server: Server, visitor: Visitor):
 
 def test_overlap_counts_what_was_planted(server: Server, visitor: Visitor):
     page = visitor()
+    tuned = []
     for run in ("seed-1", "seed-2"):
         steps.compare(page, server, "./runs/base", f"./runs/{run}")
-    steps.go(page, "Overlap")
+        base, model = steps.models(page)
+        tuned.append(model)
+    page.goto(f"{server.url}/overlap?{urlencode({'base': base, 'tuned': tuned}, doseq=True)}")
     page.get_by_role("button", name="Count it").click()
     both = server.n_changed("seed-1", "seed-2")
     expect(page.get_by_text(f"both changed {both:,} of these")).to_be_visible()
