@@ -59,9 +59,9 @@ def models(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def big(models: Path) -> Path:
-    """A pair whose spectra take a while: eight matrices of 1100 x 1100."""
+    """A pair whose spectra take a while: eight matrices of 1600 x 1600."""
     random = np.random.default_rng(0)
-    base = {f"model.layers.{i}.q_proj.weight": BFloat16.of(random.normal(0, 0.02, (1100, 1100))) for i in range(8)}
+    base = {f"model.layers.{i}.q_proj.weight": BFloat16.of(random.normal(0, 0.02, (1600, 1600))) for i in range(8)}
     write_model(models / "big-base", base)
     write_model(models / "big-tuned", tuned_from(base, changed_share=0.2)[0])
     return models
