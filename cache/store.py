@@ -277,8 +277,11 @@ class Store:
         deletes = []
         for hole in holes:
             where = {"pair_key": key, "name": hole.name}
-            tables_of_hole = ("tallies", "masks") if hole.kind == "tally" else ("spectra",)
-            deletes += [Delete(t, where | ({"of": hole.of} if t == "spectra" else {})) for t in tables_of_hole]
+            if hole.kind == "spectrum":
+                deletes.append(Delete("spectra", where | {"of": hole.of}))
+            else:
+                deletes += [Delete(tables.TALLIES_OF[hole.of], where)]
+                deletes += [Delete("masks", where)] if hole.of == "update" else []
         return self._database.write({}, deletes=deletes, touches=(key, PAIRS))
 
     # Overlap: regions by base and tuned models, masks by pair
