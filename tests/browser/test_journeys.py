@@ -29,7 +29,7 @@ def test_from_two_pasted_models_to_a_link_that_a_colleague_opens(server: Server,
     page.wait_for_url("**/matrix?*")
     expect(page.get_by_role("heading", name="model.layers.1.mlp.down_proj.weight")).to_be_visible()
     seen, link = steps.numbers(page), steps.copied_link(page)
-    assert link == page.url.replace("%2F", "/").replace("%40", "@")
+    page.wait_for_url(lambda url: url.replace("%2F", "/").replace("%40", "@") == link)
 
     colleague = visitor()
     colleague.goto(link)
