@@ -93,19 +93,14 @@ def lines(what: str, view: View) -> Rows:
 
 
 def most_changed(name: str, view: View) -> Rows:
-    """The heads, rows or columns of the matrix by the share that changed. Raises NotStored where it has no heads."""
-    found = attention.most_changed(key(view), tensor(view), tally(view))
-    if name not in found:
-        raise NotStored(f"This tensor has no {name}", do="Take its rows or columns")
-    return found[name]
+    """The heads, rows or columns of the matrix by the share that changed; nothing where it has none of them."""
+    return attention.most_changed(key(view), tensor(view), tally(view)).get(name, ())
 
 
 def head_cells(view: View) -> Rows:
-    """The heatmap of heads over layers."""
+    """The heatmap of heads over layers; nothing where the config does not tell of heads."""
     grid = attention.head_grid(view, key(view))
-    if grid is None:
-        raise NotStored("No attention head of this model is known", do="Its config has to tell their number")
-    return tables.grid_rows(grid)
+    return () if grid is None else tables.grid_rows(grid)
 
 
 def blocks(view: View) -> Rows:

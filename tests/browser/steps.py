@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import time
+import urllib.request
 from urllib.parse import parse_qs, urlsplit
 
 from playwright.sync_api import Locator, Page, expect
@@ -35,8 +38,20 @@ def compare(page: Page, server: Server, base: str, tuned: str) -> None:
         page.wait_for_url("**/pair?*")
     else:
         start(page)
+    wait_until_idle(server)
     expect(page.get_by_test_id("stProgress")).to_have_count(0)
     expect(page.get_by_text("In words")).to_be_visible()
+
+
+def wait_until_idle(server: Server, seconds: float = 120) -> None:
+    """Waits until no job is queued or at work, as the server itself says."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with urllib.request.urlopen(f"{server.url}/readyz") as answer:
+            if json.load(answer)["active_jobs"] == 0:
+                return
+        assert time.monotonic() < deadline, "the server's jobs have not ended"
+        time.sleep(0.3)
 
 
 def go(page: Page, where: str) -> None:

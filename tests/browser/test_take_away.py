@@ -107,7 +107,7 @@ def open_view(page: Page, server: Server, view: str) -> None:
         steps.compare(page, server, "./runs/base", "./runs/seed-2")
         steps.go(page, "Overlap")
         count = page.get_by_role("button", name="Count it")
-        expect(count.or_(page.get_by_text("Run against run"))).to_be_visible()
+        expect(count.or_(page.get_by_role("heading", name="Run against run"))).to_be_visible()
         if count.is_visible():
             count.click()
         expect(page.get_by_text("Layer by layer")).to_be_visible()
