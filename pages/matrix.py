@@ -5,7 +5,7 @@ import streamlit as st
 from analysis import rollup
 from analysis.figures import density, profiles, spectra
 from analysis.tables import number_rows, size_rows
-from pages.parts import attention, charts, lookups, numbers, one_matrix, panels, pickers
+from pages.parts import attention, charts, lookups, numbers, one_matrix, panels, pickers, sides
 
 view, pair = panels.open_pair("matrix", "One matrix")
 known = one_matrix.choose(view, pair.key)
@@ -36,9 +36,10 @@ else:
     st.subheader("Along the vector", anchor=False)
     charts.show(profiles.along(tally.column_changes, rows, "entry", of_columns), "Changed entries along the vector")
 
-most_changed = attention.most_changed(pair.key, known, tally, heads)
-
 st.caption("Rows, columns and blocks are counted under the exact rule, whatever counts as unchanged above.")
+most_changed = attention.most_changed(pair.key, known, tally, heads)
+more = {f"changed-{name}": found for name, found in most_changed.items()} | {"sizes": size_rows(tally)}
+
 sizes, magnitude = st.columns(2, gap="large")
 with sizes:
     st.subheader("How large the changes are", anchor=False)
@@ -62,8 +63,10 @@ if spectrum and not spectrum.reason:
 elif known.is_matrix:
     one_matrix.no_spectrum(pair.key, known, spectrum)
 
+if known.is_matrix:
+    more |= {"spectral-shift": shifts} if (shifts := sides.show(pair, [known.name])) else {}
+
 table = number_rows(known, tally, spectrum)
 st.subheader("All numbers", anchor=False)
 one_matrix.all_numbers(table)
-more = {f"changed-{name}": found for name, found in most_changed.items()} | {"sizes": size_rows(tally)}
 numbers.take_away(view, table, "matrix", **more)
