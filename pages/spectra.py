@@ -1,13 +1,12 @@
-"""Along how many directions the update points, over the layers and matrix against matrix."""
+"""Along how many directions the update points: over the layers, matrix against matrix, one matrix everywhere."""
 
 import streamlit as st
 
 from analysis import rollup
 from analysis.figures import curves, spectra
 from analysis.metrics import CATALOG
-from pages.parts import charts, flow, lookups, numbers, panels, pickers
-
-MOST_WITH_NOISE = 4  # lines; more would hide each other
+from analysis.tables import spectrum_rows
+from pages.parts import charts, comparing_spectra, flow, lookups, numbers, panels, pickers, sides
 
 view, pair = panels.open_pair("spectra", "Spectra")
 own = lookups.alignment(pair.key).is_adapter and pickers.own_update(view)
@@ -22,16 +21,17 @@ st.caption(metric.help)
 charts.show(curves.layer_profiles(lookups.profile(pair.key, metric.key, own=own), metric), metric.title)
 
 st.subheader("Matrix against matrix", anchor=False)
-names = lookups.names_to_choose(pair.key, measured)
-asked = pickers.several(view, "matrix", "Matrices", names, lookups.middle_layer(pair.key, names))
-chosen = [name for name in asked if name in measured]
-view = view.choosing("matrix", *chosen)
+view, names, drawn = comparing_spectra.chosen(view, pair, measured, own=own)
+in_order = view.one("over") == "layers"
+with_noise = comparing_spectra.has_noise(view, drawn)
 values, energy = st.columns(2, gap="large")
 with values:
-    of_chosen = [(name, measured[name]) for name in chosen]
-    charts.show(spectra.singular_values(of_chosen, with_noise=len(chosen) <= MOST_WITH_NOISE), "Singular values")
+    charts.show(spectra.singular_values(drawn, with_noise=with_noise, in_order=in_order), "Singular values")
 with energy:
-    charts.show(spectra.energy([rollup.energy_curve(measured[name], name) for name in chosen]), "Energy")
-if len(chosen) <= MOST_WITH_NOISE:
-    st.caption("Dotted: what unstructured noise of each matrix's size and shape would have (Marchenko and Pastur).")
-numbers.take_away(view, lookups.tensor_rows(pair.key), "spectra")
+    curves_of_energy = [rollup.energy_curve(one, label) for label, one in drawn]
+    charts.show(spectra.energy(curves_of_energy, in_order=in_order), "Energy")
+comparing_spectra.legend(view, drawn)
+shifts = sides.show(pair, names) if names and not own else []
+
+more = {"singular-values": spectrum_rows(drawn)} | ({"spectral-shifts": shifts} if shifts else {})
+numbers.take_away(view, lookups.tensor_rows(pair.key), "spectra", **more)

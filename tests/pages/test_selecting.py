@@ -229,3 +229,17 @@ def test_base_and_tuned_spectra_are_measured_when_asked_for_and_leave_the_rest_a
     assert numbers(opened(view_of("pair", pair.base, pair.tuned))) == before
     raw = np.linalg.svd(read(name), compute_uv=False)
     assert base.singular_values == pytest.approx(raw, rel=1e-4)
+
+
+def test_one_matrix_stands_beside_itself_in_other_layers_and_models(models: instance.Instance):
+    for tuned in ("tuned", "instruct"):
+        found = models.jobs.prepare("./runs/base", f"./runs/{tuned}")
+        models.jobs.wait(models.jobs.submit(found), timeout=60)
+    name = "model.layers.2.mlp.down_proj.weight"
+    for over, words in (("layers", "Measure base and tuned spectra of 4 matrices"), ("models", "")):
+        view = view_of("spectra", found.pair.base, found.pair.tuned, over=over).choosing("matrix", name)
+        app = opened(view)
+        assert not app.exception
+        assert app.selectbox(key="spectra.first").value == name
+        assert [b.label for b in app.button if "base and tuned" in b.label] == ([words] if words else [])
+    assert "The same matrix of 2 models compared here with this base." in texts(app)
