@@ -224,9 +224,12 @@ def _overlap(options: argparse.Namespace) -> int:
         if str(options.json) != "-":
             for rule in rules:
                 _print_overlap(venn(rule, [model.title for model in tuned], regions[rule], magnitudes[rule]))
+        gaps = [gap for pair in pairs for gap in store.gaps(pair.key).items()]
+        reasons = {name: why for (kind, name), why in gaps if kind != "spectrum"}
         for name in not_counted:
-            print(f"  not counted, since not all models have it in one shape: {_shown(name)}", file=sys.stderr)
-        return 0
+            why = reasons.get(name, "not all models have it in one shape")
+            print(f"  not counted, {_shown(name)}: {why}", file=sys.stderr)
+        return DONE_WITH_GAPS if reasons.keys() & set(not_counted) else 0
 
 
 def _dynamics(options: argparse.Namespace) -> int:
@@ -289,9 +292,11 @@ def _report(options: argparse.Namespace) -> int:
         cited = citation.sentence(pair, code.commit()), citation.bibtex(code.commit(), now.year)
         of = reports.Measured(pair, alignment, tallies, spectra, gaps)
         _write_text(options.html, reports.report(of, origin, *cited))
+        wanted = {(hole.kind, hole.name) for hole in Plan().wanted(alignment)}
+        own, own_gaps = _own_updates(store, pair, alignment, wanted)
         if options.json:
-            _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps))
-        return DONE_WITH_GAPS if gaps else 0
+            _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps, own=own))
+        return DONE_WITH_GAPS if gaps or own_gaps else 0
 
 
 def _check(options: argparse.Namespace) -> int:

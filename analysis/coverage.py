@@ -45,6 +45,7 @@ class Chosen:
 def part_of(alignment: Alignment, plans: Sequence[Plan], measured: Container[str] = ()) -> Alignment:
     """What the plans ask for, and what is measured all the same, with the parameters of both models in it: the
     alignment itself where that is all. Of a tensor whose shapes differ, the base's parameters stand for both sides."""
+    plans = [plan for plan in plans if not plan.sides] or [Plan()]  # singular values of a side are no part of a pair
     if any(plan.selection.is_everything for plan in plans):
         return alignment
     pairs = tuple(p for p in alignment.pairs if p.name in measured or any(plan.chooses(p) for plan in plans))

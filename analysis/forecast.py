@@ -12,7 +12,6 @@ from analysis.cost import seconds
 from analysis.errors import DiskFull, ResourceError, TooLarge
 from analysis.footprint import refusal, worker_bytes
 from analysis.labels import count, duration, rough_count, shorten, size
-from analysis.measurements import MASK_RULES
 from analysis.plan import Hole, Plan
 from analysis.tensors import SIDES, Alignment, TensorPair
 
@@ -148,6 +147,7 @@ def forecast(alignment: Alignment, plan: Plan, holes: Sequence[Hole], to_fetch: 
         if needed > memory:
             memory, largest = needed, hole
     tallied = [pair for hole, pair in work if hole.kind == "tally"]
+    masked = [pair for hole, pair in work if (hole.kind, hole.of) == ("tally", "update")]
     return Forecast(
         machine=machine,
         tensors=len(chosen),
@@ -155,7 +155,7 @@ def forecast(alignment: Alignment, plan: Plan, holes: Sequence[Hole], to_fetch: 
         parameters=sum(pair.entries for pair in chosen),
         measurements=len(work),
         bytes_to_fetch=_bytes_to_fetch([pair for _, pair in work], to_fetch),
-        mask_bytes=sum(len(MASK_RULES) * (pair.entries // 8 + 1) for pair in tallied) if plan.masks else 0,
+        mask_bytes=sum(len(plan.mask_rules) * (pair.entries // 8 + 1) for pair in masked) if plan.masks else 0,
         row_bytes=sum(map(_row_bytes, tallied)) + sum(4 * min(p.shape) for h, p in work if h.kind == "spectrum"),
         memory=memory,
         largest=largest.name,

@@ -76,6 +76,7 @@ CHOICES_OF_PAGE: dict[str, dict[str, Choice]] = {
     "spectra": {
         "metric": Choice(("effective-rank",), _SPECTRUM_METRICS),
         "matrix": Choice((), at_most=8),
+        "over": _one_of("matrices", "layers", "models"),
         "update": _one_of("merged", "own"),
         **_UNCHANGED,
     },

@@ -63,7 +63,7 @@ def measure_tally(
 def measure_spectrum(pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, of: Hole) -> Spectrum | Gap:
     """The Spectrum that `of` asks for; a Gap with the reason where the matrix has none."""
     shape = geometry(pair.shape)
-    if pair.match == "untouched":
+    if pair.match == "untouched" and of.of == "update":
         return spectrum_of(np.empty(0, np.float32), of.of, shape, "zero matrix")
     found = spectrum(lambda: _blocks(before, after, shape, engine), shape, of=of.of, budget=engine.budget)
     return Gap("spectrum", found.reason) if found.reason else found

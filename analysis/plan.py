@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from analysis.measurements import MASK_RULES, MaskRule
 from analysis.selection import EVERYTHING, Selection, Stretch
-from analysis.tensors import Alignment, TensorPair
+from analysis.tensors import SIDES, Alignment, TensorPair
 
 Kind = Literal["tally", "spectrum"]
 
@@ -27,7 +27,8 @@ class Hole:
 class Plan:
     """Which measurements a job is to leave behind. Masks come with the tallies, by `mask_rules`; an overlap counts by
     the same rules. `maps` names the matrices whose consensus map an overlap is to draw, and then those alone.
-    `spectra_every` n takes spectra of the layers 0, n, 2n, ... alone, and none outside the layers."""
+    `spectra_every` n takes spectra of the layers 0, n, 2n, ... alone, and none outside the layers. `sides` names
+    matrices whose own spectra are wanted, of base and of tuned, and then nothing else."""
 
     spectra: bool = True
     masks: bool = True
@@ -36,10 +37,12 @@ class Plan:
     spectra_every: int = 1
     mask_rules: tuple[MaskRule, ...] = MASK_RULES
     maps: tuple[str, ...] = ()
+    sides: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mask_rules", tuple(self.mask_rules))  # lists, as they come back from the ledger
         object.__setattr__(self, "maps", tuple(self.maps))
+        object.__setattr__(self, "sides", tuple(self.sides))
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Plan:
@@ -55,6 +58,10 @@ class Plan:
     def wanted(self, alignment: Alignment) -> Iterator[Hole]:
         """All tallies first, since they cost a reading and show nearly everything; then the spectra of matrices."""
         chosen = [pair for pair in alignment.pairs if self.chooses(pair)]
+        if self.sides:
+            matrices = [pair for pair in chosen if pair.is_matrix]
+            yield from (Hole("spectrum", pair.name, side) for pair in matrices for side in SIDES)
+            return
         for pair in chosen:
             yield Hole("tally", pair.name)
             if pair.merge:
@@ -67,13 +74,13 @@ class Plan:
 
     def chooses(self, pair: TensorPair) -> bool:
         """Whether this pair is to be measured at all."""
-        if self.maps and pair.name not in self.maps:
+        if any(named and pair.name not in named for named in (self.maps, self.sides)):
             return False
         return self.selection.includes(pair.place, pair.base.name, pair.tuned.name, pair.name)
 
     def wants_spectrum(self, pair: TensorPair) -> bool:
-        """Whether a chosen pair is to have its singular values."""
-        if not self.spectra or not pair.is_matrix:
+        """Whether a chosen pair is to have the singular values of its update."""
+        if not self.spectra or self.sides or not pair.is_matrix:
             return False
         layer = pair.place.layer
         return self.spectra_every == 1 or (layer is not None and layer % self.spectra_every == 0)

@@ -34,7 +34,7 @@ from cache.patience import PATIENT, Patience
 from cache.progress import ENDED, Meter, Progress, State
 from cache.records import JobKind, JobRecord, ModelCard
 from cache.settings import Settings
-from cache.store import Store
+from cache.store import KINDS_OF, Store
 from cache.work import Cancelled, Job, compare, overlap, titled
 
 log = logging.getLogger(__name__)
@@ -215,8 +215,7 @@ class Jobs:
             raise refusal
         pair = wanted.pair if isinstance(wanted, Preparation) else wanted
         assert pair is not None, "the forecast was of one"
-        if self._store.gaps(pair.key) and not self._is_working(pair.key):
-            self._store.forget_gaps(pair.key).result()  # asked for anew: what failed is tried again
+        self._forget_gaps(pair.key)
         return self._submit("compare", (pair,), plan)
 
     def submit_overlap(
@@ -241,8 +240,7 @@ class Jobs:
     def submit_series(self, series: Series) -> str:
         """The id of the job that follows this run of checkpoints. Each of its pairs must be registered."""
         for pair in series.pairs:
-            if self._store.gaps(pair.key) and not self._is_working(pair.key):
-                self._store.forget_gaps(pair.key).result()
+            self._forget_gaps(pair.key)
         return self._submit("dynamics", series.pairs, FOLLOWING)
 
     def progress(self, job_id: str) -> Progress | None:
@@ -277,6 +275,11 @@ class Jobs:
     def _known(self) -> list[Job]:
         with self._lock:
             return list(self._job_of_id.values())
+
+    def _forget_gaps(self, pair_key: str) -> None:
+        """Asked for anew: what failed is tried again, whatever it was of."""
+        if not self._is_working(pair_key) and any(self._store.gaps(pair_key, of) for of in KINDS_OF):
+            self._store.forget_gaps(pair_key).result()
 
     def _is_working(self, pair_key: str) -> bool:
         return pair_key in self._keys_in_use()

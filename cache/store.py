@@ -49,6 +49,7 @@ from cache.masks import MaskFile
 from cache.records import JobRecord, ModelCard, Notes, PairNumbers, StoredPair, StoredSeries
 
 Of = Literal["update", "base", "tuned", "adapter"]
+KINDS_OF: tuple[Of, ...] = ("update", "base", "tuned", "adapter")
 Side = Literal["base", "tuned"]
 Counts = NDArray[np.int64]
 
@@ -186,7 +187,8 @@ class Store:
         if masks_too:
             whole = set.intersection(*(set(self.masks_for(key, rule)) for rule in plan.mask_rules))
             excused = {name for kind, name in self.gaps(key) if kind in ("tally", "overlap")}
-            stored -= {hole for hole in stored if hole.kind == "tally" and hole.name not in whole | excused}
+            tallies = {hole for hole in stored if (hole.kind, hole.of) == ("tally", "update")}
+            stored -= {hole for hole in tallies if hole.name not in whole | excused}
         return [hole for hole in plan.wanted(self.alignment(key)) if hole not in stored]
 
     def ask(self, key: str, plan: Plan) -> Future[None]:
@@ -282,6 +284,7 @@ class Store:
             else:
                 deletes += [Delete(tables.TALLIES_OF[hole.of], where)]
                 deletes += [Delete("masks", where)] if hole.of == "update" else []
+            deletes.append(Delete("gaps", where | {"kind": hole.kind, "of": hole.of}))
         return self._database.write({}, deletes=deletes, touches=(key, PAIRS))
 
     # Overlap: regions by base and tuned models, masks by pair

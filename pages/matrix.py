@@ -3,7 +3,7 @@
 import streamlit as st
 
 from analysis.tables import number_rows
-from pages.parts import attention, charts, lookups, one_matrix, panels, pickers, take, views
+from pages.parts import attention, charts, lookups, one_matrix, panels, pickers, sides, take, views
 
 view, pair = panels.open_pair("matrix", "One matrix")
 known = one_matrix.choose(view, pair.key)
@@ -32,9 +32,8 @@ else:
     st.subheader("Along the vector", anchor=False)
     charts.show(views.along("column", view), "Changed entries along the vector")
 
-attention.show_most_changed(pair.key, known, tally)
-
 st.caption("Rows, columns and blocks are counted under the exact rule, whatever counts as unchanged above.")
+attention.show_most_changed(pair.key, known, tally)
 sizes, magnitude = st.columns(2, gap="large")
 with sizes:
     st.subheader("How large the changes are", anchor=False)
@@ -55,6 +54,9 @@ if spectrum and not spectrum.reason:
     one_matrix.against_noise(spectrum, tally)
 elif known.is_matrix:
     one_matrix.no_spectrum(pair.key, known, spectrum)
+
+if known.is_matrix:
+    sides.show(pair, [known.name])
 
 table = number_rows(known, tally, spectrum)
 st.subheader("All numbers", anchor=False)

@@ -67,7 +67,7 @@ def _part(drawn: go.Figure, heads: Heads) -> None:
     strong = [head.first for before, head in between if (before.kind, before.group) != (head.kind, head.group)]
     strong = strong if len(strong) < len(between) else []  # where each head has its own, all are alike
     weak = [head.first for _, head in between if head.first not in strong]
-    for starts, colour, width in ((weak, theme.FAINT, 1), (strong, theme.NEUTRAL, 1)):
+    for starts, colour, width in ((weak, theme.PALE, 1), (strong, theme.NEUTRAL, 1.5)):
         if starts:
             path = " ".join(f"M{start},0L{start},1" for start in starts)
             line = {"color": colour, "width": width}

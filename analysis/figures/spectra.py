@@ -3,41 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
+from plotly.colors import sample_colorscale
 
 from analysis.figures import theme
 from analysis.labels import scientific
 from analysis.measurements import Spectrum
 from analysis.noise import noise_values
 from analysis.rollup import Curve
+from analysis.shift import relative_shifts
 
 MOST_POINTS = 400
+MOST_NAMED = 12  # lines in a legend; more are named where one points at them
 
 
 def singular_values(
-    spectra: Sequence[tuple[str, Spectrum]], *, with_threshold: bool = False, with_noise: bool = False
+    spectra: Sequence[tuple[str, Spectrum]],
+    *,
+    with_threshold: bool = False,
+    with_noise: bool = False,
+    in_order: bool = False,
 ) -> go.Figure:
     """Singular values by their position, both axes logarithmic, one line a matrix.
 
     Values of exactly zero have no place on a log axis and are left out. `with_threshold` draws the value below which
     the first spectrum's directions don't count towards its numerical rank; `with_noise` what unstructured noise of each
-    matrix's size and norm would have.
+    matrix's size and norm would have; `in_order` colours from dark to light, as layers follow each other.
     """
     curves = [_descending(label, spectrum) for label, spectrum in spectra]
     longest = max((len(spectrum.singular_values) for _, spectrum in spectra), default=10)
     low, high = _span(curves, [spectrum.tolerance for _, spectrum in spectra] if with_threshold else [])
     drawn = theme.figure(
-        height=360 + (30 + 20 * len(curves) if len(curves) > 1 else 0),
+        height=360 + (30 + 20 * len(curves) if 1 < len(curves) <= MOST_NAMED else 0),
         legend={"y": -0.24, "yanchor": "top", "x": 0},
         xaxis=theme.count_axis("direction, from the largest singular value", longest, fixedrange=True),
         yaxis=theme.log_axis("singular value", low, high, fixedrange=True),
-        showlegend=len(curves) > 1,
+        showlegend=1 < len(curves) <= MOST_NAMED,
     )
     for position, curve in enumerate(curves):
         drawn.add_trace(_line(curve, position, "direction %{x}<br>singular value <b>%{y:.3e}</b>"))
+    if in_order:
+        _colour_in_order(drawn)
     if with_noise:
         for position, (label, spectrum) in enumerate(spectra):
             drawn.add_trace(_noise_line(_noise(label, spectrum), position, "direction %{x}<br>noise <b>%{y:.3e}</b>"))
@@ -47,7 +57,48 @@ def singular_values(
     return drawn
 
 
-def energy(curves: Sequence[Curve], *, noise: Sequence[Curve] = ()) -> go.Figure:
+def base_and_tuned(sides: Sequence[tuple[str, Spectrum, Spectrum]]) -> go.Figure:
+    """Singular values of the base (dotted) and of the tuned matrix (drawn out) by their position, on log axes."""
+    before = [_descending(f"base of {label}", base) for label, base, _ in sides]
+    after = [_descending(label, tuned) for label, _, tuned in sides]
+    low, high = _span([*before, *after], [])
+    drawn = _by_direction(sides, theme.log_axis("singular value", low, high, fixedrange=True))
+    for position, (one, other) in enumerate(zip(before, after, strict=True)):
+        drawn.add_trace(_line(other, position, "direction %{x}<br>tuned <b>%{y:.5e}</b>"))
+        dotted = _dotted(one, position, "direction %{x}<br>base <b>%{y:.5e}</b>")
+        drawn.add_trace(dotted.update(line={"color": theme.NEUTRAL}, opacity=1, showlegend=False))
+    return drawn
+
+
+def spectral_shifts(sides: Sequence[tuple[str, Spectrum, Spectrum]]) -> go.Figure:
+    """How far each singular value moved, relative to the base's, on log axes; one that did not move is left out."""
+    curves = [_shift_curve(label, base, tuned) for label, base, tuned in sides]
+    ys = np.concatenate([curve.y for curve in curves]) if curves else np.zeros(0)
+    low, high = (float(ys.min()) / 2, float(ys.max()) * 2) if ys.size else (1e-6, 1.0)
+    drawn = _by_direction(sides, theme.log_axis("|tuned − base| / base", low, high, fixedrange=True))
+    for position, curve in enumerate(curves):
+        drawn.add_trace(_line(curve, position, "direction %{x}<br>moved by <b>%{y:.2e}</b> of itself"))
+    return drawn
+
+
+def _shift_curve(label: str, base: Spectrum, tuned: Spectrum) -> Curve:
+    moved = relative_shifts(base, tuned)
+    there = np.flatnonzero(np.nan_to_num(moved) > 0)
+    return Curve(label, *_thinned((there + 1).astype(np.float64), moved[there]))
+
+
+def _by_direction(sides: Sequence[tuple[str, Spectrum, Spectrum]], yaxis: dict[str, Any]) -> go.Figure:
+    longest = max((len(base.singular_values) for _, base, _ in sides), default=10)
+    return theme.figure(
+        height=360 + (30 + 20 * len(sides) if len(sides) > 1 else 0),
+        legend={"y": -0.24, "yanchor": "top", "x": 0},
+        xaxis=theme.count_axis("direction, from the largest singular value", longest, fixedrange=True),
+        yaxis=yaxis,
+        showlegend=len(sides) > 1,
+    )
+
+
+def energy(curves: Sequence[Curve], *, noise: Sequence[Curve] = (), in_order: bool = False) -> go.Figure:
     """Share of the squared Frobenius norm in the first k directions, over k on a log axis; `noise` is the same of
     unstructured noise, in the same order.
 
@@ -63,11 +114,20 @@ def energy(curves: Sequence[Curve], *, noise: Sequence[Curve] = ()) -> go.Figure
     for position, curve in enumerate(curves):
         thin = Curve(curve.label, *_thinned(curve.x, curve.y))
         drawn.add_trace(_line(thin, position, "first %{x} directions hold <b>%{y:.2%}</b>"))
+    if in_order:
+        _colour_in_order(drawn)
     for position, curve in enumerate(noise):
         thin = Curve(curve.label, *_thinned(curve.x, curve.y))
         drawn.add_trace(_noise_line(thin, position, "first %{x} directions of noise hold <b>%{y:.2%}</b>"))
     theme.mark(drawn, "90 %", y=0.9)
     return drawn
+
+
+def _colour_in_order(drawn: go.Figure) -> None:
+    """The lines so far from the dark to the light end of the colours, both a little short of the page's."""
+    at = np.linspace(0.2, 0.85, len(drawn.data))
+    for line, colour in zip(drawn.data, sample_colorscale(list(theme.SHARE_COLOURS), at.tolist()), strict=True):
+        line.update(line={"color": colour, "dash": "solid", "width": 1.4})
 
 
 def _descending(label: str, spectrum: Spectrum) -> Curve:
@@ -114,5 +174,9 @@ def _line(curve: Curve, position: int, hover: str) -> go.Scatter:
 
 
 def _noise_line(curve: Curve, position: int, hover: str) -> go.Scatter:
-    drawn = _line(Curve(f"noise like {curve.label}", curve.x, curve.y), position, hover)
+    return _dotted(Curve(f"noise like {curve.label}", curve.x, curve.y), position, hover)
+
+
+def _dotted(curve: Curve, position: int, hover: str) -> go.Scatter:
+    drawn = _line(curve, position, hover)
     return drawn.update(line={**drawn.line.to_plotly_json(), "dash": "dot", "width": 1.2}, opacity=0.8)

@@ -186,7 +186,7 @@ def _own(pair: TensorPair, hole: Hole, base: Rows, tuned: Rows, engine: Engine) 
     """What `hole` asks of an adapter's own update."""
 
     def work(on: Engine) -> Tally | Spectrum | Gap:
-        merging = _merging(pair, _reader(base, pair.base), tuned, on)
+        merging = _merging(pair, read_once(_reader(base, pair.base)), tuned, on)
         if hole.kind == "tally":
             return measure_own_tally(pair, merging, on)
         return measure_own_spectrum(pair, merging, on, hole)

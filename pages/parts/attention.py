@@ -17,6 +17,8 @@ from analysis.tables import Row
 from analysis.tensors import TensorPair
 from pages.parts import address, charts, handles, lookups, pickers
 
+_ONLY_TO_TAKE_AWAY = ("changed", "entries", "rows", "columns")
+
 
 def config(key: str) -> Config:
     """What the base's config.json says of its sizes."""
@@ -55,11 +57,11 @@ def show_most_changed(key: str, known: TensorPair, tally: Tally) -> None:
 
 
 def _table(rows: Sequence[Row]) -> None:
-    shown = [{name: value for name, value in row.items() if name != "entries"} for row in rows]
+    shown = [{name: value for name, value in row.items() if name not in _ONLY_TO_TAKE_AWAY} for row in rows]
     columns = {
-        "changed share": st.column_config.NumberColumn(format="percent"),
-        "over the matrix's": st.column_config.NumberColumn(format="%.2f ×"),
-        "changed": st.column_config.NumberColumn(format="localized"),
+        "key-value head": st.column_config.NumberColumn("kv head"),
+        "changed share": st.column_config.NumberColumn("changed", format="percent"),
+        "over the matrix's": st.column_config.NumberColumn("of the matrix's", format="%.2f ×"),
     }
     st.dataframe(shown, hide_index=True, height=280, column_config=columns)
 

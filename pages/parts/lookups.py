@@ -78,7 +78,7 @@ def gaps(key: str) -> Mapping[tuple[str, str], str]:
 
 def n_failed(key: str) -> int:
     """Measurements of the pair that could not be taken; masks that an overlap missed are its own affair."""
-    return sum(kind != "overlap" for kind, _ in gaps(key))
+    return sum(kind != "overlap" for kind, _ in gaps(key)) + len(handles.store().gaps(key, "adapter"))
 
 
 def headline(key: str) -> Headline:

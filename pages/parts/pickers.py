@@ -38,6 +38,7 @@ _PAIRS_TITLES = {"one-sided": "One-sided", "jaccard": "Jaccard", "matched": "Ove
 _UPDATE_TITLES = {"merged": "Merged, in the base's type", "own": "The adapter's own"}
 _PATCH_TITLES = {"previous": "from the checkpoint before", "base": "from the base"}
 _ROW_TITLES = {"layer": "Layers", "module": "Matrices"}
+_OVER_TITLES = {"matrices": "Matrices", "layers": "One matrix over layers", "models": "One matrix over models"}
 _SIZE_TITLES = {"absolute": "Absolute", "relative": "Of the weight", "ulps": "In steps of the stored type"}
 _COLOUR_TITLES = {"full": "0 to 100 %", "fitted": "range of the data"}
 
@@ -274,6 +275,23 @@ def several(view: View, name: str, title: str, options: Sequence[str], shown: Se
         format_func=lambda text: plain(text, 80),
         on_change=_chose_several,
         args=(view, name, key),
+    )
+
+
+def spectra_over(view: View) -> str:
+    """Whether chosen matrices are compared, one matrix over the layers, or one matrix over models of one base."""
+    options = CHOICES_OF_PAGE[view.page]["over"].allowed
+    return _segments(view, "over", "Compare", options, _OVER_TITLES.__getitem__)
+
+
+def first_matrix(view: View, options: Sequence[str], otherwise: str) -> str:
+    """One matrix: the first that the link names, to be compared with itself elsewhere."""
+    chosen = next((name for name in view.many("matrix") if name in options), otherwise)
+    if not view.many("matrix"):
+        address.complete(links.to_query(view.choosing("matrix", chosen)))
+    key = _bound(view, "first", chosen)
+    return st.selectbox(
+        "Matrix", options, key=key, format_func=lambda n: plain(n, 80), on_change=_chose, args=(view, "matrix", key)
     )
 
 

@@ -134,7 +134,7 @@ def share(request: Request) -> Response:
 def preview(request: Request) -> Response:
     """The picture of a share page."""
     data = sharing.picture_of(request.path_params["page"], _query(request))
-    return Response(data, media_type="image/png", headers={**_OWN, "Cache-Control": "public, max-age=300"})
+    return Response(data, media_type="image/png", headers={**_OWN, "Cache-Control": "private, max-age=300"})
 
 
 def _endpoint(answer: Answer) -> Callable[[Request], Awaitable[Response]]:

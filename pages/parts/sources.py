@@ -54,7 +54,8 @@ TABLES_OF_VIEW: dict[str, dict[str, Callable[[View], Rows]]] = {
     "spectra": {
         "by-layer": views.profile_rows,
         "singular-values": lambda view: tables.spectrum_rows(views.measured_spectra(view).items()),
-        "methods": lambda view: tables.spectrum_facts(lookups.spectra(views.key(view))),
+        "methods": lambda view: tables.spectrum_facts(views.spectra_of(view)),
+        "spectral-shifts": views.shift_rows,
     },
     "overlap": {
         "run-against-run": lambda view: tables.overlap_rows(views.overlap(view)),

@@ -21,9 +21,7 @@ from analysis.metrics import CATALOG
 from analysis.models import Pair
 from analysis.overlaps import Venn
 from analysis.tensors import TensorPair
-from pages.parts import attention, handles, lookups, one_matrix, runs
-
-MOST_WITH_NOISE = 4  # lines; more would hide each other
+from pages.parts import attention, comparing_spectra, handles, lookups, one_matrix, runs, sides
 
 
 def key(view: View) -> str:
@@ -160,8 +158,17 @@ def updates_drawn(view: View) -> list[tuple[str, Spectrum]]:
 
 def measured_spectra(view: View) -> dict[str, Spectrum]:
     """Every spectrum of the pair that has values, by tensor: of what merging leaves, or of the adapter's own update."""
-    found = lookups.own_updates(key(view)).spectra if shows_own(view) else lookups.spectra(key(view))
-    return {name: one for name, one in found.items() if not one.reason}
+    return {name: one for name, one in spectra_of(view).items() if not one.reason}
+
+
+def spectra_of(view: View) -> Mapping[str, Spectrum]:
+    """All spectra of the view's kind, also those that say why they have no values."""
+    return lookups.own_updates(key(view)).spectra if shows_own(view) else lookups.spectra(key(view))
+
+
+def shift_rows(view: View) -> Rows:
+    """How far the singular values of base and tuned lie apart, where both were asked for."""
+    return sides.rows(key(view))
 
 
 def shows_own(view: View) -> bool:
@@ -170,10 +177,9 @@ def shows_own(view: View) -> bool:
 
 
 def chosen_spectra(view: View) -> list[tuple[str, Spectrum]]:
-    """Those that the view lays over each other: the named ones, or some of the middle layer to begin with."""
-    measured = measured_spectra(view)
-    names = view.many("matrix") or lookups.middle_layer(key(view), lookups.names_to_choose(key(view), measured))
-    return [(name, measured[name]) for name in names if name in measured]
+    """Those that the view lays over each other: matrices of its own, one matrix over the layers, or over models."""
+    pair = Pair(view.base, view.tuned[0])
+    return list(comparing_spectra.drawn(view, pair, measured_spectra(view), own=shows_own(view)))
 
 
 def layer_profiles(view: View) -> Figure:
@@ -190,11 +196,13 @@ def profile_rows(view: View) -> Rows:
 
 def chosen_values(view: View) -> Figure:
     chosen = chosen_spectra(view)
-    return spectra.singular_values(chosen, with_noise=len(chosen) <= MOST_WITH_NOISE)
+    with_noise = comparing_spectra.has_noise(view, chosen)
+    return spectra.singular_values(chosen, with_noise=with_noise, in_order=view.one("over") == "layers")
 
 
 def chosen_energy(view: View) -> Figure:
-    return spectra.energy([rollup.energy_curve(found, name) for name, found in chosen_spectra(view)])
+    curves_of_energy = [rollup.energy_curve(found, label) for label, found in chosen_spectra(view)]
+    return spectra.energy(curves_of_energy, in_order=view.one("over") == "layers")
 
 
 def gap_rows(view: View) -> Rows:

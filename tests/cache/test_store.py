@@ -160,6 +160,21 @@ def test_a_gap_fills_its_hole_until_a_measurement_comes(store: Store):
     assert store.gaps(KEY) == {}
 
 
+def test_what_is_taken_back_is_a_hole_again_with_its_gaps_and_of_its_kind_alone(store: Store):
+    """Bytes that were not the file's make gaps too; an adapter's own tally is another than that of what is left."""
+    register(store, matrices(1))
+    name = "layers.0.w"
+    store.put(KEY, name, Gap("spectrum", "entries that are not finite")).result()
+    for of in ("update", "adapter"):
+        store.put(KEY, name, tally(0), masks=MASKS if of == "update" else (), of=of).result()
+    store.forget_measurements(KEY, [Hole("spectrum", name), Hole("tally", name, "adapter")]).result()
+    assert store.gaps(KEY) == {}
+    assert store.holes(KEY, Plan()) == [Hole("spectrum", name)]
+    assert store.tallies(KEY).keys() == {name}
+    assert not store.tallies(KEY, "adapter")
+    assert len(store.masks(KEY)) == len(MASKS)
+
+
 def test_a_gap_beside_a_measurement_is_dropped(store: Store):
     register(store, matrices(1))
     store.put(KEY, "layers.0.w", tally(0))

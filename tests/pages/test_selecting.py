@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors import safe_open
 from streamlit.testing.v1 import AppTest
 
-from analysis.labels import percent
+from analysis.labels import percent, scientific
 from analysis.links import view_of
 from analysis.models import Pair
 from analysis.plan import Plan
 from analysis.selection import select
+from analysis.shift import normalized_spectral_shift
 from analysis.tensors import NotCompared
 from cache import instance
 from pages.parts import lookups, runs
@@ -45,6 +49,13 @@ def models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[instance
             remembered.cache_clear()
     yield instance.current()
     instance.close()
+
+
+def read(name: str) -> np.ndarray:
+    """One tensor of './runs/base', by another reader than ours."""
+    roots = os.environ["SUBNETSCOPE_LOCAL_ROOTS"]
+    with safe_open(Path(roots) / "base" / "model.safetensors", "pt") as file:
+        return file.get_tensor(name).float().numpy()
 
 
 def looked_up() -> AppTest:
@@ -193,3 +204,42 @@ def test_the_table_of_what_is_not_compared_can_be_taken_away(current: instance.I
     app = opened(view_of("pair", pair.base, pair.tuned))
     labels = [button.proto.label for button in app.get("download_button")]
     assert "1 rows as CSV" in labels
+
+
+def test_base_and_tuned_spectra_are_measured_when_asked_for_and_leave_the_rest_as_it_is(models: instance.Instance):
+    found = models.jobs.prepare("./runs/base", "./runs/tuned")
+    models.jobs.wait(models.jobs.submit(found, FIRST_LAYER), timeout=60)
+    pair, name = found.pair, "model.layers.0.self_attn.q_proj.weight"
+    view = view_of("matrix", pair.base, pair.tuned, name=name)
+    before = numbers(opened(view_of("pair", pair.base, pair.tuned)))
+
+    app = opened(view)
+    button = next(b for b in app.button if b.label == "Measure base and tuned spectra of this matrix")
+    button.click().run()
+    until = time.monotonic() + 60
+    while models.jobs.active() and time.monotonic() < until:
+        time.sleep(0.1)
+
+    base, tuned = (models.store.spectrum(pair.key, name, side) for side in ("base", "tuned"))
+    expected = normalized_spectral_shift(base, tuned)
+    assert 0 < expected < 1
+    shown = opened(view)
+    assert f"Normalized spectral shift {scientific(expected)}" in texts(shown)
+    assert not [b for b in shown.button if b.label.startswith("Measure base and tuned")]
+    assert numbers(opened(view_of("pair", pair.base, pair.tuned))) == before
+    raw = np.linalg.svd(read(name), compute_uv=False)
+    assert base.singular_values == pytest.approx(raw, rel=1e-4)
+
+
+def test_one_matrix_stands_beside_itself_in_other_layers_and_models(models: instance.Instance):
+    for tuned in ("tuned", "instruct"):
+        found = models.jobs.prepare("./runs/base", f"./runs/{tuned}")
+        models.jobs.wait(models.jobs.submit(found), timeout=60)
+    name = "model.layers.2.mlp.down_proj.weight"
+    for over, words in (("layers", "Measure base and tuned spectra of 4 matrices"), ("models", "")):
+        view = view_of("spectra", found.pair.base, found.pair.tuned, over=over).choosing("matrix", name)
+        app = opened(view)
+        assert not app.exception
+        assert app.selectbox(key="spectra.first").value == name
+        assert [b.label for b in app.button if "base and tuned" in b.label] == ([words] if words else [])
+    assert "The same matrix of 2 models compared here with this base." in texts(app)
