@@ -194,6 +194,13 @@ def test_what_a_config_says_reaches_the_store_as_plain_text_and_numbers(roots, h
     assert is_tied(found) in (None, True, False)
 
 
+def test_the_sizes_of_a_nested_language_model_are_those_of_its_layers(roots, hub_settings):
+    config = b'{"hidden_size":7,"vocab_size":9,"text_config":{"hidden_size":64,"num_attention_heads":4,"n_head":[1]}}'
+    found = found_with(roots, hub_settings, cards.CONFIG_FILE, config)
+    known = card(found, open_model("./models/stranger", hub_settings)).config
+    assert known == {"hidden_size": 64, "vocab_size": 9, "num_attention_heads": 4}
+
+
 # Seeded damage: nothing but ours ever comes out
 
 MUTATIONS = 4_000
