@@ -15,6 +15,7 @@ import cli
 from analysis.labels import size
 from analysis.measurements import RULES
 from analysis.plan import Plan
+from cache.hub.places import cache_dir
 from cache.store import Store
 from tests.hub import faults
 from tests.hub.builders import BFloat16, llama, model_files, tuned_from, write_model
@@ -290,7 +291,6 @@ FAILURES = {
     overloaded: (4, "Hub"),
     pickled: (5, "'org/pickled'"),
     truncated: (5, "'org/cut'"),
-    damaged_on_the_way: (5, "model-0000"),
     other_architecture: (6, "org/other"),
 }
 
@@ -302,6 +302,12 @@ def used_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["compare", *write_pair(folder / "models"), "--store", str(folder / "used.duckdb"), "--no-spectra"]
     subprocess.run([sys.executable, str(ROOT / "cli.py"), *arguments], check=True, capture_output=True)
     return folder / "used.duckdb"
+
+
+def test_a_file_damaged_on_the_way_costs_its_own_tensors_and_is_named(family: LoopbackHub, tmp_path: Path, capsys):
+    base, tuned = damaged_on_the_way(family)
+    assert cli.main(["compare", base, tuned, "--store", str(tmp_path / "own.duckdb"), "--no-spectra"]) == 10
+    assert "model-0000" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("failure", FAILURES, ids=lambda failure: failure.__name__)
@@ -402,8 +408,8 @@ def test_a_selection_fetches_and_measures_what_it_names(family: LoopbackHub, tmp
     out = tmp_path / "part.json"
     arguments = ["compare", "org/base", "org/tuned-a", "--json", str(out), "--store", str(tmp_path / "own.duckdb")]
     assert cli.main([*arguments, "--layers", "1", "--modules", "q_proj,mlp.*", "--spectra", "every:2"]) == 0
-    fetched = {asked.path for asked in family.asked(r"/resolve/.*safetensors$", "GET") if not asked.range}
-    assert 0 < len([path for path in fetched if "org/tuned-a" in path]) < 3, "not the shard without selected tensors"
+    kept = list(cache_dir().glob("models--org--tuned-a/snapshots/*/*.safetensors"))
+    assert 0 < len(kept) < 3, "not the shard without selected tensors"
     report = json.loads(out.read_text())
     assert report["selection"] == {
         "is_everything": False,

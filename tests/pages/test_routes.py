@@ -49,8 +49,9 @@ def view_for(page: str, pairs: tuple[Pair, ...], **choices: str) -> View:
     return view_of(page, pairs[0].base, *(tuned if page == "overlap" else tuned[:1]), **choices)
 
 
-# A run of checkpoints has its own test, beside its page's; heads need a config that tells of them.
-WITH_ROWS = {name for tables in sources.TABLES_OF_VIEW.values() for name in tables} - {"heads"}
+# A run of checkpoints has its own test, beside its page's; heads need a config that tells of them, shifts a request.
+NEED_MORE = {"heads", "spectral-shifts"}
+WITH_ROWS = {name for tables in sources.TABLES_OF_VIEW.values() for name in tables} - NEED_MORE
 TABLES = [(page, n) for page, of in sources.TABLES_OF_VIEW.items() if page != "dynamics" for n in of if n in WITH_ROWS]
 
 
@@ -91,7 +92,7 @@ def test_a_file_is_saved_under_a_name_that_says_what_it_is(client: TestClient, p
 
 
 def test_cells_are_the_heatmaps(client: TestClient, pair: Pair):
-    view = view_for("layers", (pair,), metric="unchanged-mukherjee")
+    view = view_for("layers", (pair,), metric="unchanged", rule="mukherjee")
     rows = client.get(path(view, "take", "/cells.json")).json()["rows"]
     tallies, _ = measured(small_model())
     assert "unchanged-mukherjee" in CATALOG
