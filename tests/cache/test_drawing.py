@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from analysis import rollup
+from analysis import overlaps, rollup
 from analysis.errors import NoChromium, ResourceError
 from analysis.figures import curves, density, venn
 from analysis.figures.heatmap import heatmap
@@ -103,8 +103,8 @@ def test_a_pdf_is_one_page_of_its_own_size(grid: rollup.Grid):
 
 
 def test_a_figure_full_of_words_is_laid_out_wider_and_still_as_wide_as_its_column():
-    regions = {"w": Regions("exact", np.array([900, 50, 30, 20]))}
-    circles = printed(venn.overlap(rollup.venn("exact", ["run-1", "run-2"], regions)), 3.5)
+    regions = {"w": Regions.of("exact", np.array([900, 50, 30, 20]))}
+    circles = printed(venn.circle_diagram(overlaps.venn("exact", ["run-1", "run-2"], regions)), 3.5)
     assert circles.layout.width > 3.5 * 96
     assert len(circles.data) == 1  # nothing to see, but the axes take their range from it
     svg = ET.fromstring(drawing.draw(to_html(circles, "svg", "t", 3.5), "svg", CHROMIUM))
