@@ -284,11 +284,15 @@ def overlap(
 
 
 def _total(found: Venn) -> dict[str, Any]:
-    """What overlap_numbers has, and what chance gives for every region."""
+    """What overlap_numbers has, with every region, also those without entries, and what chance gives for each."""
     by_chance = {"expected": found.expected, "expected_matched": found.matched}
+    every_region = {str(subset): int(count) for subset, count in enumerate(found.counts)}
     return overlap_numbers(found) | {
-        f"regions_{name}": {str(subset): _number(amount) for subset, amount in enumerate(amounts)}
-        for name, amounts in by_chance.items()
+        "regions": every_region,
+        **{
+            f"regions_{name}": {str(subset): _number(amount) for subset, amount in enumerate(amounts)}
+            for name, amounts in by_chance.items()
+        },
     }
 
 
