@@ -30,7 +30,9 @@ PAPER_OF_RULE = {
     ),
     "bf16": Paper(
         "zhu2025path",
-        "Zhu, Hanqing and others",
+        "Zhu, Hanqing and Zhang, Zhenyu and Huang, Hanxian and Su, DiJia and Liu, Zechun and Zhao, Jiawei and "
+        "Fedorov, Igor and Pirsiavash, Hamed and Sha, Zhizhou and Lee, Jinwon and Pan, David Z. and "
+        "Wang, Zhangyang and Tian, Yuandong and Tai, Kai Sheng",
         "The Path Not Taken: RLVR Provably Learns Off the Principals",
         "2511.08567",
         2025,
