@@ -16,7 +16,7 @@ COLUMNS_AT_ONCE = 64 << 20  # bytes in float64 of the columns of a wide matrix t
 
 # What a block costs while it is tallied, in bytes an entry: both sides, their flags, and torch's temporaries.
 BYTES_AN_ENTRY = {"cpu": 12, "cuda": 120}
-CPU_BLOCK = 4 << 20  # entries; beyond this a block leaves the cache and gains nothing
+CPU_BLOCK = 1 << 20  # entries; beyond this a block leaves the cache and costs a quarter more
 PROCESS = 350_000_000  # bytes of a worker that has loaded torch and the compiled pass, docs/performance.md
 
 

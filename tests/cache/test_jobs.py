@@ -348,13 +348,14 @@ def test_a_tensor_that_keeps_killing_its_worker_becomes_a_gap(
 
 
 POISON = """
-import os, sys
+import os, sys, threading
 def watch(frame, event, argument):
     if event == "call" and frame.f_code.co_name == "measure_tally":
         if frame.f_locals["pair"].name == os.environ["POISONED"]:
             os.abort()
 if "POISONED" in os.environ and "cache.backends.measure" in sys.orig_argv:
     sys.setprofile(watch)
+    threading.setprofile(watch)
 """
 
 
