@@ -432,7 +432,8 @@ def test_an_odd_entry_of_the_ledger_does_not_keep_the_server_from_starting(jobs:
 
 
 def test_an_array_is_never_more_than_it_claims():
-    bomb = {"array": "|u1", "shape": [4], "b85": base64.b85encode(zlib.compress(bytes(50_000_000))).decode()}
+    text = base64.b64encode(zlib.compress(bytes(50_000_000))).decode()
+    bomb = {"array": "|u1", "shape": [4], "base64": text, "zlib": True}
     with pytest.raises(ValueError):
         from_line(json.dumps({"x": bomb}).encode())
 
