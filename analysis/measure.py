@@ -15,7 +15,7 @@ from torch import Tensor
 
 from analysis import footprint
 from analysis.adapters import Merging, ReadRows, thin_singular_values
-from analysis.elementwise import Geometry, geometry, tally
+from analysis.elementwise import Geometry, geometry, tally, way_on
 from analysis.measurements import Gap, MaskRule, Spectrum, Tally
 from analysis.plan import Hole
 from analysis.spectral import spectrum, spectrum_of
@@ -32,7 +32,7 @@ class Engine:
 
     def rows_at_once(self, shape: Geometry) -> int:
         """Rows of a block: a multiple of 8, so that the masks of blocks join at whole bytes."""
-        return footprint.rows_at_once(shape.columns, self.budget, torch.device(self.device).type)
+        return footprint.rows_at_once(shape.columns, self.budget, way_on(torch.device(self.device).type))
 
 
 def pick_device(wanted: str) -> str:

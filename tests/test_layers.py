@@ -24,6 +24,7 @@ ROOM_OF_LIBRARY = {
         "cache/backends/measure.py",
         "cache/weights/values.py",
     ),
+    "triton": ("analysis/elementwise/",),
     "numba": ("analysis/elementwise/", "analysis/regions.py"),
     "scipy_openblas32": ("analysis/lapack.py",),
     "plotly": ("analysis/figures/",),
