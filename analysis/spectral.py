@@ -22,7 +22,6 @@ from torch import Tensor
 from analysis.elementwise.block import Geometry
 from analysis.footprint import COLUMNS_AT_ONCE, DECIDED_DIRECTLY_UP_TO, DIRECT_UP_TO, is_whole, refusal
 from analysis.measurements import Spectrum
-from analysis.singular import singular_values
 
 Blocks = Iterator[tuple[Tensor, Tensor]]
 Of = Literal["update", "base", "tuned", "adapter"]
@@ -60,6 +59,8 @@ def spectrum_of(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spe
 
 
 def _on_cpu(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
+    from analysis.singular import singular_values  # a GPU's worker does without the libraries behind it
+
     values, method = singular_values(matrix.numpy())
     return spectrum_of(values.astype(np.float32), of, shape, method)
 
@@ -73,15 +74,26 @@ def _on_gpu(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
 
 
 def _direct(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
-    """By the very call that matrix_rank makes, so that the two agree where a value lies at the threshold."""
-    return _ranked(torch.linalg.svdvals(matrix).cpu().numpy(), of, shape, "svd float32")
+    """By the very call that matrix_rank makes, so that the two agree where a value lies at the threshold. On the CPU
+    wherever the matrix is: CUDA's SVD is another one, and slower at such sizes than moving the matrix."""
+    return _ranked(torch.linalg.svdvals(matrix.cpu()).numpy(), of, shape, "svd float32")
 
 
 def _from_gram(gram: Tensor, of: Of, shape: Geometry) -> Spectrum:
     if not bool(torch.isfinite(gram).all()):
         return _refused(of, shape, _NOT_FINITE)
-    values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
+    values = _eigenvalues(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
     return _ranked(values, of, shape, "gram float64")
+
+
+def _eigenvalues(gram: Tensor) -> Tensor:
+    """Where the GPU's solver fails, LAPACK's: the same matrix in the same precision."""
+    try:
+        return torch.linalg.eigvalsh(gram)
+    except torch.linalg.LinAlgError:
+        if not gram.is_cuda:
+            raise
+        return torch.linalg.eigvalsh(gram.cpu())
 
 
 def _ranked(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spectrum:

@@ -20,10 +20,11 @@ MAY_IMPORT = {"analysis": {"analysis"}, "cache": {"analysis", "cache"}, "pages":
 ROOM_OF_LIBRARY = {
     "torch": (
         *("analysis/elementwise/", "analysis/spectral.py", "analysis/singular.py", "analysis/adapters.py"),
-        "analysis/measure.py",
+        *("analysis/measure.py", "analysis/upload.py"),
         "cache/backends/measure.py",
         "cache/weights/values.py",
     ),
+    "triton": ("analysis/elementwise/",),
     "numba": ("analysis/elementwise/", "analysis/regions.py"),
     "scipy_openblas32": ("analysis/lapack.py",),
     "plotly": ("analysis/figures/",),
