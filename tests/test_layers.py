@@ -24,7 +24,11 @@ ROOM_OF_LIBRARY = {
         "cache/backends/measure.py",
         "cache/weights/values.py",
     ),
-    "numba": ("analysis/elementwise/", "analysis/regions.py"),
+    "numba": (
+        *("analysis/elementwise/", "analysis/regions.py"),
+        *("analysis/vectors.py", "analysis/reflections.py", "analysis/chase.py"),
+    ),
+    "llvmlite": ("analysis/vectors.py",),
     "scipy_openblas32": ("analysis/lapack.py",),
     "plotly": ("analysis/figures/",),
     "duckdb": ("cache/database.py", "cache/batch.py", "cache/migrations.py", "cache/database_errors.py"),
