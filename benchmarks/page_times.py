@@ -1,6 +1,6 @@
 """Every page of the real app over a large pair, in a real Chromium: first paint, choices, bytes sent, memory.
 
-    python benchmarks/pages.py [--size 8b|moe] [--models 3] [--visits 5] [--folder FOLDER]
+    python benchmarks/page_times.py [--size 8b|moe] [--models 3] [--visits 5] [--folder FOLDER]
 
 Fills a store (see synthetic_store.py; a FOLDER that has one is used as it is), starts the server on it, and opens each
 page: once as the first session of a fresh server, then `--visits` times in a fresh browser, which fetches Streamlit's
