@@ -8,7 +8,8 @@ Numerical rank follows torch.linalg.matrix_rank in float32, so that it reproduce
 condition number, yet in float64 that keeps more digits at the tolerance than a float32 SVD has: (tolerance / largest)^2
 is 2.4e-7 at n = 4096, nine orders above eps(float64). Where a value lies so close to the tolerance that a float32 SVD
 could put it on either side, that SVD decides if the matrix is small enough. Of a larger one the rank is that of the
-exact values: where the way taken could be off by more than a value is from the tolerance, a float64 Gram matrix decides.
+exact values: where the way taken could be off by more than a value's distance from the tolerance, a float64 Gram matrix
+decides.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def spectrum_of(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spe
 
 
 def _on_cpu(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
-    from analysis.singular import ERROR_OF, by_gram, singular_values  # a GPU's worker does without the libraries behind it
+    # Here, since a GPU's worker does without the libraries behind it.
+    from analysis.singular import ERROR_OF, by_gram, singular_values
 
     values, method = singular_values(matrix.numpy())
     if min(matrix.shape) > DECIDED_DIRECTLY_UP_TO and _is_close(values, shape, ERROR_OF.get(method, 0.0)):
