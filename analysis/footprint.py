@@ -38,6 +38,16 @@ def worker_bytes(pair: TensorPair, kind: Kind, budget: int) -> int:
     return PROCESS + _spectrum_bytes(rows, columns, budget, block)
 
 
+def held_bytes(pair: TensorPair, budget: int) -> int:
+    """Bytes of both sides where they stay in memory while the pair is measured as it passes: where the budget holds
+    them, and where a doubtful rank may ask for a second look. 0 where blocks of rows are measured once, and let go."""
+    both = sum(side.end - side.begin for side in (pair.base, pair.tuned))
+    short = min(pair.shape) if pair.is_matrix else 0
+    needs_all = pair.merge is not None and pair.merge.kind == "dora" and pair.merge.transposed  # its columns' norms
+    may_ask_again = 0 < short <= DECIDED_DIRECTLY_UP_TO and 4 * pair.entries <= budget
+    return both if needs_all or may_ask_again or both <= budget else 0
+
+
 def wide_copy(rows: int, columns: int) -> int:
     """Bytes of the matrix in float32."""
     return 4 * rows * columns

@@ -7,7 +7,9 @@ Numerical rank follows torch.linalg.matrix_rank in float32, so that it reproduce
 2505.11711): the number of singular values above max(m, n) * eps(float32) * the largest. Squaring a matrix squares its
 condition number, yet in float64 that keeps more digits at the tolerance than a float32 SVD has: (tolerance / largest)^2
 is 2.4e-7 at n = 4096, nine orders above eps(float64). Where a value lies so close to the tolerance that a float32 SVD
-could put it on either side, and the matrix is small enough, that SVD decides.
+could put it on either side, that SVD decides if the matrix is small enough. Of a larger one the rank is that of the
+exact values: where the way taken could be off by more than a value's distance from the tolerance, a float64 Gram matrix
+decides.
 """
 
 from __future__ import annotations
@@ -59,10 +61,19 @@ def spectrum_of(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spe
 
 
 def _on_cpu(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
-    from analysis.singular import singular_values  # a GPU's worker does without the libraries behind it
+    # Here, since a GPU's worker does without the libraries behind it.
+    from analysis.singular import ERROR_OF, by_gram, singular_values
 
     values, method = singular_values(matrix.numpy())
+    if min(matrix.shape) > DECIDED_DIRECTLY_UP_TO and _is_close(values, shape, ERROR_OF.get(method, 0.0)):
+        values, method = by_gram(matrix.numpy())
     return spectrum_of(values.astype(np.float32), of, shape, method)
+
+
+def _is_close(values: np.ndarray, shape: Geometry, error: float) -> bool:
+    """Whether a value is so near the tolerance that `error`, of the largest, could move it across."""
+    relative = max(shape.rows, shape.columns) * float(np.finfo(np.float32).eps)
+    return bool((np.abs(values - relative * values[0]) <= error * values[0]).any())
 
 
 def _on_gpu(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:

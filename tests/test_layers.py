@@ -25,7 +25,11 @@ ROOM_OF_LIBRARY = {
         "cache/weights/values.py",
     ),
     "triton": ("analysis/elementwise/",),
-    "numba": ("analysis/elementwise/", "analysis/regions.py"),
+    "numba": (
+        *("analysis/elementwise/", "analysis/regions.py"),
+        *("analysis/vectors.py", "analysis/reflections.py", "analysis/chase.py"),
+    ),
+    "llvmlite": ("analysis/vectors.py",),
     "scipy_openblas32": ("analysis/lapack.py",),
     "plotly": ("analysis/figures/",),
     "duckdb": ("cache/database.py", "cache/batch.py", "cache/migrations.py", "cache/database_errors.py"),
