@@ -22,7 +22,7 @@ _ONLY_TO_TAKE_AWAY = ("changed", "entries", "rows", "columns")
 
 def config(key: str) -> Config:
     """What the base's config.json says of its sizes."""
-    return handles.store().model_config(key, "base")
+    return lookups.base_config(key)
 
 
 def heads(key: str, known: TensorPair) -> Heads | None:

@@ -103,9 +103,8 @@ def _unchanged(key: str, _: int) -> dict[str, Unchanged]:
     return handles.store().unchanged(key)
 
 
-@lru_cache(maxsize=160)
 def _alignment(key: str) -> Alignment:
-    """Of a pair of commits, which never changes."""
+    """The store keeps the last ones, one for all checkpoints of a layout."""
     return handles.store().alignment(key)
 
 

@@ -61,7 +61,10 @@ def n_counted(pairs: tuple[Pair, ...], rule: MaskRule) -> int:
 
 def n_common(pairs: tuple[Pair, ...]) -> int:
     """Tensors that all the pairs compare, in one size: those an overlap can be counted of."""
-    shapes = [{pair.name: pair.shape for pair in lookups.alignment(one.key).pairs} for one in pairs]
+    first, *others = alignments = [lookups.alignment(one.key) for one in pairs]
+    if all(other is first for other in others):
+        return len(first.pairs)
+    shapes = [{pair.name: pair.shape for pair in alignment.pairs} for alignment in alignments]
     return sum(all(other.get(name) == shape for other in shapes) for name, shape in shapes[0].items())
 
 
