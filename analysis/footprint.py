@@ -14,16 +14,17 @@ DECIDED_DIRECTLY_UP_TO = 2048  # short side; below this a doubtful rank is settl
 MAX_SHORT_SIDE = 20_480  # its Gram matrix in float64 takes 3.4 GB
 COLUMNS_AT_ONCE = 64 << 20  # bytes in float64 of the columns of a wide matrix that are multiplied at once
 
-# What a block costs while it is tallied, in bytes an entry: both sides, their flags, and torch's temporaries.
-BYTES_AN_ENTRY = {"cpu": 12, "cuda": 120}
+# What a block costs while it is tallied, in bytes an entry, by the way that is taken: both sides and their flags;
+# Triton's list of changed pairs and the block that is on its way meanwhile; torch's temporaries.
+BYTES_AN_ENTRY = {"cpu": 12, "triton": 28, "torch": 120}
 CPU_BLOCK = 4 << 20  # entries; beyond this a block leaves the cache and gains nothing
 PROCESS = 350_000_000  # bytes of a worker that has loaded torch and the compiled pass, docs/performance.md
 
 
-def rows_at_once(columns: int, budget: int, kind: str = "cpu") -> int:
+def rows_at_once(columns: int, budget: int, way: str = "cpu") -> int:
     """Rows of a block: a multiple of 8, so that the masks of blocks join at whole bytes."""
-    entries = budget // 4 // BYTES_AN_ENTRY.get(kind, 120)
-    entries = min(entries, CPU_BLOCK) if kind == "cpu" else entries
+    entries = budget // 4 // BYTES_AN_ENTRY[way]
+    entries = min(entries, CPU_BLOCK) if way == "cpu" else entries
     return max(8, entries // max(columns, 1) // 8 * 8)
 
 

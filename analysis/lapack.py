@@ -1,4 +1,4 @@
-"""Three routines that neither numpy nor torch offers, from scipy-openblas32: the OpenBLAS that numpy's and scipy's own
+"""Two routines that neither numpy nor torch offers, from scipy-openblas32: the OpenBLAS that numpy's and scipy's own
 wheels are built with. One thread each: matrices go side by side, not the parts of one.
 """
 
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-_ROWS, _COLUMNS = 101, 102  # how C's interfaces call row-major and column-major order
+_ROWS = 101  # how C's interface calls row-major order
 _AS_IT_IS = 111
-_LOWER, _VALUES_ONLY, _FORWARD, _BY_COLUMN = (ctypes.c_char(letter) for letter in (b"L", b"N", b"F", b"C"))
 
 
 def subtract_product(left: Floats, right: Floats, target: Floats) -> None:
@@ -28,28 +27,10 @@ def subtract_product(left: Floats, right: Floats, target: Floats) -> None:
     )
 
 
-def reflectors(panel: Floats) -> tuple[Floats, Floats, Floats]:
-    """R, V, T with panel = (I - V T V^T) [R; 0]: Householder's QR of a tall panel, its reflectors as one block.
-    V (rows, width) is unit lower trapezoidal and takes the panel's place if its columns lie together."""
-    tall = np.asfortranarray(panel)
-    rows, width = tall.shape
-    scales, block = np.empty(width, np.float32), np.zeros((width, width), np.float32, order="F")
-    library = _library()
-    _check(library.scipy_LAPACKE_sgeqrf(_COLUMNS, rows, width, _at(tall), rows, _at(scales)))
-    triangle = np.triu(tall[:width])
-    tall[:width] = np.tril(tall[:width], -1) + np.eye(width, dtype=np.float32)
-    shape = (_COLUMNS, _FORWARD, _BY_COLUMN, rows, width)
-    _check(library.scipy_LAPACKE_slarft(*shape, _at(tall), rows, _at(scales), _at(block), width))
-    return triangle, tall, block
-
-
-def band_eigenvalues(band: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Eigenvalues, ascending, of a symmetric band matrix: band[i, j] is its entry (i + j, i). Destroys the band."""
-    n, width = band.shape
-    values, vectors = np.empty(n), np.empty(1)
-    shape = (_COLUMNS, _VALUES_ONLY, _LOWER, n, width - 1)
-    _check(_library().scipy_LAPACKE_dsbevd_2stage(*shape, _at(band), width, _at(values), _at(vectors), 1))
-    return values
+def tridiagonal_eigenvalues(diagonal: NDArray[np.float64], beside: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Eigenvalues, ascending, of a symmetric tridiagonal matrix. Destroys both."""
+    _check(_library().scipy_LAPACKE_dsterf(len(diagonal), _at(diagonal), _at(beside)))
+    return diagonal
 
 
 def _check(info: int) -> None:

@@ -14,6 +14,8 @@ Rows and columns of zeros are left out first: they add zeros, and the rest may b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,6 +26,10 @@ from analysis.lapack import Floats
 
 Doubles = NDArray[np.float64]
 Found = tuple[NDArray[np.floating], str]  # singular values, largest first; the method's name
+
+# Of the largest value: what each way is off by at most, where that could move a value across the rank's threshold.
+# A certified 'gram float32' has none near it; 'gram float64' is off by 1e-9 there.
+ERROR_OF = {"svd float32": 1e-5, "band float32": 1e-6, "thin float64": 5e-6}
 
 _EPS = float(np.finfo(np.float32).eps)
 _RECTANGLE = 1.3  # long side over short, from where squaring is cheaper than reflecting from both sides
@@ -36,13 +42,23 @@ _THIN_ERROR = 5e-6  # of the largest value: what the basis may leave out, in all
 
 def singular_values(matrix: Floats) -> Found:
     """min(rows, columns) values of a matrix without NaN or infinity; 'zero matrix' where all are 0."""
+    if min(matrix.shape) <= DIRECT_UP_TO and matrix.any():
+        return direct(matrix), "svd float32"
+    return _by(_of_tall, matrix)
+
+
+def by_gram(matrix: Floats) -> Found:
+    """The same by a float64 Gram matrix, which has the most digits at the rank's threshold, whatever the shape."""
+    return _by(lambda tall: (roots(gram(tall)), "gram float64"), matrix)
+
+
+def _by(way: Callable[[Floats], Found], matrix: Floats) -> Found:
+    """Values of the matrix from its tall orientation, scaled, and without rows and columns of zeros."""
     n_values = min(matrix.shape)
     by_row, by_column = _largest_entries(matrix, axis=1), _largest_entries(matrix, axis=0)
     largest = float(by_row.max(initial=0))
     if largest == 0:
         return np.zeros(n_values, np.float32), "zero matrix"
-    if n_values <= DIRECT_UP_TO:
-        return direct(matrix), "svd float32"
     if not (by_row.all() and by_column.all()):
         matrix = matrix[np.ix_(by_row > 0, by_column > 0)]
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
@@ -51,7 +67,7 @@ def singular_values(matrix: Floats) -> Found:
         exponent = 0
     else:
         tall = np.ldexp(tall, -exponent)
-    values, method = _of_tall(tall)
+    values, method = way(tall)
     every = np.zeros(n_values)
     every[: len(values)] = values
     return np.ldexp(every, exponent), method

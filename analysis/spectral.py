@@ -7,7 +7,9 @@ Numerical rank follows torch.linalg.matrix_rank in float32, so that it reproduce
 2505.11711): the number of singular values above max(m, n) * eps(float32) * the largest. Squaring a matrix squares its
 condition number, yet in float64 that keeps more digits at the tolerance than a float32 SVD has: (tolerance / largest)^2
 is 2.4e-7 at n = 4096, nine orders above eps(float64). Where a value lies so close to the tolerance that a float32 SVD
-could put it on either side, and the matrix is small enough, that SVD decides.
+could put it on either side, that SVD decides if the matrix is small enough. Of a larger one the rank is that of the
+exact values: where the way taken could be off by more than a value's distance from the tolerance, a float64 Gram matrix
+decides.
 """
 
 from __future__ import annotations
@@ -22,7 +24,6 @@ from torch import Tensor
 from analysis.elementwise.block import Geometry
 from analysis.footprint import COLUMNS_AT_ONCE, DECIDED_DIRECTLY_UP_TO, DIRECT_UP_TO, is_whole, refusal
 from analysis.measurements import Spectrum
-from analysis.singular import singular_values
 
 Blocks = Iterator[tuple[Tensor, Tensor]]
 Of = Literal["update", "base", "tuned", "adapter"]
@@ -60,8 +61,19 @@ def spectrum_of(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spe
 
 
 def _on_cpu(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
+    # Here, since a GPU's worker does without the libraries behind it.
+    from analysis.singular import ERROR_OF, by_gram, singular_values
+
     values, method = singular_values(matrix.numpy())
+    if min(matrix.shape) > DECIDED_DIRECTLY_UP_TO and _is_close(values, shape, ERROR_OF.get(method, 0.0)):
+        values, method = by_gram(matrix.numpy())
     return spectrum_of(values.astype(np.float32), of, shape, method)
+
+
+def _is_close(values: np.ndarray, shape: Geometry, error: float) -> bool:
+    """Whether a value is so near the tolerance that `error`, of the largest, could move it across."""
+    relative = max(shape.rows, shape.columns) * float(np.finfo(np.float32).eps)
+    return bool((np.abs(values - relative * values[0]) <= error * values[0]).any())
 
 
 def _on_gpu(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
@@ -73,15 +85,26 @@ def _on_gpu(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
 
 
 def _direct(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
-    """By the very call that matrix_rank makes, so that the two agree where a value lies at the threshold."""
-    return _ranked(torch.linalg.svdvals(matrix).cpu().numpy(), of, shape, "svd float32")
+    """By the very call that matrix_rank makes, so that the two agree where a value lies at the threshold. On the CPU
+    wherever the matrix is: CUDA's SVD is another one, and slower at such sizes than moving the matrix."""
+    return _ranked(torch.linalg.svdvals(matrix.cpu()).numpy(), of, shape, "svd float32")
 
 
 def _from_gram(gram: Tensor, of: Of, shape: Geometry) -> Spectrum:
     if not bool(torch.isfinite(gram).all()):
         return _refused(of, shape, _NOT_FINITE)
-    values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
+    values = _eigenvalues(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
     return _ranked(values, of, shape, "gram float64")
+
+
+def _eigenvalues(gram: Tensor) -> Tensor:
+    """Where the GPU's solver fails, LAPACK's: the same matrix in the same precision."""
+    try:
+        return torch.linalg.eigvalsh(gram)
+    except torch.linalg.LinAlgError:
+        if not gram.is_cuda:
+            raise
+        return torch.linalg.eigvalsh(gram.cpu())
 
 
 def _ranked(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spectrum:

@@ -51,6 +51,15 @@ def badly_scaled(random: Random, m: int, n: int) -> Tensor:
     return (left * torch.logspace(0, -8, short)) @ right.T
 
 
+def at_threshold(random: Random, m: int, n: int) -> Tensor:
+    """Ten values within 2 % of the numerical rank's threshold, at 4096 of 1e-5 of the largest: five on either side."""
+    short, threshold = min(m, n), max(m, n) * 2.0**-23
+    values = torch.logspace(0, -2, short, dtype=torch.float64)
+    values[-10:] = threshold * (1 + torch.linspace(0.02, -0.02, 10))
+    left, right = (torch.linalg.qr(normal(random, side, short).double())[0] for side in (m, n))
+    return ((left * values) @ right.T).float()
+
+
 def outlier(random: Random, m: int, n: int) -> Tensor:
     update = small(random, m, n)
     update[0, 0] += 0.5
@@ -68,6 +77,7 @@ KINDS: dict[str, Callable[[Random, int, int], Tensor]] = {
     "a third of rows frozen": frozen_rows,
     "40 rows repeated": repeated_rows,
     "values 1 to 1e-8": badly_scaled,
+    "ten values at the threshold": at_threshold,
     "one outlier": outlier,
     "untouched": lambda _, m, n: torch.zeros(m, n),
 }

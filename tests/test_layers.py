@@ -20,11 +20,16 @@ MAY_IMPORT = {"analysis": {"analysis"}, "cache": {"analysis", "cache"}, "pages":
 ROOM_OF_LIBRARY = {
     "torch": (
         *("analysis/elementwise/", "analysis/spectral.py", "analysis/singular.py", "analysis/adapters.py"),
-        "analysis/measure.py",
+        *("analysis/measure.py", "analysis/upload.py"),
         "cache/backends/measure.py",
         "cache/weights/values.py",
     ),
-    "numba": ("analysis/elementwise/", "analysis/regions.py"),
+    "triton": ("analysis/elementwise/",),
+    "numba": (
+        *("analysis/elementwise/", "analysis/regions.py"),
+        *("analysis/vectors.py", "analysis/reflections.py", "analysis/chase.py"),
+    ),
+    "llvmlite": ("analysis/vectors.py",),
     "scipy_openblas32": ("analysis/lapack.py",),
     "plotly": ("analysis/figures/",),
     "duckdb": ("cache/database.py", "cache/batch.py", "cache/migrations.py", "cache/database_errors.py"),

@@ -132,6 +132,25 @@ def test_a_tall_matrix_over_the_budget_leaves_its_gram_matrix_block_by_block():
     assert found.rank == whole.rank == 700
 
 
+@pytest.mark.parametrize("shape", [(700, 700), (700, 900)], ids=str)
+def test_a_rank_that_its_way_leaves_open_is_settled_in_float64(shape: tuple[int, int], monkeypatch):
+    """Six values a few hundred-thousandths of the threshold from it, where a band's float32 could be off by 1 %."""
+    monkeypatch.setattr("analysis.spectral.DECIDED_DIRECTLY_UP_TO", 640)
+    values = torch.logspace(0, -2, 700, dtype=torch.float64)
+    values[-6:] = max(shape) * 2.0**-23 * (1 + torch.tensor([3, 2, 1, -1, -2, -3]) * 1e-3)
+    left, right = (torch.linalg.qr(random(side, 700, seed=side).double())[0] for side in shape)
+    update = ((left * values) @ right.T).float()
+    exact = np.linalg.svd(update.double().numpy(), compute_uv=False)
+
+    found = spectrum_of(torch.zeros_like(update), update)
+
+    assert found.method == "gram float64"
+    assert found.rank == int((exact > max(shape) * 2.0**-23 * exact[0]).sum())
+    assert found.rank_low <= min(found.rank, int(torch.linalg.matrix_rank(update)))
+    assert found.rank_high >= max(found.rank, int(torch.linalg.matrix_rank(update)))
+    assert np.abs(found.singular_values - exact).max() < 1e-6 * exact[0]
+
+
 def test_scaling_an_update_scales_its_values_and_keeps_its_rank():
     update = low_rank(80, 120)
     one, eight = spectrum_of(torch.zeros(80, 120), update), spectrum_of(torch.zeros(80, 120), 8 * update)

@@ -1,0 +1,185 @@
+"""Loops over whole vectors of numbers that LLVM does not find by itself in compiled Python: every array could overlap
+every other there, so sums that fit into registers are written to memory and read again. Here they are written as LLVM's
+own vectors, of a width known when they are compiled; the machine's registers may be narrower.
+
+All take addresses of C-contiguous memory, distances between rows in bytes, and check nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 32  # float32 numbers that `dots` and `subtract_rows` take at once: rows are padded to a multiple of it
+ROWS = 4  # that they take at once
+
+_FAST = ("reassoc", "contract", "nsz")
+_INDEX = ir.IntType(64)
+
+
+class _Writer:
+    """Writes arithmetic on vectors of `width` numbers at addresses."""
+
+    def __init__(self, builder: Any, element: ir.Type, width: int) -> None:
+        self.builder = builder
+        self.element = element
+        self.vector = ir.VectorType(element, width)
+        self.width = width
+
+    def load(self, address: Any, kind: ir.Type | None = None) -> Any:
+        kind = kind or self.vector
+        found = self.builder.load(self.builder.inttoptr(address, kind.as_pointer()))
+        found.align = self._align
+        return found
+
+    def store(self, value: Any, address: Any) -> None:
+        self.builder.store(value, self.builder.inttoptr(address, value.type.as_pointer())).align = self._align
+
+    def all(self, number: Any) -> Any:
+        """The number in every lane."""
+        one = ir.VectorType(self.element, 1)
+        alone = self.builder.insert_element(ir.Constant(one, ir.Undefined), number, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.width), None)
+        return self.builder.shuffle_vector(alone, ir.Constant(one, ir.Undefined), zeros)
+
+    def add_product(self, left: Any, right: Any, total: Any) -> Any:
+        return self.builder.fadd(total, self.builder.fmul(left, right, _FAST), _FAST)
+
+    def subtract_product(self, left: Any, right: Any, total: Any) -> Any:
+        return self.builder.fsub(total, self.builder.fmul(left, right, _FAST), _FAST)
+
+    def sum(self, vector: Any) -> Any:
+        suffix = "f32" if isinstance(self.element, ir.FloatType) else "f64"
+        kind = ir.FunctionType(self.element, [self.element, self.vector])
+        name = f"llvm.vector.reduce.fadd.v{self.width}{suffix}"
+        add = cgutils.get_or_insert_function(self.builder.module, kind, name)
+        return self.builder.call(add, [ir.Constant(self.element, 0.0), vector], fastmath=_FAST)
+
+    def variable(self) -> Any:
+        found = cgutils.alloca_once(self.builder, self.vector)
+        self.builder.store(ir.Constant(self.vector, None), found)
+        return found
+
+    def row(self, address: Any, stride: Any, index: Any) -> Any:
+        return self.builder.add(address, self.builder.mul(stride, index))
+
+    def number(self, address: Any, index: Any) -> Any:
+        return self.load(self.row(address, ir.Constant(_INDEX, self._align), index), self.element)
+
+    @property
+    def _align(self) -> int:
+        return 4 if isinstance(self.element, ir.FloatType) else 8
+
+
+@intrinsic
+def dots(_: Any, _rows: Any, _stride: Any, _vector: Any, _n: Any, _into: Any) -> Any:
+    """into[r] = rows[r] . vector for ROWS rows of n float32 numbers, n a multiple of LANES."""
+
+    def written(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        rows, stride, vector, n, into = arguments
+        write = _Writer(builder, ir.FloatType(), LANES)
+        totals = [write.variable() for _ in range(ROWS)]
+        with cgutils.for_range_slice(builder, _index(0), n, _index(LANES), _INDEX) as (at, _count):
+            offset = builder.mul(at, _index(4))
+            values = write.load(builder.add(vector, offset))
+            for row, total in enumerate(totals):
+                mine = write.load(builder.add(write.row(rows, stride, _index(row)), offset))
+                builder.store(write.add_product(mine, values, builder.load(total)), total)
+        for row, total in enumerate(totals):
+            write.store(write.sum(builder.load(total)), builder.add(into, _index(4 * row)))
+        return None
+
+    return types.void(types.intp, types.intp, types.intp, types.intp, types.intp), _nothing(written)
+
+
+@intrinsic
+def subtract_rows(_: Any, _rows: Any, _stride: Any, _vector: Any, _n: Any, _times: Any) -> Any:
+    """rows[r] -= times[r] * vector for ROWS rows of n float32 numbers, n a multiple of LANES."""
+
+    def written(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        rows, stride, vector, n, times = arguments
+        write = _Writer(builder, ir.FloatType(), LANES)
+        factors = [write.all(write.number(times, _index(row))) for row in range(ROWS)]
+        with cgutils.for_range_slice(builder, _index(0), n, _index(LANES), _INDEX) as (at, _count):
+            offset = builder.mul(at, _index(4))
+            values = write.load(builder.add(vector, offset))
+            for row, factor in enumerate(factors):
+                place = builder.add(write.row(rows, stride, _index(row)), offset)
+                write.store(write.subtract_product(factor, values, write.load(place)), place)
+        return None
+
+    return types.void(types.intp, types.intp, types.intp, types.intp, types.intp), _nothing(written)
+
+
+def combine(width: int) -> Any:
+    """combine(rows, stride, weights, into): into = the sum of weights[i] * rows[i] of a square float64 block."""
+
+    def written(write: _Writer, arguments: Any) -> None:
+        builder, (rows, stride, weights, into) = write.builder, arguments
+        totals = write.variable(), write.variable()
+        with cgutils.for_range_slice(builder, _index(0), _index(width), _index(2), _INDEX) as (at, _count):
+            for half, total in enumerate(totals):
+                row = builder.add(at, _index(half))
+                weight = write.all(write.number(weights, row))
+                mine = write.load(write.row(rows, stride, row))
+                builder.store(write.add_product(weight, mine, builder.load(total)), total)
+        write.store(builder.fadd(*map(builder.load, totals), _FAST), into)
+
+    return _of_block(written, width, 4)
+
+
+def subtract_both(width: int) -> Any:
+    """subtract_both(rows, stride, v, w): rows[i] -= v[i] * w + w[i] * v."""
+
+    def written(write: _Writer, arguments: Any) -> None:
+        builder, (rows, stride, v, w) = write.builder, arguments
+        values, others = write.load(v), write.load(w)
+        with cgutils.for_range(builder, _index(width), intp=_INDEX) as loop:
+            place = write.row(rows, stride, loop.index)
+            mine = write.subtract_product(write.all(write.number(v, loop.index)), others, write.load(place))
+            write.store(write.subtract_product(write.all(write.number(w, loop.index)), values, mine), place)
+
+    return _of_block(written, width, 4)
+
+
+def reflect_both(width: int) -> Any:
+    """reflect_both(rows, stride, v, w, u, scaled): rows[i] -= v[i] * w, and of what is left its part along u:
+    rows[i] -= (rows[i] . u) * scaled, for all rows but the first."""
+
+    def written(write: _Writer, arguments: Any) -> None:
+        builder, (rows, stride, v, w, u, scaled) = write.builder, arguments
+        others, along, taken = (write.load(address) for address in (w, u, scaled))
+        with cgutils.for_range_slice(builder, _index(1), _index(width), _index(1), _INDEX) as (row, _count):
+            place = write.row(rows, stride, row)
+            mine = write.subtract_product(write.all(write.number(v, row)), others, write.load(place))
+            part = write.all(write.sum(builder.fmul(mine, along, _FAST)))
+            write.store(write.subtract_product(part, taken, mine), place)
+
+    return _of_block(written, width, 6)
+
+
+def _of_block(written: Callable[[_Writer, Any], None], width: int, n_arguments: int) -> Any:
+    def write(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        written(_Writer(builder, ir.DoubleType(), width), arguments)
+
+    signature = types.void(*[types.intp] * n_arguments)
+    if n_arguments == 4:
+        return intrinsic(lambda _, _a, _b, _c, _d: (signature, _nothing(write)))
+    return intrinsic(lambda _, _a, _b, _c, _d, _e, _f: (signature, _nothing(write)))
+
+
+def _nothing(written: Callable[..., Any]) -> Callable[..., Any]:
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        written(context, builder, signature, arguments)
+        return context.get_dummy_value()
+
+    return write
+
+
+def _index(value: int) -> Any:
+    return ir.Constant(_INDEX, value)

@@ -1,0 +1,60 @@
+"""The two compiled steps of singular values by a band, each against numpy on the whole matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis.band import band_singular_values
+from analysis.chase import BANDWIDTH, tridiagonal
+from analysis.lapack import tridiagonal_eigenvalues
+from analysis.reflections import reflectors
+
+
+def normal(*shape: int) -> np.ndarray:
+    return np.random.default_rng(sum(shape)).standard_normal(shape)
+
+
+@pytest.mark.parametrize("m", [BANDWIDTH, BANDWIDTH + 1, 100, 333])
+def test_reflections_turn_a_panel_into_a_triangle(m: int):
+    panel = normal(m, BANDWIDTH).astype(np.float32)
+    panel[:, 7] = 0
+    panel[:, 9] = panel[:, 8]
+
+    triangle, v, t = reflectors(panel.T)
+
+    turn = np.eye(m) - v.T.astype(np.float64) @ t @ v
+    assert np.abs(turn.T @ turn - np.eye(m)).max() < 1e-5, "an orthogonal matrix, to float32"
+    assert np.abs(turn[:, :BANDWIDTH] @ triangle - panel).max() < 1e-4
+    assert (np.tril(triangle, -1) == 0).all()
+
+
+@pytest.mark.parametrize("n_blocks", [1, 2, 3, 7])
+@pytest.mark.parametrize("zeros", [False, True], ids=["full", "with zeros"])
+def test_a_band_keeps_its_eigenvalues_on_three_diagonals(n_blocks: int, zeros: bool):
+    on = normal(n_blocks, BANDWIDTH, BANDWIDTH)
+    on += on.transpose(0, 2, 1)
+    below = np.triu(normal(n_blocks, BANDWIDTH, BANDWIDTH))
+    below[-1] = 0
+    if zeros:
+        below[0] = 0
+        on[0, :5], on[0, :, :5] = 0, 0
+    whole = np.zeros((n_blocks * BANDWIDTH,) * 2)
+    for block in range(n_blocks):
+        rows = slice(block * BANDWIDTH, (block + 1) * BANDWIDTH)
+        under = slice(rows.stop, rows.stop + BANDWIDTH)
+        whole[rows, rows] = on[block]
+        if block + 1 < n_blocks:
+            whole[under, rows], whole[rows, under] = below[block], below[block].T
+    exact = np.linalg.eigvalsh(whole)
+
+    found = tridiagonal_eigenvalues(*tridiagonal(on, below))
+
+    assert np.abs(found - exact).max() < 1e-13 * np.abs(exact).max() * len(exact)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (31, 31), (64, 40), (257, 201)], ids=str)
+def test_singular_values_by_a_band(shape: tuple[int, int]):
+    matrix = normal(*shape).astype(np.float32)
+    exact = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
+    assert np.abs(band_singular_values(matrix) - exact).max() < 1e-6 * exact[0], "docs/methods.md"
