@@ -84,6 +84,11 @@ def spectra(key: str) -> Mapping[str, Spectrum]:
     return _spectra(key, generation(key))
 
 
+def measured_spectra(key: str) -> Mapping[str, Spectrum]:
+    """Those of `spectra` that have values."""
+    return _measured_spectra(key, generation(key))
+
+
 def gaps(key: str) -> Mapping[tuple[str, str], str]:
     """Why a measurement is missing, by (kind, tensor name)."""
     return _gaps(key, generation(key))
@@ -240,7 +245,8 @@ def names_to_choose(key: str, measured: Collection[str]) -> list[str]:
 
 def middle_layer(key: str, names: Collection[str]) -> list[str]:
     """Up to four of `names` from the middle of the model, to begin with."""
-    pairs = [pair for pair in alignment(key).pairs if pair.name in names]
+    among = set(names)
+    pairs = [pair for pair in alignment(key).pairs if pair.name in among]
     layers = sorted({pair.place.layer for pair in pairs if pair.place.layer is not None})
     middle = layers[len(layers) // 2] if layers else None
     return [pair.name for pair in pairs if pair.place.layer == middle][:4]
@@ -282,6 +288,11 @@ def _tallies(key: str, _: int) -> dict[str, Tally]:
 @remembered(most=_MOST_TENSORS)
 def _spectra(key: str, _: int) -> dict[str, Spectrum]:
     return handles.store().spectra(key, arrays=False)
+
+
+@remembered(most=_MOST_TENSORS)
+def _measured_spectra(key: str, current: int) -> dict[str, Spectrum]:
+    return {name: one for name, one in _spectra(key, current).items() if not one.reason}
 
 
 @remembered(most=_MOST_TENSORS)

@@ -156,9 +156,11 @@ def updates_drawn(view: View) -> list[tuple[str, Spectrum]]:
     return one_matrix.updates_to_draw(known, spectrum(view), one_matrix.own_update(key(view), known))
 
 
-def measured_spectra(view: View) -> dict[str, Spectrum]:
+def measured_spectra(view: View) -> Mapping[str, Spectrum]:
     """Every spectrum of the pair that has values, by tensor, without these: of what merging leaves, or of the adapter's
     own update."""
+    if not shows_own(view):
+        return lookups.measured_spectra(key(view))
     return {name: one for name, one in spectra_of(view).items() if not one.reason}
 
 
