@@ -25,7 +25,7 @@ _STORED = (torch.bfloat16, torch.float16, torch.float32)  # by the kernels' numb
 _BITS = {2: torch.int16, 4: torch.int32}
 TILE, WARPS = 2048, 4  # entries of a tile of the first launch; with more, registers leave a processor too few warps
 _TALLEST, _NARROWEST = 32, 16  # rows and columns of a tile
-_VISITED, _VISITING = 1024, 8  # pairs of a tile of the second launch, and its warps
+_VISITED, _VISITING = 512, 4  # pairs of a tile of the second launch, and its warps
 _JOINT_COPIES = 32  # of the largest histogram, so that programs seldom meet in a bin
 _SUMS = (
     "base_square_sum", "tuned_square_sum", "update_square_sum", "update_abs_sum", "base_dot_tuned",
@@ -139,7 +139,7 @@ class TritonPass:
 
     def _visit(self, pairs: Tensor, n_pairs: Tensor, kinds: dict[str, int]) -> None:
         entries = pairs[0].numel()
-        programs = min(-(-entries // _VISITED), max(1, 4 * _processors(self._device) // self._stacked))
+        programs = min(-(-entries // _VISITED), max(1, 6 * _processors(self._device) // self._stacked))
         sums = torch.empty(self._stacked, programs, self._kernels.N_SUMS, dtype=torch.float64, device=self._device)
         self._kernels.visit[programs, self._stacked](
             pairs, n_pairs, self._sheet, sums, *self._edges, entries, self._sheet.shape[1], self._copies,
