@@ -61,6 +61,13 @@ def test_without_spectra_it_is_faster_and_smaller():
     assert (whole.largest_kind, tallies.largest_kind) == ("spectrum", "tally")
 
 
+def test_8_bit_codes_take_as_long_as_the_float32_that_they_become():
+    codes = [TensorInfo("w", "F8_E4M3", (4096, 4096), "", 0, 1 << 24)]
+    wide = [TensorInfo("w", "F32", (4096, 4096), "", 0, 4 << 24)]
+    took = [foretold(align(tensors, tensors), Plan(spectra=False)).seconds for tensors in (codes, wide)]
+    assert took[0] == took[1]
+
+
 def test_nothing_is_needed_where_all_is_stored():
     alignment = small_model()
     found = forecast(alignment, Plan(), [], {}, dataclasses.replace(ROOMY, memory=1, disk_of_results=0))
