@@ -8,7 +8,7 @@ Numerical rank follows torch.linalg.matrix_rank in float32, so that it reproduce
 condition number, yet in float64 that keeps more digits at the tolerance than a float32 SVD has: (tolerance / largest)^2
 is 2.4e-7 at n = 4096, nine orders above eps(float64). Where a value lies so close to the tolerance that a float32 SVD
 could put it on either side, that SVD decides if the matrix is small enough. Of a larger one the rank is that of the
-exact values: where the way taken could be off by more than a value is from the tolerance, a float64 Gram matrix decides.
+exact values: where the way taken could be off by more than a value is from the tolerance, a float64 Gram decides.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from torch import Tensor
 
 from analysis.elementwise.block import Geometry
 from analysis.footprint import COLUMNS_AT_ONCE, DECIDED_DIRECTLY_UP_TO, DIRECT_UP_TO, is_whole, refusal
-from analysis.measurements import Spectrum
+from analysis.measurements import Preview, Spectrum
+from analysis.preview import estimate
 from analysis.singular import ERROR_OF, by_gram, singular_values
 
 Blocks = Iterator[tuple[Tensor, Tensor]]
@@ -49,6 +50,19 @@ def spectrum(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of = "update"
     found = _on_gpu(matrix, of, shape) if matrix.is_cuda else _on_cpu(matrix, of, shape)
     is_doubtful = found.rank_low != found.rank_high
     return _direct(matrix, of, shape) if is_doubtful and min(matrix.shape) <= DECIDED_DIRECTLY_UP_TO else found
+
+
+def preview(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of, budget: int) -> Preview | str:
+    """The Preview of the same; or the reason why there is none."""
+    why_not = refusal(shape.rows, shape.columns, budget)
+    if why_not or not is_whole(shape.rows, shape.columns, budget):
+        return why_not or "it is put together only where the memory budget holds it whole"
+    matrix = _whole((_block(before, after, of) for before, after in blocks()), shape)
+    if not bool(torch.stack(torch.aminmax(matrix)).isfinite().all()):
+        return _NOT_FINITE
+    found = estimate(matrix)
+    curve = found.positions.astype(np.float32), found.values.astype(np.float32)
+    return Preview(of, shape.rows, shape.columns, *curve, found.stable_rank, found.effective_rank)
 
 
 def spectrum_of(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spectrum:

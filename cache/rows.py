@@ -22,6 +22,7 @@ from analysis.measurements import (
     Consensus,
     Magnitudes,
     MaskRule,
+    Preview,
     Regions,
     Spectrum,
     StepCounts,
@@ -30,7 +31,16 @@ from analysis.measurements import (
 )
 from analysis.places import place_of
 from analysis.tensors import Alignment, Merge, NotCompared, Scales, TensorInfo, TensorPair
-from cache.tables import HEAVY_LISTS, LIGHT_LISTS, SPECTRUM_NUMBERS, STEP_LISTS, TALLY_JOINT, TALLY_NUMBERS, Table
+from cache.tables import (
+    HEAVY_LISTS,
+    LIGHT_LISTS,
+    PREVIEW_COLUMNS,
+    SPECTRUM_NUMBERS,
+    STEP_LISTS,
+    TALLY_JOINT,
+    TALLY_NUMBERS,
+    Table,
+)
 
 Row = Mapping[str, Any]
 
@@ -125,6 +135,21 @@ def spectra(table: pa.Table) -> dict[str, Spectrum]:
         of, rows, columns, tolerance, rank, low, high, method, reason = row
         found[name] = Spectrum(of, rows, columns, singular, tolerance, rank, low, high, method, reason)
     return found
+
+
+def preview_row(preview: Preview) -> dict[str, Any]:
+    """The columns of one preview, without its key."""
+    return {name: getattr(preview, name) for name in PREVIEW_COLUMNS}
+
+
+def previews(table: pa.Table) -> dict[str, Preview]:
+    """Previews by name."""
+    curves = (_arrays(table["positions"]), _arrays(table["values"]))
+    numbers = (table[name].to_pylist() for name in ("name", "of", "rows", "columns", "stable_rank", "effective_rank"))
+    return {
+        name: Preview(of, rows, columns, positions, values, stable, effective)
+        for name, of, rows, columns, stable, effective, positions, values in zip(*numbers, *curves, strict=True)
+    }
 
 
 def magnitudes(table: pa.Table, rule: MaskRule) -> dict[str, Magnitudes]:

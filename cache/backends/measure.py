@@ -26,12 +26,13 @@ from analysis.measure import (
     Engine,
     measure_own_spectrum,
     measure_own_tally,
+    measure_preview,
     measure_spectrum,
     measure_tally,
     pick_device,
     read_once,
 )
-from analysis.measurements import Gap, Spectrum, Tally
+from analysis.measurements import Gap, Preview, Spectrum, Tally
 from analysis.plan import Hole
 from analysis.tensors import TensorInfo, TensorPair
 from cache.backends.child import Send, heard, serve
@@ -43,7 +44,7 @@ from cache.weights.shelf import Shelf
 from cache.weights.values import STORED, decoder
 
 R = TypeVar("R")
-Result = tuple[Tally | Spectrum | Gap, tuple[MaskFile, ...]]
+Result = tuple[Tally | Preview | Spectrum | Gap, tuple[MaskFile, ...]]
 
 _NICENESS = 10  # the page stays quick while a job runs on the same cores
 
@@ -170,9 +171,10 @@ def _measured(
     if hole.of == "adapter":
         assert tuned is not None
         return _own(pair, hole, base, tuned, engine)
-    if hole.kind == "spectrum":
-        found = _survive(lambda on: measure_spectrum(pair, *_sides(pair, base, tuned, on), on, hole), engine)
-        return (Gap("spectrum", found) if isinstance(found, str) else found), ()
+    if hole.kind != "tally":
+        work = {"preview": measure_preview, "spectrum": measure_spectrum}[hole.kind]
+        found = _survive(lambda on: work(pair, *_sides(pair, base, tuned, on), on, hole), engine)
+        return (Gap(hole.kind, found) if isinstance(found, str) else found), ()
     taken = _survive(lambda on: measure_tally(pair, *_sides(pair, base, tuned, on), on, masks=request["masks"]), engine)
     if isinstance(taken, str):
         return Gap("tally", taken), ()

@@ -16,7 +16,7 @@ from analysis.alerts import Alert
 from analysis.alerts import alerts as alerts_of
 from analysis.coverage import part_of
 from analysis.links import EDGE_OF_TOLERANCE
-from analysis.measurements import Spectrum, Tally
+from analysis.measurements import Preview, Spectrum, Tally
 from analysis.metrics import CATALOG, Metric, at_tolerance
 from analysis.models import Pair, PinnedModel
 from analysis.own_updates import AdapterSummary, OwnUpdates, summarize_adapter
@@ -179,6 +179,11 @@ def tally(key: str, name: str) -> Tally | None:
 
 def spectrum(key: str, name: str) -> Spectrum | None:
     return handles.store().spectrum(key, name)
+
+
+def preview(key: str, name: str) -> Preview | None:
+    """An estimate of the update's singular values, until they are there."""
+    return handles.store().preview(key, name)
 
 
 def same_module(key: str, known: TensorPair) -> dict[str, str]:

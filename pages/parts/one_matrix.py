@@ -8,7 +8,7 @@ import streamlit as st
 
 from analysis.labels import count, percent, rule_title, scientific, share
 from analysis.links import View
-from analysis.measurements import Spectrum, Tally
+from analysis.measurements import Preview, Spectrum, Tally
 from analysis.metrics import effective_rank, relative_update
 from analysis.noise import above_noise
 from analysis.tables import Row
@@ -59,14 +59,17 @@ def measured(key: str, known: TensorPair) -> Tally:
     return tally
 
 
-def headline(view: View, tally: Tally, spectrum: Spectrum | None) -> None:
+def headline(view: View, tally: Tally, spectrum: Spectrum | None, preview: Preview | None) -> None:
     """The numbers one came for, the unchanged share under the rule chosen first."""
     part, whole = relative_update(tally)
     with numbers.row():
         for rule in dict.fromkeys((view.one("rule"), "exact", "mukherjee")):
             _unchanged(rule, view.one("tolerance"), tally)
         numbers.number("Size of the update", scientific(part / whole) if whole else "–", "‖update‖ / ‖base‖")
-        _rank(spectrum)
+        if preview is None:
+            _rank(spectrum)
+        else:
+            _preview_of_rank(preview)
         numbers.number("Largest change", scientific(tally.max_abs_update), f"{count(tally.sign_flips)} signs flipped")
 
 
@@ -126,6 +129,19 @@ def _rank(spectrum: Spectrum | None) -> None:
     effective = scientific(effective_rank(spectrum.singular_values))
     below = f"{count(spectrum.rank)} of {count(spectrum.max_rank)}; effective {effective}"
     numbers.number("Rank of the update", share(spectrum.rank / spectrum.max_rank), below)
+
+
+def _preview_of_rank(preview: Preview) -> None:
+    stable, effective = scientific(preview.stable_rank), scientific(preview.effective_rank)
+    numbers.number("Rank of the update", "–", f"still to come; preview: effective about {effective}, stable {stable}")
+
+
+def preview_words() -> None:
+    """What the dashed line is."""
+    st.caption(
+        "Dashed: a preview, estimated from a few products with random vectors. The singular values themselves, and "
+        "the numerical rank, take its place as soon as they are computed."
+    )
 
 
 def against_noise(spectrum: Spectrum, tally: Tally) -> None:
