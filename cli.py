@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check, program="check")
     for command in (compare, overlap, dynamics, html, check):
-        command.add_argument("--device", choices=("cpu", "cuda", "auto"), help="where to compute (default: auto)")
+        command.add_argument("--device", help="where to compute: cpu, cuda, cuda:1, or auto (the default)")
         command.add_argument("--stream", action="store_true", help="read Hub models without keeping their files")
         command.add_argument("--store", type=Path, metavar="FILE", help="the DuckDB file that keeps results")
         command.add_argument(
@@ -325,9 +325,9 @@ def _working(options: argparse.Namespace) -> Iterator[tuple[Store, Jobs]]:
     """The terminal's own store and queue; closed whatever happens."""
     if options.allow_pickles:
         os.environ["SUBNETSCOPE_PICKLES"] = "1"  # for the children that look and fetch
-    settings = Settings.from_environment()
     if options.device:
-        settings = dataclasses.replace(settings, device=options.device)
+        os.environ["SUBNETSCOPE_DEVICE"] = options.device
+    settings = Settings.from_environment()
     file = options.store or settings.data_dir / "terminal.duckdb"
     _make_folder(file)
     settings = dataclasses.replace(settings, store_file=file.absolute(), stream=settings.stream or options.stream)

@@ -14,16 +14,17 @@ DECIDED_DIRECTLY_UP_TO = 2048  # short side; below this a doubtful rank is settl
 MAX_SHORT_SIDE = 20_480  # its Gram matrix in float64 takes 3.4 GB
 COLUMNS_AT_ONCE = 64 << 20  # bytes in float64 of the columns of a wide matrix that are multiplied at once
 
-# What a block costs while it is tallied, in bytes an entry: both sides, their flags, and torch's temporaries.
-BYTES_AN_ENTRY = {"cpu": 12, "cuda": 120}
+# What a block costs while it is tallied, in bytes an entry, by the way that is taken: both sides and their flags;
+# Triton's list of changed pairs and the block that is on its way meanwhile; torch's temporaries.
+BYTES_AN_ENTRY = {"cpu": 12, "triton": 28, "torch": 120}
 CPU_BLOCK = 4 << 20  # entries; beyond this a block leaves the cache and gains nothing
 PROCESS = 350_000_000  # bytes of a worker that has loaded torch and the compiled pass, docs/performance.md
 
 
-def rows_at_once(columns: int, budget: int, kind: str = "cpu") -> int:
+def rows_at_once(columns: int, budget: int, way: str = "cpu") -> int:
     """Rows of a block: a multiple of 8, so that the masks of blocks join at whole bytes."""
-    entries = budget // 4 // BYTES_AN_ENTRY.get(kind, 120)
-    entries = min(entries, CPU_BLOCK) if kind == "cpu" else entries
+    entries = budget // 4 // BYTES_AN_ENTRY[way]
+    entries = min(entries, CPU_BLOCK) if way == "cpu" else entries
     return max(8, entries // max(columns, 1) // 8 * 8)
 
 
@@ -35,6 +36,16 @@ def worker_bytes(pair: TensorPair, kind: Kind, budget: int) -> int:
     if kind == "tally":
         return PROCESS + block + pair.entries // 2  # both masks, packed, in pieces and joined
     return PROCESS + _spectrum_bytes(rows, columns, budget, block)
+
+
+def held_bytes(pair: TensorPair, budget: int) -> int:
+    """Bytes of both sides where they stay in memory while the pair is measured as it passes: where the budget holds
+    them, and where a doubtful rank may ask for a second look. 0 where blocks of rows are measured once, and let go."""
+    both = sum(side.end - side.begin for side in (pair.base, pair.tuned))
+    short = min(pair.shape) if pair.is_matrix else 0
+    needs_all = pair.merge is not None and pair.merge.kind == "dora" and pair.merge.transposed  # its columns' norms
+    may_ask_again = 0 < short <= DECIDED_DIRECTLY_UP_TO and 4 * pair.entries <= budget
+    return both if needs_all or may_ask_again or both <= budget else 0
 
 
 def wide_copy(rows: int, columns: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from analysis.cost import seconds
 from analysis.errors import DiskFull, ResourceError, TooLarge
-from analysis.footprint import refusal, worker_bytes
+from analysis.footprint import held_bytes, refusal, worker_bytes
 from analysis.labels import count, duration, rough_count, shorten, size
 from analysis.plan import Hole, Plan
 from analysis.tensors import SIDES, Alignment, TensorPair
@@ -40,7 +40,7 @@ class Machine:
     spare_disk: int
     threads: int
     device: str = "cpu"
-    keeps_files: bool = True  # downloads stay on the disk; streamed weights need none
+    keeps_files: bool = True  # downloads stay on the disk; streamed weights need none, but memory
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,11 @@ def forecast(alignment: Alignment, plan: Plan, holes: Sequence[Hole], to_fetch: 
     work = [(hole, pair_of_name[hole.name]) for hole in holes]
     left_out = tuple((h.name, why) for h, pair in work if h.kind == "spectrum" and (why := _refusal(pair, machine)))
     spent = {"tally": START_SECONDS if work else 0.0, "preview": 0.0, "spectrum": 0.0}
+    passing = 0 if machine.keeps_files else _held_at_once([pair for _, pair in work], machine.budget)
     memory, largest = 0, Hole("tally", "")
     for hole, pair in work:
         spent[hole.kind] += seconds(hole, pair, threads=machine.threads, device=machine.device)
-        needed = worker_bytes(pair, hole.kind, machine.budget)
+        needed = worker_bytes(pair, hole.kind, machine.budget) + passing
         if needed > memory:
             memory, largest = needed, hole
     tallied = [pair for hole, pair in work if hole.kind == "tally"]
@@ -168,6 +169,13 @@ def forecast(alignment: Alignment, plan: Plan, holes: Sequence[Hole], to_fetch: 
         seconds=sum(spent.values()),
         left_out=left_out,
     )
+
+
+def _held_at_once(pairs: Sequence[TensorPair], budget: int) -> int:
+    """Bytes of the weights that a worker keeps while they pass: each side's memory is that of its largest tensor."""
+    held = [pair for pair in pairs if held_bytes(pair, budget)]
+    of_side = ([getattr(pair, side) for pair in held] for side in SIDES)
+    return sum(max((tensor.end - tensor.begin for tensor in tensors), default=0) for tensors in of_side)
 
 
 def _refusal(pair: TensorPair, machine: Machine) -> str:

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from analysis import footprint
 from analysis.adapters import Merging, ReadRows, thin_singular_values
-from analysis.elementwise import Geometry, geometry, tally
+from analysis.elementwise import Geometry, geometry, tally, way_on
 from analysis.measurements import Gap, MaskRule, Preview, Spectrum, Tally
 from analysis.plan import Hole
 from analysis.spectral import preview, spectrum, spectrum_of
 from analysis.tensors import TensorPair
+from analysis.upload import on_device
 
 
 @dataclass(frozen=True)
@@ -32,16 +33,28 @@ class Engine:
 
     def rows_at_once(self, shape: Geometry) -> int:
         """Rows of a block: a multiple of 8, so that the masks of blocks join at whole bytes."""
-        return footprint.rows_at_once(shape.columns, self.budget, torch.device(self.device).type)
+        return footprint.rows_at_once(shape.columns, self.budget, way_on(torch.device(self.device).type))
 
 
 def pick_device(wanted: str) -> str:
-    """'cpu' or 'cuda': what 'auto' means on this machine. Raises RuntimeError if 'cuda' is asked for and absent."""
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("no CUDA device is visible to torch")
-    return wanted
+    """The device that 'auto', 'cpu', 'cuda' or 'cuda:1' means here, the first of `devices`."""
+    return devices(wanted)[0]
+
+
+def devices(wanted: str) -> tuple[str, ...]:
+    """Every device that 'auto', 'cpu', 'cuda' or 'cuda:1' means here: several where 'cuda' or 'auto' finds several
+    GPUs, of which each may have a thread and an Engine of its own. Raises RuntimeError where that GPU is absent.
+
+    Apple's GPUs are not among them: without float64 their counts at a rule's border would differ."""
+    here = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted == "cpu" or (wanted == "auto" and not here):
+        return ("cpu",)
+    number = wanted.partition(":")[2]
+    if not here or (number and int(number) >= here):
+        raise RuntimeError(f"torch sees {here} CUDA devices" if here else "no CUDA device is visible to torch")
+    if number or here == 1:
+        return (f"cuda:{int(number)}" if number else "cuda",)
+    return tuple(f"cuda:{i}" for i in range(here))
 
 
 def measure_tally(
@@ -110,6 +123,5 @@ def _nothing(merging: Merging) -> ReadRows:
 
 def _blocks(before: ReadRows, after: ReadRows, shape: Geometry, engine: Engine) -> Iterator[tuple[Tensor, Tensor]]:
     step = engine.rows_at_once(shape)
-    for first in range(0, shape.rows, step):
-        last = min(first + step, shape.rows)
-        yield before(first, last).to(engine.device), after(first, last).to(engine.device)
+    parts = ((first, min(first + step, shape.rows)) for first in range(0, shape.rows, step))
+    return on_device(((before(*part), after(*part)) for part in parts), torch.device(engine.device))

@@ -8,7 +8,8 @@ Numerical rank follows torch.linalg.matrix_rank in float32, so that it reproduce
 condition number, yet in float64 that keeps more digits at the tolerance than a float32 SVD has: (tolerance / largest)^2
 is 2.4e-7 at n = 4096, nine orders above eps(float64). Where a value lies so close to the tolerance that a float32 SVD
 could put it on either side, that SVD decides if the matrix is small enough. Of a larger one the rank is that of the
-exact values: where the way taken could be off by more than a value is from the tolerance, a float64 Gram decides.
+exact values: where the way taken could be off by more than a value's distance from the tolerance, a float64 Gram matrix
+decides.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from analysis.elementwise.block import Geometry
 from analysis.footprint import COLUMNS_AT_ONCE, DECIDED_DIRECTLY_UP_TO, DIRECT_UP_TO, is_whole, refusal
 from analysis.measurements import Preview, Spectrum
 from analysis.preview import estimate
-from analysis.singular import ERROR_OF, by_gram, singular_values
 
 Blocks = Iterator[tuple[Tensor, Tensor]]
 Of = Literal["update", "base", "tuned", "adapter"]
@@ -75,6 +75,9 @@ def spectrum_of(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spe
 
 
 def _on_cpu(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
+    # Here, since a GPU's worker does without the libraries behind it.
+    from analysis.singular import ERROR_OF, by_gram, singular_values
+
     values, method = singular_values(matrix.numpy())
     if min(matrix.shape) > DECIDED_DIRECTLY_UP_TO and _is_close(values, shape, ERROR_OF.get(method, 0.0)):
         values, method = by_gram(matrix.numpy())
@@ -96,15 +99,26 @@ def _on_gpu(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
 
 
 def _direct(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
-    """By the very call that matrix_rank makes, so that the two agree where a value lies at the threshold."""
-    return _ranked(torch.linalg.svdvals(matrix).cpu().numpy(), of, shape, "svd float32")
+    """By the very call that matrix_rank makes, so that the two agree where a value lies at the threshold. On the CPU
+    wherever the matrix is: CUDA's SVD is another one, and slower at such sizes than moving the matrix."""
+    return _ranked(torch.linalg.svdvals(matrix.cpu()).numpy(), of, shape, "svd float32")
 
 
 def _from_gram(gram: Tensor, of: Of, shape: Geometry) -> Spectrum:
     if not bool(torch.isfinite(gram).all()):
         return _refused(of, shape, _NOT_FINITE)
-    values = torch.linalg.eigvalsh(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
+    values = _eigenvalues(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
     return _ranked(values, of, shape, "gram float64")
+
+
+def _eigenvalues(gram: Tensor) -> Tensor:
+    """Where the GPU's solver fails, LAPACK's: the same matrix in the same precision."""
+    try:
+        return torch.linalg.eigvalsh(gram)
+    except torch.linalg.LinAlgError:
+        if not gram.is_cuda:
+            raise
+        return torch.linalg.eigvalsh(gram.cpu())
 
 
 def _ranked(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spectrum:

@@ -25,7 +25,7 @@ def seen(settings: Settings, downloads_dir: str | Path) -> Machine:
         one_disk=disk_of_downloads == disk_of_results,
         spare_disk=settings.spare_disk,
         threads=settings.threads,
-        device="cuda" if settings.device == "cuda" or (settings.device == "auto" and has_gpu()) else "cpu",
+        device="cuda" if settings.device.startswith("cuda") or (settings.device == "auto" and has_gpu()) else "cpu",
     )
 
 

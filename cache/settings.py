@@ -11,15 +11,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
 
 from analysis.errors import BadSetting
 from cache.patience import BRISK, Patience
 
-Device = Literal["auto", "cpu", "cuda"]
-
 DEMO_FOLDER = Path(__file__).resolve().parent.parent / "demo"
-_DEVICES = ("auto", "cpu", "cuda")
+_DEVICE = re.compile(r"auto|cpu|cuda(?::\d{1,3})?")
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
 _ENDPOINT = re.compile(r"https?://[^\s/@?#]+(?:/[^\s@?#]*)?")
@@ -34,7 +31,7 @@ class Settings:
     local_roots: tuple[Path, ...]  # the demo folder is the last of them where `demo` is on
     demo: bool
     pickles: bool  # PyTorch's .bin files are read where a model has no safetensors; nothing in them is run
-    device: Device
+    device: str  # "auto", "cpu", "cuda", or one of several as "cuda:1"
     memory_budget: int  # bytes a worker may use for blocks of tensors
     endpoint: str  # without a trailing '/'
     threads: int
@@ -124,11 +121,11 @@ def _roots(environ: Mapping[str, str], variable: str, demo: bool) -> tuple[Path,
     return tuple(roots)
 
 
-def _device(environ: Mapping[str, str], variable: str) -> Device:
+def _device(environ: Mapping[str, str], variable: str) -> str:
     text = _text(environ, variable, "auto").lower()
-    if text not in _DEVICES:
-        raise _bad(variable, text, f"One of {', '.join(_DEVICES)}")
-    return cast(Device, text)
+    if not _DEVICE.fullmatch(text):
+        raise _bad(variable, text, "One of auto, cpu, cuda, or a GPU by its number, such as cuda:1")
+    return text
 
 
 def _endpoint(environ: Mapping[str, str], variable: str, default: str) -> str:

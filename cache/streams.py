@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from analysis.footprint import held_bytes
 from analysis.plan import Hole
 from analysis.tensors import TensorInfo, TensorPair
 
@@ -21,7 +22,6 @@ Stretch = tuple[str, int, int]  # file, first byte, one past the last
 
 REQUEST_BYTES = 32 << 20  # of one request at most, and of one buffer
 GAP_BYTES = 1 << 20  # unwanted bytes that are read through: asking again costs as much
-SETTLED_UP_TO = 2048  # analysis.spectral.DECIDED_DIRECTLY_UP_TO, without its torch
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def steps(
     reached: tuple[str, int] = ("", 0)
     for pair in sorted(pairs, key=lambda pair: (pair.base.file, pair.base.begin, pair.base.end)):
         wanted = holes_of_name.get(pair.name, [])
-        held = is_held(pair, budget)
+        held = held_bytes(pair, budget) > 0
         passes = [wanted] if held else [[hole] for hole in wanted]
         made = [Step(pair.name, tuple(p), origin("base", pair), origin("tuned", pair), held) for p in passes if p]
         in_order = (pair.base.file, pair.base.begin) >= reached
@@ -74,15 +74,6 @@ def steps(
         if made and in_order:
             reached = (pair.base.file, pair.base.end)
     return tuple(first + again)
-
-
-def is_held(pair: TensorPair, budget: int) -> bool:
-    """Whether both sides are kept in memory: where they fit, and where a doubtful rank may ask for a second look."""
-    both = (pair.base.end - pair.base.begin) + (pair.tuned.end - pair.tuned.begin)
-    short = min(pair.shape) if pair.is_matrix else 0
-    if pair.merge and pair.merge.kind == "dora" and pair.merge.transposed:
-        return True  # the norms of its columns take a pass of their own
-    return both <= budget or (0 < short <= SETTLED_UP_TO and 4 * pair.entries <= budget)
 
 
 def kept_aside(steps: Iterable[Step], side: str, pair_of_name: Mapping[str, TensorPair]) -> list[TensorInfo]:

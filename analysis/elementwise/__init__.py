@@ -1,8 +1,8 @@
 """One pass over a tensor pair: blocks of rows in, one Tally out, and on the way the packed masks of changed entries.
 
-On the CPU compiled kernels read each entry once: `bf16_steps` where both sides are bfloat16, `cpu_blocks` else; every
-other device, and float64, goes through torch (`torch_blocks`). All count the same integers, which tests compare over
-dtypes and shapes; sums may differ in the last bits.
+On the CPU compiled kernels read each entry once: `bf16_steps` where both sides are bfloat16, `cpu_blocks` else. NVIDIA
+GPUs take `triton_pass`. Every other device, and float64, goes through torch (`torch_blocks`). All count the same
+integers, which tests compare over dtypes and shapes; sums may differ in the last bits.
 Knows nothing about names, layers or files.
 """
 
@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.elementwise import bf16_steps, cpu_blocks, torch_blocks
+from analysis.elementwise import torch_blocks, triton_pass
 from analysis.elementwise.block import BlockTally, Geometry, geometry
 from analysis.measurements import MASK_RULES, MaskRule, Tally
 
-__all__ = ["Geometry", "geometry", "tally"]
+__all__ = ["Geometry", "geometry", "tally", "tally_stack", "way_on"]
 
 Blocks = Iterable[tuple[Tensor, Tensor]]
 OnMask = Callable[[MaskRule, np.ndarray], None]
@@ -35,8 +35,8 @@ def tally(
 ) -> Tally:
     """The Tally of a tensor that arrives as (before, after) blocks of whole rows, in order.
 
-    `on_mask(rule, packed)` receives, for each of `rules`, each block's changed entries as bits, entry i in bit i % 8
-    of byte i // 8, so every block but the last must hold a multiple of 8 entries where masks are wanted. `threads` is
+    `on_mask(rule, packed)` receives, for each of `rules`, each block's changed entries as bits (or all of them at the
+    end), entry i in bit i % 8 of byte i // 8: every block but the last must hold a multiple of 8. `threads` is
     for the CPU.
     """
     arriving = iter(blocks)
@@ -44,14 +44,58 @@ def tally(
     if first is None:
         raise ValueError("a tensor pair has at least one row")
     whole = chain([first], arriving)
-    if bf16_steps.fits(*first, shape):
-        return _by_steps(whole, shape, on_mask, rules, threads)
+    if triton_pass.fits(*first):
+        return _by_triton(whole, shape, on_mask, rules, first[0].device)
+    if first[0].device.type == "cpu":
+        from analysis.elementwise import bf16_steps  # a GPU's worker does without numba, which takes a second to load
+
+        if bf16_steps.fits(*first, shape):
+            return _by_steps(whole, shape, on_mask, rules, threads)
     return _by_blocks(whole, shape, on_mask, rules, threads)
+
+
+def tally_stack(before: Tensor, after: Tensor) -> list[Tally]:
+    """The Tally of each of a stack of matrices, such as a layer's experts; before, after: (matrices, rows, columns).
+    On an NVIDIA GPU all of them take the launches of one."""
+    shape = Geometry(*before.shape[1:])
+    if not triton_pass.fits(before, after):
+        return [tally([pair], shape) for pair in zip(before, after, strict=True)]
+    counting = triton_pass.TritonPass(shape, before.device, stacked=len(before))
+    counting.add(before, after)
+    return [found.as_tally(found.row_changes) for found in counting.finish()]
+
+
+def way_on(device_type: str) -> str:
+    """How blocks are tallied there: 'cpu', 'triton' or 'torch', by which their memory is reckoned."""
+    if triton_pass.works_on(device_type):
+        return "triton"
+    return "cpu" if device_type == "cpu" else "torch"
+
+
+def _by_triton(
+    blocks: Blocks, shape: Geometry, on_mask: OnMask | None, rules: Sequence[MaskRule], device: torch.device
+) -> Tally:
+    counting = triton_pass.TritonPass(shape, device)
+    for before, after in blocks:
+        counting.add(before, after)
+        if on_mask is not None:
+            for rule in rules:
+                if rule not in ("exact", "mukherjee"):
+                    on_mask(rule, torch_blocks.packed_mask(before, after, rule))
+    (found,) = counting.finish()
+    if on_mask is not None:
+        ready = {"exact": found.packed_exact, "mukherjee": found.packed_mukherjee}
+        for rule in rules:
+            if rule in ready:
+                on_mask(rule, ready[rule])
+    return found.as_tally(found.row_changes)
 
 
 def _by_steps(
     blocks: Blocks, shape: Geometry, on_mask: OnMask | None, rules: Sequence[MaskRule], threads: int
 ) -> Tally:
+    from analysis.elementwise import bf16_steps
+
     counting, first_row = bf16_steps.StepPass(shape, threads), 0
     for before, after in blocks:
         exact, mukherjee = counting.add(before, after, first_row)
@@ -89,5 +133,7 @@ def _packed(rule: MaskRule, ready: Mapping[str, np.ndarray], before: Tensor, aft
 def _block(before: Tensor, after: Tensor, first_row: int, shape: Geometry, threads: int) -> BlockTally:
     compiled = before.device.type == "cpu" and torch.float64 not in (before.dtype, after.dtype)
     if compiled:
+        from analysis.elementwise import cpu_blocks
+
         return cpu_blocks.tally_block(before, after, first_row, shape, threads=threads)
     return torch_blocks.tally_block(before, after, first_row, shape)

@@ -67,6 +67,7 @@ def axis(title: str = "", **settings: Any) -> dict[str, Any]:
         "tickcolor": FAINT,
         "ticklen": 4,
         "automargin": True,
+        "ticklabeloverflow": "allow",
         **settings,
     }
 

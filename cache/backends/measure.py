@@ -158,8 +158,8 @@ def _engine(request: dict[str, Any]) -> Engine:
         device = pick_device(request["device"])
     except RuntimeError as error:
         raise BadSetting(
-            "The device 'cuda' was asked for, and torch sees no CUDA device here",
-            expected="A CUDA device and a torch build for it",
+            f"The device '{request['device']}' was asked for: {error}",
+            expected="A CUDA device of that number and a torch build for it",
             do="Choose 'auto' or 'cpu' (SUBNETSCOPE_DEVICE, or --device in the terminal)",
         ) from error
     return Engine(device, request["threads"], request["memory_budget"])

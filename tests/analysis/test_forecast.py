@@ -109,6 +109,15 @@ def test_too_little_memory_is_refused_with_the_figures():
     assert "without singular values" in error.do
 
 
+def test_weights_that_stream_are_counted_where_they_are_held():
+    alignment = model_of(small=(512, 512), large=(8192, 4096))
+    both = 2 * 2 * 8192 * 4096
+    for budget, held in ((GB, both), (both - 1, 2 * 2 * 512 * 512)):
+        kept = dataclasses.replace(ROOMY, budget=budget)
+        streamed = dataclasses.replace(kept, keeps_files=False)
+        assert foretold(alignment, machine=streamed).memory == foretold(alignment, machine=kept).memory + held
+
+
 def test_too_little_disk_is_refused_with_what_it_is_for():
     machine = dataclasses.replace(ROOMY, disk_of_downloads=3 * GB, disk_of_results=3 * GB)
     alignment = model_of(up_proj=(14_336, 4096))

@@ -96,6 +96,7 @@ def test_two_roots_of_one_name_are_refused_because_links_could_not_tell_them_apa
         ("SUBNETSCOPE_LOCAL_ROOTS", "/no/such/folder"),
         ("SUBNETSCOPE_DEMO", "maybe"),
         ("SUBNETSCOPE_DEVICE", "tpu"),
+        ("SUBNETSCOPE_DEVICE", "cuda:first"),
         ("SUBNETSCOPE_THREADS", "0"),
         ("SUBNETSCOPE_THREADS", "2.5"),
         ("HF_ENDPOINT", "hub.example.org"),

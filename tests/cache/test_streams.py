@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from analysis import spectral
 from analysis.alignment import align
+from analysis.footprint import held_bytes
 from analysis.plan import Hole, Plan
 from analysis.tensors import TensorInfo
 from cache import streams
@@ -41,11 +41,10 @@ def test_what_memory_does_not_hold_passes_twice_and_the_second_time_after_all_el
 
 
 def test_a_matrix_whose_rank_may_be_settled_by_a_second_look_is_held():
-    assert streams.SETTLED_UP_TO == spectral.DECIDED_DIRECTLY_UP_TO
     wide = TensorInfo("w", "F32", (1024, 1024), "a", 0, 4 * MB)
     [pair] = align([wide], [wide]).pairs
-    assert streams.is_held(pair, 5 * MB), "two sides of 4 MB, but a float32 copy of 4 MB fits"
-    assert not streams.is_held(pair, 3 * MB)
+    assert held_bytes(pair, 5 * MB) == 8 * MB, "two sides of 4 MB, but a float32 copy of 4 MB fits"
+    assert held_bytes(pair, 3 * MB) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,190 @@
+"""The pass over tensors on an NVIDIA GPU: two launches a block, counts kept on the device, one transfer at the end.
+
+Takes a stack of matrices of one shape as easily as one matrix, so that a layer's experts go through in one launch.
+Rows, columns, masks and histograms are added up by atomic integers: the same on every run. Sums are float64 and added
+in a fixed order, but for which program met which changed entry; they may differ in the last bits.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from importlib.util import find_spec
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.elementwise.block import BlockTally, Geometry
+from analysis.measurements import CHANGE_EDGES, N_BINADES, N_CHANGE_BINS, N_RELATIVE_BINS, N_ULP_BINS, RELATIVE_EDGES
+
+_STORED = (torch.bfloat16, torch.float16, torch.float32)  # by the kernels' numbers for them
+_BITS = {2: torch.int16, 4: torch.int32}
+TILE, WARPS = 2048, 4  # entries of a tile of the first launch; with more, registers leave a processor too few warps
+_TALLEST, _NARROWEST = 32, 16  # rows and columns of a tile
+_VISITED, _VISITING = 1024, 8  # pairs of a tile of the second launch, and its warps
+_JOINT_COPIES = 32  # of the largest histogram, so that programs seldom meet in a bin
+_SUMS = (
+    "base_square_sum", "tuned_square_sum", "update_square_sum", "update_abs_sum", "base_dot_tuned",
+    "base_sum", "tuned_sum",
+)  # fmt: skip
+
+
+@cache
+def works_on(device_type: str) -> bool:
+    """Whether the kernels run there: on NVIDIA GPUs where Triton is installed, and on a CPU in Triton's interpreter,
+    which is for tests. AMD's GPUs take the torch path: nobody has run the kernels on one."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    there = device_type == "cuda" and torch.version.hip is None
+    return (there or interpreted) and find_spec("triton") is not None
+
+
+def fits(before: Tensor, after: Tensor) -> bool:
+    """Whether `TritonPass` takes such blocks: any two types of 16 or 32 bits."""
+    return works_on(before.device.type) and before.dtype in _STORED and after.dtype in _STORED
+
+
+class TritonPass:
+    """The pass over `stacked` matrices of one shape: `add` their rows in order, then `finish`."""
+
+    def __init__(self, shape: Geometry, device: torch.device, *, stacked: int = 1) -> None:
+        from analysis.elementwise import triton_kernels  # importing Triton takes a second, and a machine that has it
+
+        self._kernels = triton_kernels
+        self._shape, self._stacked, self._device = shape, stacked, device
+        self._copies = max(1, _JOINT_COPIES // stacked)
+        joint = N_BINADES * N_CHANGE_BINS
+        zeros = torch.zeros
+        self._sheet = zeros(stacked, triton_kernels.AT_JOINT + self._copies * joint, dtype=torch.int64, device=device)
+        self._sums = zeros(stacked, triton_kernels.N_SUMS - 1, dtype=torch.float64, device=device)
+        self._largest = zeros(stacked, dtype=torch.float64, device=device)
+        self._row_changes = zeros(stacked, shape.rows, dtype=torch.int32, device=device)
+        self._marks = zeros(stacked, shape.density_shape[0], shape.columns, dtype=torch.int32, device=device)
+        self._edges = _edges(device)
+        self._masks: list[Tensor] = []  # (2, matrices, bytes) of each block
+        self._rows = 0
+
+    def add(self, before: Tensor, after: Tensor) -> None:
+        """before, after: (matrices, rows, columns), or (rows, columns) of one; nothing waits for the GPU."""
+        rows, columns = before.shape[-2:]
+        left, right = (side.reshape(self._stacked, rows, columns).contiguous() for side in (before, after))
+        kinds = {"BEFORE": _STORED.index(before.dtype), "AFTER": _STORED.index(after.dtype)}
+        left, right = left.view(_BITS[left.element_size()]), right.view(_BITS[right.element_size()])
+        narrow = left.element_size() == right.element_size() == 2
+        pairs = torch.empty(left.shape, dtype=torch.int32 if narrow else torch.int64, device=self._device)
+        n_pairs = torch.zeros(self._stacked, dtype=torch.int64, device=self._device)
+        with _current(self._device):
+            self._sweep(left, right, pairs, n_pairs, kinds)
+            self._visit(pairs, n_pairs, kinds)
+        self._rows += rows
+
+    def finish(self) -> list[BlockTally]:
+        """What each matrix's Tally is made of; the pass is over."""
+        height, width = self._shape.density_shape
+        step = self._shape.column_step
+        columns = self._marks.sum(1)
+        padded = torch.nn.functional.pad(self._marks, (0, width * step - self._shape.columns))
+        density = padded.view(self._stacked, height, width, step).sum(3)
+        joint_at, joint = self._kernels.AT_JOINT, N_BINADES * N_CHANGE_BINS
+        joints = self._sheet[:, joint_at:].view(self._stacked, self._copies, joint).sum(1)
+        counted = torch.cat([self._sheet[:, :joint_at], joints], 1).cpu().numpy()
+        sums = torch.cat([self._sums, self._largest[:, None]], 1).cpu().numpy()
+        by_row, by_column, by_place = (v.long().cpu().numpy() for v in (self._row_changes, columns, density))
+        masks = torch.cat(self._masks, 2).cpu().numpy()
+        return [
+            BlockTally(
+                *self._counted(counted[i], sums[i]), by_row[i], by_column[i], by_place[i], masks[0, i], masks[1, i]
+            )
+            for i in range(self._stacked)
+        ]
+
+    def _sweep(self, before: Tensor, after: Tensor, pairs: Tensor, n_pairs: Tensor, kinds: dict[str, int]) -> None:
+        rows, columns = before.shape[1:]
+        step = self._shape.row_step
+        tall, wide = tile_shape(step, columns)
+        tiles_a_step = -(-step // tall)
+        map_rows = (self._rows + rows - 1) // step - self._rows // step + 1
+        tiles = map_rows * tiles_a_step * -(-columns // wide)
+        pack = columns % 8 == 0 or rows == 1
+        size = rows * -(-columns // 8) if pack else rows * columns
+        masks = torch.empty(2 if pack else 1, self._stacked, size, dtype=torch.uint8, device=self._device)
+        sums = torch.empty(self._stacked, tiles, 2, dtype=torch.float64, device=self._device)
+        self._kernels.sweep[tiles, self._stacked](
+            before, after, masks[0], masks[-1], self._row_changes[:, self._rows :], self._marks, pairs, n_pairs,
+            self._sheet, sums, rows, columns, self._rows, step, tiles_a_step, size, self._marks.shape[1],
+            self._sheet.shape[1], self._shape.rows,
+            ROWS=tall, COLUMNS=wide, PACK=pack, num_warps=WARPS, enable_fp_fusion=True, **kinds,
+        )  # fmt: skip
+        square, plain = sums.sum(1).unbind(1)
+        self._sums += torch.stack([square, square, *[torch.zeros_like(square)] * 2, square, plain, plain], 1)
+        self._masks.append(masks if pack else torch.stack([_packed(masks[0] & 1), _packed(masks[0] >> 1)]))
+
+    def _visit(self, pairs: Tensor, n_pairs: Tensor, kinds: dict[str, int]) -> None:
+        entries = pairs[0].numel()
+        programs = min(-(-entries // _VISITED), max(1, 4 * _processors(self._device) // self._stacked))
+        sums = torch.empty(self._stacked, programs, self._kernels.N_SUMS, dtype=torch.float64, device=self._device)
+        self._kernels.visit[programs, self._stacked](
+            pairs, n_pairs, self._sheet, sums, *self._edges, entries, self._sheet.shape[1], self._copies,
+            N_BINADES * N_CHANGE_BINS, TILE=_VISITED, num_warps=_VISITING, enable_fp_fusion=True, **kinds,
+        )  # fmt: skip
+        self._sums += sums[:, :, :-1].sum(1)
+        self._largest = torch.maximum(self._largest, sums[:, :, -1].amax(1))
+
+    def _counted(self, counts: np.ndarray, sums: np.ndarray) -> tuple[dict[str, float], dict[str, np.ndarray]]:
+        """A matrix's amounts and bins, from its sheet and its sums."""
+        k = self._kernels
+        entries = self._shape.columns * self._rows
+        same, odd, flips = (int(counts[at]) for at in (k.NONFINITE_SAME, k.NONFINITE_CHANGED, k.SIGN_FLIPS))
+        nonfinite = same + odd
+        rules = counts[k.AT_RULES : k.AT_ULPS].reshape(2, 2, 64)[:, :, :N_BINADES]  # (Mukherjee, bf16, binade)
+        loose, wide = rules[1].sum(0), rules[:, 1].sum(0)
+        joint = counts[k.AT_JOINT :].reshape(N_BINADES, N_CHANGE_BINS)
+        amounts: dict[str, float] = {
+            "entries": entries,
+            "nonfinite": nonfinite,
+            "nonfinite_same": same,
+            "equal": entries - nonfinite - int(joint.sum()),
+            "bf16_unchanged": entries - nonfinite - int(wide.sum()),
+            "mukherjee_unchanged": entries - nonfinite - int(loose.sum()),
+            "sign_flips": flips,
+            **dict(zip(_SUMS, sums[:-1].tolist(), strict=True)),
+            "max_abs_update": float(sums[-1]),
+        }
+        return amounts, {
+            "joint": joint,
+            "base_binades": counts[k.AT_BINADES :][:N_BINADES] + joint.sum(1),
+            "mukherjee_binades": loose,
+            "bf16_binades": wide,
+            "relative": counts[k.AT_RELATIVE :][:N_RELATIVE_BINS],
+            "ulps": counts[k.AT_ULPS :][:N_ULP_BINS],
+        }
+
+
+@cache
+def _edges(device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.as_tensor(CHANGE_EDGES, device=device), torch.as_tensor(RELATIVE_EDGES, device=device)
+
+
+def tile_shape(row_step: int, columns: int) -> tuple[int, int]:
+    """(rows, columns) of a tile, powers of two. It lies in one row of the density map; a height is good that leaves
+    few of its rows empty, and has many share what a column costs."""
+    heights = [2**k for k in range(_TALLEST.bit_length())]
+    tall = min(heights, key=lambda height: -(-row_step // height) * height / row_step + 1 / height)
+    wide = min(TILE // tall, 1 << max(columns - 1, 1).bit_length())
+    return tall, max(wide, _NARROWEST)
+
+
+def _packed(flags: Tensor) -> Tensor:
+    """(matrices, entries) of 0 and 1 -> (matrices, bytes), entry i in bit i % 8 of byte i // 8."""
+    eights = torch.nn.functional.pad(flags, (0, -flags.shape[1] % 8)).view(len(flags), -1, 8)
+    weights = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8, device=flags.device)
+    return (eights * weights).sum(2, dtype=torch.uint8)
+
+
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def _current(device: torch.device) -> torch.cuda.device | torch.device:
+    """A context in which Triton launches there: it asks which device is the current one."""
+    return torch.cuda.device(device) if device.type == "cuda" else device

@@ -1,0 +1,97 @@
+"""The kernels for NVIDIA GPUs on a machine without one: what Triton's interpreter makes of them is compared with the
+CPU's compiled pass, and they are compiled for the GPUs they are meant for. tests/test_cuda.py runs them on a real one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.elementwise import Geometry, cpu_blocks, triton_pass
+from analysis.elementwise.block import BlockTally, geometry
+from tests.analysis import interpreted
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytest.importorskip("triton", reason="the kernels for GPUs need Triton: pip install -r requirements-dev.txt")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BlockTally]:
+    """What the kernels make of every case."""
+    file = tmp_path_factory.mktemp("interpreted") / "found"
+    command = [sys.executable, "-m", "tests.analysis.interpreted", str(file)]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, check=True, timeout=280)
+    return pickle.loads(file.read_bytes())
+
+
+@pytest.mark.parametrize("name", interpreted.cases())
+def test_they_count_what_the_cpus_kernel_counts(found: dict[str, BlockTally], name: str):
+    before, after, _ = interpreted.cases()[name]
+    assert_equal(found[name], cpu_blocks.tally_block(before, after, 0, geometry(tuple(before.shape))))
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_a_stack_of_experts_is_tallied_as_each_one_is(found: dict[str, BlockTally], i: int):
+    before, after = interpreted.stack()
+    assert_equal(found[f"expert {i}"], cpu_blocks.tally_block(before[i], after[i], 0, Geometry(9, 136)))
+
+
+def assert_equal(one: BlockTally, other: BlockTally) -> None:
+    lost = 1e-13 * np.sqrt(
+        one.amounts["entries"] * max(other.amounts[f"{side}_square_sum"] for side in ("base", "tuned"))
+    )
+    for name, amount in other.amounts.items():
+        exact = not name.endswith(("_sum", "_tuned"))
+        assert one.amounts[name] == (amount if exact else pytest.approx(amount, rel=1e-12, abs=lost)), name
+    for name, counts in other.bins.items():
+        assert np.array_equal(one.bins[name], counts), name
+    for field in dataclasses.fields(BlockTally)[2:]:
+        assert np.array_equal(getattr(one, field.name), getattr(other, field.name)), field.name
+
+
+TYPES = {
+    "pairs": "*i32", "n_pairs": "*i64", "sheet": "*i64", "sums": "*fp64", "exact": "*u8", "loose": "*u8",
+    "row_changes": "*i32", "marks": "*i32", "change_edges": "*fp32", "relative_edges": "*fp64",
+}  # fmt: skip
+CONSTANTS = {"ROWS": 32, "COLUMNS": 64, "PACK": True, "TILE": 512}
+
+
+@pytest.mark.parametrize("architecture", [80, 90], ids=lambda number: f"sm_{number}")
+@pytest.mark.parametrize("kinds", [(0, 0), (1, 2)], ids=["bfloat16", "float16 to float32"])
+@pytest.mark.parametrize("name", ["sweep", "visit"])
+def test_they_compile_for_a_gpu(
+    name: str, kinds: tuple[int, int], architecture: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """To machine code, of which the interpreter says nothing. Subnormals must be kept for counts to be the CPU's."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    kernel = getattr(importlib.import_module("analysis.elementwise.triton_kernels"), name)
+    bits = {"before": ("*i16", "*i32")[kinds[0] == 2], "after": ("*i16", "*i32")[kinds[1] == 2]}
+    constants = CONSTANTS | dict(zip(("BEFORE", "AFTER"), kinds, strict=True))
+    types = TYPES | bits | dict.fromkeys(constants, "constexpr") | ({"pairs": "*i64"} if kinds != (0, 0) else {})
+    signature = {argument: types.get(argument, "i32") for argument in kernel.arg_names}
+    constants = {(at,): constants[a] for at, a in enumerate(signature) if a in constants}
+    source = ASTSource(kernel, signature, constants)
+    built = compile(source, GPUTarget("cuda", architecture, 32), {"num_warps": 4, "enable_fp_fusion": True})
+    assert len(built.asm["cubin"]) > 1000
+    assert "sub.f32" in built.asm["ptx"]
+    assert "sub.ftz" not in built.asm["ptx"]
+
+
+@pytest.mark.parametrize(
+    ("row_step", "columns", "tile"),
+    [(32, 4096, (32, 64)), (112, 4096, (16, 128)), (1, 1 << 20, (1, 2048)), (11, 4096, (4, 512)), (64, 1, (32, 16))],
+)
+def test_tiles_fit_the_rows_of_the_density_map(row_step: int, columns: int, tile: tuple[int, int]):
+    assert triton_pass.tile_shape(row_step, columns) == tile
