@@ -32,18 +32,21 @@ GAP_VALUES = [value for gap in VERSION_OF_GAP.items() for value in gap]
 GAP_SHOWN = f"kind <> 'preview' AND {GAP_IN_USE}"
 
 
+# A spectrum, or a reason why there is none, leaves no preview to be wanted.
 STORED = f"""
     SELECT 'tally', name, 'update' FROM tallies WHERE pair_key = ? AND version = ?
     UNION ALL SELECT 'tally', name, 'adapter' FROM adapter_tallies WHERE pair_key = ? AND version = ?
     UNION ALL SELECT 'spectrum', name, "of" FROM spectra WHERE pair_key = ? AND version = ?
     UNION ALL SELECT 'preview', name, "of" FROM spectra WHERE pair_key = ? AND version = ?
     UNION ALL SELECT 'preview', name, "of" FROM previews WHERE pair_key = ? AND version = ?
+    UNION ALL SELECT 'preview', name, "of" FROM gaps WHERE pair_key = ? AND kind = 'spectrum' AND version = ?
     UNION ALL SELECT kind, name, "of" FROM gaps WHERE pair_key = ? AND {GAP_IN_USE}"""
 
 
 def stored_values(key: str) -> list[object]:
     """The values of STORED."""
-    versions = (TALLY_VERSION, TALLY_VERSION, SPECTRUM_VERSION, SPECTRUM_VERSION, PREVIEW_VERSION)
+    of_spectra = (SPECTRUM_VERSION, SPECTRUM_VERSION, PREVIEW_VERSION, SPECTRUM_VERSION)
+    versions = (TALLY_VERSION, TALLY_VERSION, *of_spectra)
     return [*(value for version in versions for value in (key, version)), key, *GAP_VALUES]
 
 

@@ -170,13 +170,16 @@ def test_a_preview_is_wanted_of_large_matrices_and_stands_until_the_spectrum_com
 
 
 def test_a_spectrum_leaves_no_preview_to_be_wanted_and_a_failed_one_is_not_spoken_of(store: Store):
-    infos = [tensor("one", 1024, 2048), tensor("other", 1024, 2048)]
+    infos = [tensor(name, 1024, 2048) for name in ("one", "other", "third")]
     register(store, align(infos, infos))
     store.put(KEY, "one", spectrum(0))
     store.put(KEY, "other", Gap("preview", "too large")).result()
-    assert [hole for hole in store.holes(KEY, Plan()) if hole.kind != "tally"] == [Hole("spectrum", "other")]
+    wanted = [Hole("preview", "third"), Hole("spectrum", "other"), Hole("spectrum", "third")]
+    assert [hole for hole in store.holes(KEY, Plan()) if hole.kind != "tally"] == wanted
     assert store.gaps(KEY) == {}
     assert store.find_pair(KEY).n_gaps == 0  # type: ignore[union-attr]
+    store.put(KEY, "third", Gap("spectrum", "too large")).result()
+    assert Hole("preview", "third") not in store.holes(KEY, Plan())
 
 
 def test_only_a_spectrum_of_the_update_fills_the_hole(store: Store):
