@@ -144,7 +144,18 @@ def _add(to, counted, N_BINS: tl.constexpr):
 
 
 @no_type_check
-@triton.jit
+@triton.jit(
+    do_not_specialize=(
+        "rows",
+        "first_row",
+        "row_step",
+        "tiles_a_step",
+        "mask_bytes",
+        "map_rows",
+        "sheet_size",
+        "all_rows",
+    )
+)
 def sweep(
     before, after, exact, loose, row_changes, marks, pairs, n_pairs, sheet, sums,
     rows, columns, first_row, row_step, tiles_a_step, mask_bytes, map_rows, sheet_size, all_rows,
@@ -234,7 +245,7 @@ def _bin_of(value, guess, edges, N_BINS: tl.constexpr):
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=("stride", "sheet_size", "joint_copies", "joint_size"))
 def visit(
     pairs, n_pairs, sheet, sums, change_edges, relative_edges, stride, sheet_size, joint_copies, joint_size,
     BEFORE: tl.constexpr, AFTER: tl.constexpr, TILE: tl.constexpr,
@@ -253,7 +264,8 @@ def visit(
     s_u, s_abs = tl.zeros([TILE], tl.float64), tl.zeros([TILE], tl.float64)
     s_dot = tl.zeros([TILE], tl.float64)
     plain_b, plain_a = tl.zeros([TILE], tl.float64), tl.zeros([TILE], tl.float64)
-    for first in range(program.to(tl.int64) * TILE, n, tl.num_programs(0) * TILE):
+    first = program.to(tl.int64) * TILE
+    while first < n:
         i = first + tl.arange(0, TILE)
         here = i < n
         pair = tl.load(pairs + matrix * stride + i, mask=here, other=0)
@@ -296,6 +308,7 @@ def visit(
         s_dot += b * a
         plain_b += b
         plain_a += a
+        first += tl.num_programs(0) * TILE
     _add(counts + _AT_RELATIVE, relative, _RELATIVE)
     _add(counts + _AT_RULES, rules, _RULES)
     _add(counts + _AT_ULPS, ulps, _ULPS)

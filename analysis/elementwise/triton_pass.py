@@ -7,6 +7,7 @@ in a fixed order, but for which program met which changed entry; they may differ
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cache
 from importlib.util import find_spec
@@ -17,6 +18,8 @@ from torch import Tensor
 
 from analysis.elementwise.block import BlockTally, Geometry
 from analysis.measurements import CHANGE_EDGES, N_BINADES, N_CHANGE_BINS, N_RELATIVE_BINS, N_ULP_BINS, RELATIVE_EDGES
+
+log = logging.getLogger(__name__)
 
 _STORED = (torch.bfloat16, torch.float16, torch.float32)  # by the kernels' numbers for them
 _BITS = {2: torch.int16, 4: torch.int32}
@@ -32,11 +35,26 @@ _SUMS = (
 
 @cache
 def works_on(device_type: str) -> bool:
-    """Whether the kernels run there: on NVIDIA GPUs where Triton is installed, and on a CPU in Triton's interpreter,
-    which is for tests. AMD's GPUs take the torch path: nobody has run the kernels on one."""
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    there = device_type == "cuda" and torch.version.hip is None
-    return (there or interpreted) and find_spec("triton") is not None
+    """Whether the kernels run there: on NVIDIA GPUs where Triton is installed and has what it needs (a C compiler, a
+    folder for what it builds), and on a CPU in Triton's interpreter, which is for tests. AMD's GPUs take the torch
+    path: nobody has run the kernels on one."""
+    if find_spec("triton") is None:
+        return False
+    if device_type == "cuda" and torch.version.hip is None:
+        return _starts()
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _starts() -> bool:
+    one = torch.zeros(1, 1)
+    try:
+        device = torch.device("cuda", torch.cuda.current_device())
+        counting = TritonPass(Geometry(1, 1), device)
+        counting.add(one.to(device), one.to(device))
+        return counting.finish()[0].amounts["equal"] == 1
+    except Exception:  # of any kind: Triton's, the compiler's, the driver's
+        log.warning("Triton cannot run here, so torch counts on the GPU, slower", exc_info=True)
+        return False
 
 
 def fits(before: Tensor, after: Tensor) -> bool:

@@ -14,16 +14,16 @@ _VIEWS_OF_PAIR = {"pair": "Overview", "layers": "Layers", "spectra": "Spectra"}
 
 
 def draw() -> None:
-    """The sidebar: where to start, the open pair's views, the jobs."""
+    """The sidebar: the pages that are about no one pair, below them the open pair's views."""
     with st.sidebar:
         st.markdown("### Subnetscope")
         address.page_link("Compare", "compare")
         address.page_link("All comparisons", "library")
         address.page_link("Published pairs", "gallery")
-        _views()
         address.page_link("Training dynamics", "dynamics")
         n = len(handles.jobs().active())
         address.page_link(f"Jobs ({n} active)" if n else "Jobs", "jobs")
+        _views()
 
 
 def _views() -> None:
@@ -35,5 +35,5 @@ def _views() -> None:
         return
     st.caption(f"{safe_label(pair[1].title, 60)} against {safe_label(pair[0].title, 60)}")
     for page, label in _VIEWS_OF_PAIR.items():
-        address.link(label, beside(page, *pair, named))
+        address.link(label, address.as_left(beside(page, *pair, named)))
     address.link("Overlap", runs.overlap_view(Pair(*pair)))

@@ -54,6 +54,18 @@ def wait_until_idle(server: Server, seconds: float = 120) -> None:
         time.sleep(0.3)
 
 
+def wait_for_pairs(url: str, n: int, seconds: float = 300) -> None:
+    """Waits until so many pairs are stored and no job is at work."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with urllib.request.urlopen(f"{url}/readyz") as answer:
+            state = json.load(answer)
+        if state["pairs"] >= n and state["active_jobs"] == 0:
+            return
+        assert time.monotonic() < deadline, state
+        time.sleep(0.5)
+
+
 def go(page: Page, where: str) -> None:
     """Another view of the same pair, by the sidebar."""
     page.get_by_test_id("stSidebar").get_by_role("link", name=where, exact=True).click()
