@@ -66,6 +66,9 @@ def measure_tally(
     filled = dict.fromkeys(masks, 0)
 
     def on_mask(rule: MaskRule, piece: np.ndarray) -> None:
+        if len(piece) == len(packed[rule]):
+            packed[rule] = piece  # whole, in memory of its own
+            return
         packed[rule][filled[rule] : filled[rule] + len(piece)] = piece
         filled[rule] += len(piece)
 

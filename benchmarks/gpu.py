@@ -133,7 +133,7 @@ def copies(bench: Bench) -> None:
 
 
 def fused(bench: Bench) -> None:
-    """The pass alone, both sides on the device."""
+    """The pass alone: both sides, and the masks, on the device."""
     table("pass on the device", "changed", "GB/s", "of the copy rate", "first launch alone")
     for dtype in (torch.bfloat16, torch.float16, torch.float32):
         for share in SIGMA_OF_SHARE:
@@ -173,16 +173,22 @@ def pass_figures(bench: Bench, before: Tensor, after: Tensor) -> tuple[str, str,
     if not triton_pass.fits(before, after):
         return *rates(bench, before, after, bench.seconds(lambda: tally([(before, after)], shape), repeats=3)), ""
 
-    def work(kind: type[triton_pass.TritonPass]) -> None:
+    def work(kind: type[Staying]) -> None:
         for _ in range(IN_A_ROW):
             kind(shape, before.device).add(before, after)
 
-    whole, first = (bench.seconds(lambda kind=kind: work(kind)) / IN_A_ROW for kind in (triton_pass.TritonPass, First))
+    whole, first = (bench.seconds(lambda kind=kind: work(kind)) / IN_A_ROW for kind in (Staying, First))
     return *rates(bench, before, after, whole), rates(bench, before, after, first)[1]
 
 
-class First(triton_pass.TritonPass):
-    """The pass without its second launch."""
+class Staying(triton_pass.TritonPass):
+    """The pass whose masks stay on the device."""
+
+    def _keep(self, *_: object) -> None: ...
+
+
+class First(Staying):
+    """The same without its second launch."""
 
     def _visit(self, *_: object) -> None: ...
 

@@ -51,6 +51,10 @@ _atol_bits = int(torch.tensor(MUKHERJEE_ATOL).bfloat16().view(torch.int16))
 _LARGEST_WITHIN = tl.constexpr((_atol_bits << 16) + 0x8000 - _atol_bits % 2)
 
 
+# Of these Triton shall not ask whether they are 1, or multiples of 16: a new shape would be a new compilation.
+_SIZES = ("rows", "first_row", "row_step", "tiles_a_step", "mask_bytes", "map_rows", "sheet_size", "all_rows")
+
+
 @no_type_check
 @triton.jit
 def _bits(loaded, KIND: tl.constexpr):
@@ -144,18 +148,7 @@ def _add(to, counted, N_BINS: tl.constexpr):
 
 
 @no_type_check
-@triton.jit(
-    do_not_specialize=(
-        "rows",
-        "first_row",
-        "row_step",
-        "tiles_a_step",
-        "mask_bytes",
-        "map_rows",
-        "sheet_size",
-        "all_rows",
-    )
-)
+@triton.jit(do_not_specialize=_SIZES)
 def sweep(
     before, after, exact, loose, row_changes, marks, pairs, n_pairs, sheet, sums,
     rows, columns, first_row, row_step, tiles_a_step, mask_bytes, map_rows, sheet_size, all_rows,

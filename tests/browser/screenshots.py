@@ -101,7 +101,7 @@ def open_the_menu(page: Page) -> None:
 def demo(data: Path) -> Iterator[str]:
     """The app with its demo measured."""
     with conftest.running(data, "http://127.0.0.1:9", demo=True) as url:
-        steps.wait_for_pairs(url, 8)
+        steps.wait_for_demo(url)
         yield url
 
 
