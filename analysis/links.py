@@ -54,6 +54,7 @@ _UNCHANGED = {
     "rule": _one_of("exact", "bf16", "mukherjee", "tolerance"),
     "tolerance": Choice(("1e-05",), tuple(EDGE_OF_TOLERANCE)),
 }
+CARRIED = tuple(_UNCHANGED)
 _UNDER_A_RULE = "unchanged-"  # how the metrics begin that are one question under several rules
 _LAYER_METRICS = ("unchanged", *(key for key in CATALOG if not key.startswith(_UNDER_A_RULE)))
 _SPECTRUM_METRICS = tuple(key for key, metric in CATALOG.items() if metric.needs == "spectrum")

@@ -7,6 +7,7 @@ names appear as escaped tick and hover text (Plotly drops a category named '__pr
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from analysis.figures import theme
+from analysis.figures.ink import inked
 from analysis.labels import scientific, share
 from analysis.metrics import Metric
 from analysis.rollup import OUTSIDE_LAYERS, Cell, Grid
@@ -40,7 +42,7 @@ def heatmap(grid: Grid, *, fitted: bool = False) -> go.Figure:
         xaxis=_layer_axis(grid),
         yaxis=_module_axis(grid),
     )
-    drawn.add_trace(_cells(grid))
+    drawn.add_trace(_cells(grid, _colours(grid, fitted=fitted)))
     for state in _SYMBOL_OF_STATE:
         if (grid.states == state).any():
             drawn.add_trace(_signs(grid, state))
@@ -64,14 +66,14 @@ def layer_text(layer: int) -> str:
     return "outside the layers" if layer == OUTSIDE_LAYERS else f"layer {layer}"
 
 
-def _cells(grid: Grid) -> go.Heatmap:
+def _cells(grid: Grid, colours: Mapping[str, Any]) -> go.Heatmap:
     """The coloured cells. Of a log metric the logarithm is drawn; its zeros take the lowest colour."""
+    drawn = _drawn_values(grid)
     written: dict[str, Any] = {}
     if grid.values.size <= MOST_WRITTEN and len(grid.layers) <= MOST_COLUMNS_WRITTEN:
-        written = {"text": _numbers(grid), "texttemplate": "%{text}", "textfont": {"size": 11}}
-    return go.Heatmap(
-        z=_drawn_values(grid).astype(np.float32), coloraxis="coloraxis", hoverinfo="skip", xgap=1, ygap=1, **written
-    )
+        texts = inked(_numbers(grid), drawn, colours)
+        written = {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 11}}
+    return go.Heatmap(z=drawn.astype(np.float32), coloraxis="coloraxis", hoverinfo="skip", xgap=1, ygap=1, **written)
 
 
 def _numbers(grid: Grid) -> list[list[str]]:

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from analysis.figures import theme
+from analysis.figures.ink import inked
 from analysis.labels import count, letter, scientific, share
 from analysis.overlaps import Venn
 
@@ -38,14 +39,16 @@ def pair_matrix(venn: Venn, measure: str = "one-sided") -> go.Figure:
         ),
         yaxis=theme.bare_axis(tickvals=list(range(k)), ticktext=rows, range=[k - 0.5, -0.5]),
     )
+    values = _logarithms(table) if measure == "matched" else table
+    texts = [[_text(venn, i, j, measure) if i != j else "" for j in range(k)] for i in range(k)]
     drawn.add_trace(
         go.Heatmap(
-            z=_logarithms(table) if measure == "matched" else table,
+            z=values,
             coloraxis="coloraxis",
             xgap=2,
             ygap=2,
             hoverongaps=False,
-            text=[[_text(venn, i, j, measure) if i != j else "" for j in range(k)] for i in range(k)],
+            text=inked(texts, values, colours),
             texttemplate="%{text}",
             textfont={"size": 12 if k <= 8 else 10},
             customdata=[[_hover(venn, i, j) if i != j else "" for j in range(k)] for i in range(k)],

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,6 @@ _INK = "#1a1a1a"
 _FONT = "Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 _CELL = 0.94
 _ROOM_FOR_TEXT = 38  # pixels a cell needs for its number
-_LIGHT = 0.6  # from here on up the colour scale the ground is light
 _MARGIN = {"l": 6, "r": 6, "t": 10, "b": 6}
 _LEGEND_LINE = 17  # pixels
 _LEAST_WIDTH = 520  # pixels; at 3.5 inches its text has 5.2 points
@@ -49,7 +47,7 @@ def printed(figure: go.Figure, inches: float) -> go.Figure:
     }
     over_cells = any(trace.type == "heatmap" for trace in figure.data)  # elsewhere axes may take their range from them
     drawn = [trace for trace in figure.data if not (over_cells and _invisible(trace))]
-    traces = [_trace(trace, width, layout.get("coloraxis", {})) for trace in drawn]
+    traces = [_trace(trace, width) for trace in drawn]
     if any(trace["type"] == "bar" and isinstance(trace.get("base"), np.ndarray) for trace in traces):
         layout["barmode"] = "overlay"
     _add_legend(layout, [trace for trace in traces if trace.get("name") and trace.get("showlegend") is not False])
@@ -120,7 +118,7 @@ def _invisible(trace: Any) -> bool:
     return trace.type == "scatter" and trace.mode == "markers" and trace.marker.opacity == 0
 
 
-def _trace(trace: Any, width: float, colours: Mapping[str, Any]) -> dict[str, Any]:
+def _trace(trace: Any, width: float) -> dict[str, Any]:
     plain = {
         name: value
         for name, value in _scaled(copy.deepcopy(trace.to_plotly_json())).items()
@@ -128,12 +126,12 @@ def _trace(trace: Any, width: float, colours: Mapping[str, Any]) -> dict[str, An
     }
     positions = trace.type == "heatmap" and trace.x is None and trace.y is None
     if positions and np.size(trace.z) <= MOST_VECTORS:
-        return _cells(trace, plain, width, colours)
+        return _cells(trace, plain, width)
     return plain | {"hoverinfo": "skip"}
 
 
-def _cells(trace: Any, plain: dict[str, Any], width: float, colours: Mapping[str, Any]) -> dict[str, Any]:
-    """The heatmap as one bar a cell, since bars are vectors; its numbers dark on light and light on dark."""
+def _cells(trace: Any, plain: dict[str, Any], width: float) -> dict[str, Any]:
+    """The heatmap as one bar a cell, since bars are vectors; its numbers carry their ink with them (see `ink`)."""
     values = np.asarray(trace.z, np.float64)
     rows, columns = np.nonzero(np.isfinite(values))
     bars: dict[str, Any] = {
@@ -149,7 +147,5 @@ def _cells(trace: Any, plain: dict[str, Any], width: float, colours: Mapping[str
     if trace.text is not None and width / 2 / values.shape[1] >= _ROOM_FOR_TEXT:
         bars["text"] = [str(trace.text[i][j]) for i, j in zip(rows, columns, strict=True)]
         bars |= {"textposition": "inside", "insidetextanchor": "middle", "textangle": 0, "constraintext": "none"}
-        low, high = float(colours.get("cmin", 0)), float(colours.get("cmax", 1))
-        light = (values[rows, columns] - low) / max(high - low, 1e-12) > _LIGHT
-        bars["textfont"] = plain.get("textfont", {}) | {"color": np.where(light, "#111111", "#ffffff")}
+        bars["textfont"] = plain.get("textfont", {})
     return bars

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.dynamics import Course, StepGrid
 from analysis.figures import theme
+from analysis.figures.ink import inked
 from analysis.labels import count, share, size
 from analysis.patches import ENCODINGS, PatchSize
 from analysis.rollup import Cell, Share
@@ -122,9 +123,10 @@ def union_growth(run: Course, axis: Axis, *, fitted: bool = False) -> go.Figure:
 
 def step_heatmap(grid: StepGrid, axis: Axis, *, fitted: bool = False, rows: str = "layer") -> go.Figure:
     """Checkpoints from left to right, layers (or matrices) from top to bottom, colour for the share."""
+    colours = _colours(grid, fitted=fitted)
     drawn = theme.figure(
         height=min(max(len(grid.rows) * _ROW_PIXELS + 110, _LOWEST), _HIGHEST),
-        coloraxis=_colours(grid, fitted=fitted),
+        coloraxis=colours,
         hoverdistance=-1,
         legend={"orientation": "h", "y": 1.0, "yanchor": "bottom", "x": 0, "itemclick": False},
         xaxis=_ordinal_axis(axis),
@@ -133,7 +135,7 @@ def step_heatmap(grid: StepGrid, axis: Axis, *, fitted: bool = False, rows: str 
     written: dict[str, Any] = {}
     if len(axis.labels) <= 12 and grid.values.size <= 300:
         texts = [["" if math.isnan(v) else f"{100 * v:.2f}" for v in row] for row in grid.values]
-        written = {"text": texts, "texttemplate": "%{text}", "textfont": {"size": 11}}
+        written = {"text": inked(texts, grid.values, colours), "texttemplate": "%{text}", "textfont": {"size": 11}}
     words = np.empty((*grid.values.shape, 3), object)
     for row, step in np.ndindex(grid.values.shape):
         value, state = float(grid.values[row, step]), Cell(int(grid.states[row, step]))

@@ -8,6 +8,7 @@ could get back past it; and a step that Streamlit makes too many is recognised (
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from urllib.parse import urlencode, urlsplit
 
 import streamlit as st
@@ -19,7 +20,7 @@ from analysis.models import PinnedModel
 Query = Mapping[str, Sequence[str]]
 _PAGES = ("compare", "pair", "layers", "matrix", "spectra", "overlap", "dynamics", "library", "gallery", "jobs")
 SCRIPT_OF_PAGE = {page: f"{page}.py" for page in _PAGES}
-_PAGE, _LEFT, _COMPLETED = "address.page", "address.left", "address.completed"
+_PAGE, _LEFT, _COMPLETED, _SEEN = "address.page", "address.left", "address.completed", "address.seen"
 
 
 def enter(page: str) -> None:
@@ -48,7 +49,18 @@ def open_view(page: str) -> View:
     """The view that the address names, every choice written out in it from now on. Raises BadReference."""
     view = links.from_query(page, query())
     complete(links.to_query(view))
+    st.session_state.setdefault(_SEEN, {})[page] = view
     return view
+
+
+def as_left(view: View) -> View:
+    """The view with the choices that its page was left with, where that was of the same models; what counts as
+    unchanged stays as `view` has it."""
+    seen = st.session_state.get(_SEEN, {}).get(view.page)
+    if seen is None or seen.models != view.models:
+        return view
+    carried = {name: view.choices[name] for name in links.CARRIED if name in view.choices}
+    return replace(view, choices=seen.choices | carried)
 
 
 def complete(wanted: Query) -> None:

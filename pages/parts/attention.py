@@ -63,7 +63,7 @@ def _table(rows: Sequence[Row]) -> None:
         "changed share": st.column_config.NumberColumn("changed", format="percent"),
         "over the matrix's": st.column_config.NumberColumn("of the matrix's", format="%.2f ×"),
     }
-    st.dataframe(shown, hide_index=True, height=280, column_config=columns)
+    st.dataframe(shown, hide_index=True, height=280, column_config=columns, placeholder="–")
 
 
 def head_grid(view: View, key: str) -> Grid | None:

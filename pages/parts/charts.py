@@ -13,20 +13,19 @@ _CONFIG = {
 }
 
 
-_INK_OF_THEME = {"light": "#1b1f24", "dark": "#f2f4f6"}
+# Of words inside a figure and of those at its axes; Streamlit's own for light axes is too pale for small text.
+INK_OF_THEME = {"light": ("#1b1f24", "#545a63"), "dark": ("#f2f4f6", "#c3c7cc")}
 
 
 def show(figure: Figure, what: str) -> None:
-    """The figure, `what` it shows in words for those who cannot see it. Words inside it take the page's own ink: on
-    coloured ground the theme's paler one for axes would be lost."""
-    figure.update_annotations(font_color=_INK_OF_THEME.get(st.context.theme.type or ""))
-    st.plotly_chart(figure, width="stretch", config=_CONFIG, alt=what, key=f"chart-{what}")
+    """The figure, `what` it shows in words for those who cannot see it."""
+    st.plotly_chart(_inked(figure), width="stretch", config=_CONFIG, alt=what, key=f"chart-{what}")
 
 
 def show_clickable(figure: Figure, what: str) -> tuple[float, float] | None:
     """The figure; (x, y) of the point that was clicked, if one was."""
     event = st.plotly_chart(
-        figure,
+        _inked(figure),
         width="stretch",
         config=_CONFIG,
         alt=what,
@@ -36,3 +35,15 @@ def show_clickable(figure: Figure, what: str) -> tuple[float, float] | None:
     )
     points = event["selection"]["points"]
     return (points[0]["x"], points[0]["y"]) if points else None
+
+
+def _inked(figure: Figure) -> Figure:
+    """The figure with its words in inks that read in the theme of the page."""
+    inside, beside = INK_OF_THEME.get(st.context.theme.type or "", (None, None))
+    if beside:
+        figure.update_annotations(font_color=inside)
+        for update in (figure.update_xaxes, figure.update_yaxes, figure.update_coloraxes):
+            prefix = "colorbar_" if update == figure.update_coloraxes else ""
+            update({f"{prefix}tickfont_color": beside, f"{prefix}title_font_color": beside})
+        figure.update_layout(legend_font_color=inside)
+    return figure

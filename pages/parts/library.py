@@ -30,6 +30,7 @@ from pages.parts.text import plain, safe_label
 
 MOST_OVERLAID, MOST_HEATMAPS = 12, 4
 _LONGEST_FILTER = 200
+_NAME = 40  # characters of a model's name in the table; files and links have all of it
 _WRITTEN = ("algorithm", "data", "tags", "note")
 _METRICS = tuple(CATALOG)
 _TABLE, _VERSION = "library.table", "library.version"
@@ -162,10 +163,9 @@ def table(shown: Sequence[Entry]) -> None:
 def row(entry: Entry) -> Row:
     """One line of the table; shares in percent."""
     known, amounts, notes = entry.known, entry.amounts, entry.notes
-    measured = (known.n_tallies + known.n_spectra + known.n_gaps) / max(known.n_tensors + known.n_matrices, 1)
     return {
-        "tuned": plain(known.pair.tuned.title),
-        "base": plain(known.pair.base.title),
+        "tuned": plain(known.pair.tuned.title, _NAME),
+        "base": plain(known.pair.base.title, _NAME),
         "algorithm": notes.algorithm,
         "data": notes.data,
         "tags": list(notes.tags),
@@ -176,7 +176,7 @@ def row(entry: Entry) -> Row:
         "rank": _percent(amounts, lambda a: (a.mean_rank_share, 1)),
         "‖update‖ / ‖base‖": _relative(amounts),
         "compared": _percent(amounts, lambda a: (a.compared_parameters, a.base_parameters)),
-        "measured": measured,
+        "measured": lookups.measured_share(known),
         "dtype": " → ".join(dict.fromkeys((known.base.dtype, known.tuned.dtype))),
         "parameters": rough_count(known.entries),
         "note": notes.note,
@@ -203,8 +203,7 @@ def _columns(tags: list[str]) -> dict[str, Any]:
     share = st.column_config.NumberColumn(format="%.4f %%")
     return {
         "✓": st.column_config.CheckboxColumn(width=40, pinned=True),
-        "tuned": st.column_config.TextColumn(pinned=True, width=240),
-        "base": st.column_config.TextColumn(width=200),
+        "tuned": st.column_config.TextColumn(pinned=True),
         "algorithm": st.column_config.TextColumn(max_chars=60, width=90),
         "data": st.column_config.TextColumn(max_chars=120, width=90),
         "tags": st.column_config.MultiselectColumn(options=tags, accept_new_options=True, width=110),
@@ -254,7 +253,8 @@ def ways_on(picked: Sequence[Entry]) -> None:
                 address.link(label, view_of("overlap", base, *tuned))
         for entry in picked:
             pair = entry.known.pair
-            address.link(f"Open {safe_label(pair.tuned.title, 50)}", view_of("pair", pair.base, pair.tuned))
+            whole = plain(f"{pair.tuned.title} against {pair.base.title}", 400)
+            address.link(f"Open {safe_label(pair.tuned.title, 50)}", view_of("pair", pair.base, pair.tuned), help=whole)
 
 
 def overlay(picked: Sequence[Entry]) -> None:

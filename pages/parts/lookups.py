@@ -147,6 +147,18 @@ def unfinished(key: str) -> tuple[int, tuple[Plan, ...]]:
     return _unfinished(key, generation(key))
 
 
+def measured_share(known: StoredPair) -> float:
+    """Of the measurements that were asked for, the share that was made or has failed."""
+    key = known.pair.key
+    plans = [plan for plan in asked(key) if not (plan.sides or plan.maps)]
+    if all(plan.selection.is_everything and plan.spectra_every == 1 for plan in plans):
+        with_spectra = any(plan.spectra for plan in plans)
+        made = known.n_tallies + known.n_gaps + (known.n_spectra if with_spectra else 0)
+        return min(made / max(known.n_tensors + (known.n_matrices if with_spectra else 0), 1), 1.0)
+    wanted = {hole for plan in plans for hole in plan.wanted(alignment(key))}
+    return 1 - unfinished(key)[0] / max(len(wanted), 1)
+
+
 def n_holes(key: str) -> int:
     """Measurements of the whole pair that the store has not."""
     return _n_holes(key, generation(key))

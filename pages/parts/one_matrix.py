@@ -9,7 +9,7 @@ import streamlit as st
 from analysis.labels import count, percent, rule_title, scientific, share
 from analysis.links import View
 from analysis.measurements import Spectrum, Tally
-from analysis.metrics import effective_rank, relative_update
+from analysis.metrics import CATALOG, effective_rank, relative_update
 from analysis.noise import above_noise
 from analysis.tables import Row
 from analysis.tensors import TITLE_OF_MATCH, TensorInfo, TensorPair
@@ -65,9 +65,11 @@ def headline(view: View, tally: Tally, spectrum: Spectrum | None) -> None:
     with numbers.row():
         for rule in dict.fromkeys((view.one("rule"), "exact", "mukherjee")):
             _unchanged(rule, view.one("tolerance"), tally)
-        numbers.number("Size of the update", scientific(part / whole) if whole else "–", "‖update‖ / ‖base‖")
+        size = scientific(part / whole) if whole else "–"
+        numbers.number("Size of the update", size, "‖update‖ / ‖base‖", help=CATALOG["relative-update"].help)
         _rank(spectrum)
-        numbers.number("Largest change", scientific(tally.max_abs_update), f"{count(tally.sign_flips)} signs flipped")
+        largest, flips = scientific(tally.max_abs_update), f"{count(tally.sign_flips)} signs flipped"
+        numbers.number("Largest change", largest, flips, help=CATALOG["largest-change"].help)
 
 
 def unit_words(known: TensorPair, tally: Tally, measure: str) -> None:
@@ -114,9 +116,10 @@ def updates_to_draw(
 
 
 def _unchanged(rule: str, tolerance: str, tally: Tally) -> None:
-    unchanged, entries = map(int, lookups.metric_at(f"unchanged-{rule}", tolerance).parts(tally, None) or (0, 0))
+    metric = lookups.metric_at(f"unchanged-{rule}", tolerance)
+    unchanged, entries = map(int, metric.parts(tally, None) or (0, 0))
     label = f"Unchanged, {rule_title(rule, tolerance)}"
-    numbers.number(label, percent(unchanged, entries), f"{count(unchanged)} of {count(entries)}")
+    numbers.number(label, percent(unchanged, entries), f"{count(unchanged)} of {count(entries)}", help=metric.help)
 
 
 def _rank(spectrum: Spectrum | None) -> None:
@@ -125,7 +128,8 @@ def _rank(spectrum: Spectrum | None) -> None:
         return
     effective = scientific(effective_rank(spectrum.singular_values))
     below = f"{count(spectrum.rank)} of {count(spectrum.max_rank)}; effective {effective}"
-    numbers.number("Rank of the update", share(spectrum.rank / spectrum.max_rank), below)
+    rank = share(spectrum.rank / spectrum.max_rank)
+    numbers.number("Rank of the update", rank, below, help=CATALOG["rank"].help)
 
 
 def against_noise(spectrum: Spectrum, tally: Tally) -> None:

@@ -21,6 +21,7 @@ from pages.parts import address, numbers
 from pages.parts.text import safe_label
 
 _PUBLISHED_RULES = ("exact", "mukherjee")
+_TITLE_OF_RULE = {rule: rule_title(rule, "") for rule in ("bf16", "mukherjee")}
 
 
 def headline(found: Headline, alignment: Alignment, chosen: Mapping[str, Share]) -> None:
@@ -139,7 +140,7 @@ def matches(alignment: Alignment) -> None:
 def rule_table(found: Headline) -> None:
     """Unchanged and changed entries by every rule that is stored."""
     st.dataframe(
-        rule_rows(found),
+        [row | {"rule": _TITLE_OF_RULE.get(str(row["rule"]), row["rule"])} for row in rule_rows(found)],
         hide_index=True,
         height="content",
         column_config={

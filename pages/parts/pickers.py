@@ -55,7 +55,7 @@ def two_texts() -> tuple[str, str]:
         if st.session_state.get(key) != text:
             st.session_state[key] = text
     with st.form("compare.form", border=False):
-        left, right, button = st.columns([5, 5, 1.4], vertical_alignment="bottom")
+        left, right, button = st.columns([5, 5, 2], vertical_alignment="bottom")
         left.text_input("Base", key="compare.base", placeholder="org/name, org/name@revision or ./folder")
         right.text_input("Fine-tuned", key="compare.tuned", placeholder="org/name, org/name@revision or ./folder")
         button.form_submit_button("Look up", on_click=_typed, width="stretch")

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from analysis import encoding, links
@@ -68,7 +68,14 @@ def routes(base: str = "") -> list[Route]:
         "/share/{page}": share,
         "/preview/{page}.png": preview,
     }
-    return [Route(root + path, _endpoint(answer)) for path, answer in answers.items()]
+    files = [Route(root + path, _endpoint(answer)) for path, answer in answers.items()]
+    return [Route(f"{root}/compare", compare), *files]
+
+
+async def compare(request: Request) -> Response:
+    """To the first page, which Streamlit knows without a name alone."""
+    query = request.url.query
+    return RedirectResponse(f"./?{query}" if query else "./")
 
 
 def table(request: Request) -> Response:

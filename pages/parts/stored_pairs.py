@@ -35,7 +35,7 @@ def pair_table(pairs: Sequence[StoredPair], *, key: str) -> StoredPair | None:
             "tuned": pair.pair.tuned.title,
             "base": pair.pair.base.title,
             "unchanged (exact)": _unchanged(pair),
-            "measured": (pair.n_tallies + pair.n_spectra + pair.n_gaps) / max(pair.n_tensors + pair.n_matrices, 1),
+            "measured": lookups.measured_share(pair),
             "parameters": rough_count(pair.entries),
             "tuned commit": pair.pair.tuned.short_commit,
             "base commit": pair.pair.base.short_commit,

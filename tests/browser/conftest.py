@@ -38,7 +38,7 @@ MANY = 2000  # tensors of the pair with many
 PATIENCE = 40_000  # milliseconds: the machine may be busy, and the first page brings 5 MB of scripts
 expect.set_options(timeout=PATIENCE)
 _CHROMIUMS = ("chromium", "chromium-browser", "google-chrome")
-_FLAGS = (
+FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -111,7 +111,7 @@ def _write_many(runs: Path) -> None:
 
 
 @contextmanager
-def running(folder: Path, endpoint: str, *flags: str) -> Iterator[str]:
+def running(folder: Path, endpoint: str, *flags: str, demo: bool = False) -> Iterator[str]:
     """The app as `streamlit run app.py` starts it, on a free port, until the block ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -119,10 +119,11 @@ def running(folder: Path, endpoint: str, *flags: str) -> Iterator[str]:
     environment = os.environ | {
         "SUBNETSCOPE_DATA": str(folder / "data"),
         "SUBNETSCOPE_LOCAL_ROOTS": str(folder / "runs"),
-        "SUBNETSCOPE_DEMO": "0",
+        "SUBNETSCOPE_DEMO": str(int(demo)),
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(folder / "hf"),
     }
+    (folder / "runs").mkdir(exist_ok=True)
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port), *flags]
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
@@ -146,12 +147,16 @@ def _wait_for(attempt: Callable[[], None], *, seconds: float) -> None:
             time.sleep(0.3)
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
+def chromium_path() -> str:
     path = next((found for name in _CHROMIUMS if (found := shutil.which(name))), None)
     assert path, "no Chromium: make test installs one where it may"
+    return path
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=_FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium_path(), args=FLAGS)
         yield browser
         browser.close()
 

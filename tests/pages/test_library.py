@@ -6,11 +6,13 @@ import pytest
 
 from analysis import rollup
 from analysis.models import Pair
+from analysis.plan import Plan
+from analysis.selection import select
 from cache import instance
 from cache.records import Notes
 from pages.parts import library, sources
 from tests.analysis.by_hand import measured, small_model
-from tests.pages.conftest import SEEDS
+from tests.pages.conftest import BASE, SEEDS, register
 from tests.pages.test_pages import opened, query, texts
 
 
@@ -74,3 +76,29 @@ def test_what_is_written_in_a_cell_replaces_that_alone(current: instance.Instanc
     before = Notes("GRPO", "math", ("old",), "kept")
     library._write(pair.key, before, {"tags": ["new", " "], "algorithm": " DAPO "})
     assert current.store.notes()[pair.key] == Notes("DAPO", "math", ("new",), "kept")
+
+
+def test_measured_is_of_what_was_asked_for(current: instance.Instance):
+    """First everything without spectra, then also those of one layer."""
+    alignment = small_model()
+    pair = Pair(BASE, SEEDS[0])
+    register(current, pair, alignment)
+    tallies, spectra = measured(alignment)
+
+    def share() -> float:
+        [known] = current.store.pairs()
+        return library.row(library.Entry(known, None, Notes(), ""))["measured"]
+
+    current.store.ask(pair.key, Plan(spectra=False)).result()
+    first, *others = tallies
+    for name in others:
+        current.store.put(pair.key, name, tallies[name]).result()
+    assert share() == pytest.approx(len(others) / len(tallies))
+    current.store.put(pair.key, first, tallies[first]).result()
+    assert share() == 1
+    current.store.ask(pair.key, Plan(selection=select("0"))).result()
+    in_layer = [name for name in spectra if ".0." in name]
+    assert share() == pytest.approx(len(tallies) / (len(tallies) + len(in_layer)))
+    for name in in_layer:
+        current.store.put(pair.key, name, spectra[name]).result()
+    assert share() == 1
