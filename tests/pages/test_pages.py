@@ -343,3 +343,17 @@ def test_matrix_page_measures_sizes_as_the_address_says(pair: Pair, measure: str
     assert not app.exception
     assert query(app)["sizes"] == [measure]
     assert ("One unit is the distance to the next number that F32 holds" in texts(app)) == (measure == "ulps")
+
+
+def test_a_tensor_that_did_not_change_is_said_to_be_so_instead_of_drawn_empty(current):
+    alignment = small_model()
+    pair = Pair(BASE, SEEDS[0])
+    register(current, pair, alignment)
+    first = alignment.pairs[0]
+    same = np.ones(first.shape, np.float32)
+    current.store.put(pair.key, first.name, tally_of(same, same)).result()
+    app = opened(view_of("matrix", pair.base, pair.tuned, name=first.name))
+    assert not app.exception
+    assert "No entry of this tensor changed" in texts(app)
+    assert "All numbers" in texts(app)
+    assert not app.get("plotly_chart")
