@@ -17,21 +17,36 @@ from analysis.measurements import Magnitudes, Regions
 Bins = tuple[NDArray[np.float64], NDArray[np.float64]]  # entries (bins,), changed (k, bins)
 
 
-def within_tensor(regions: Regions) -> Bins:
-    """The tensor as one bin."""
-    counts = regions.counts.astype(np.float64)
-    changed = [[counts[regions.subsets >> model & 1 == 1].sum()] for model in range(regions.n_models)]
-    return counts.sum(keepdims=True), np.array(changed)
+def within_tensors(regions: Sequence[Regions]) -> Bins:
+    """Each tensor as one bin."""
+    subsets, counts, tensors = laid_out(regions)
+
+    def by_tensor(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+        return np.asarray(np.bincount(tensors, weights=counts, minlength=len(regions)), np.float64)  # exact below 2**53
+
+    n_models = regions[0].n_models if regions else 0
+    changed = [by_tensor(counts * (subsets >> model & 1)) for model in range(n_models)]
+    return by_tensor(counts), np.array(changed).reshape(n_models, len(regions))
 
 
-def at_equal_magnitude(models: Sequence[Magnitudes | None]) -> Bins | None:
-    """Bins of base magnitude, those that hold an entry; None where a model's counts by magnitude are unknown."""
-    known = [model for model in models if model is not None]
-    if not known or len(known) < len(models):
+def laid_out(regions: Sequence[Regions]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(subsets, counts, which tensor they are of) of all of them, one behind the other."""
+    nothing = [np.zeros(0, np.int64)]
+    subsets = np.concatenate(nothing + [region.subsets for region in regions])
+    counts = np.concatenate(nothing + [region.counts for region in regions])
+    return subsets, counts, np.repeat(np.arange(len(regions)), [len(region.subsets) for region in regions])
+
+
+def at_equal_magnitude(models: Sequence[Sequence[Magnitudes | None]]) -> Bins | None:
+    """Bins of base magnitude of each tensor, those that hold an entry, from its counts in each of the models; None
+    where any of these is unknown."""
+    known = [[one for one in of_model if one is not None] for of_model in models]
+    if not known or any(len(some) < len(all_) for some, all_ in zip(known, models, strict=True)):
         return None
-    entries = np.max([model.entries for model in known], axis=0).astype(np.float64)
+    entries = np.max([[one.entries for one in of_model] for of_model in known], axis=0).reshape(-1).astype(np.float64)
     filled = entries > 0
-    return entries[filled], np.array([model.changed for model in known], np.float64)[:, filled]
+    changed = np.array([[one.changed for one in of_model] for of_model in known], np.float64)
+    return entries[filled], changed.reshape(len(known), -1)[:, filled]
 
 
 def expected_regions(bins: Bins) -> NDArray[np.float64]:

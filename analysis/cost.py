@@ -7,7 +7,8 @@ the ratios between kinds of work have to hold.
 from __future__ import annotations
 
 from analysis.plan import Hole
-from analysis.tensors import TensorPair
+from analysis.scales import EIGHT_BIT
+from analysis.tensors import TensorInfo, TensorPair
 
 _BYTES_A_SECOND = 0.6e9  # one pass over both sides, masks written
 _GRAM_FLOPS = 45e9
@@ -23,7 +24,12 @@ def seconds(hole: Hole, pair: TensorPair, *, threads: int = 1, device: str = "cp
     if pair.match == "untouched" and hole.kind == "spectrum":
         return _OVERHEAD
     if hole.kind == "tally":
-        return _OVERHEAD + (pair.base.end - pair.base.begin + pair.tuned.end - pair.tuned.begin) / _BYTES_A_SECOND
+        return _OVERHEAD + (_bytes_of(pair.base) + _bytes_of(pair.tuned)) / _BYTES_A_SECOND
     short, long = sorted((pair.shape[0], pair.shape[-1]))
     work = short**2 * long / _GRAM_FLOPS + 4 / 3 * short**3 / _EIGEN_FLOPS
     return _OVERHEAD + work / (_GPU_SPEEDUP if device == "cuda" else min(threads, 2) ** 0.5)
+
+
+def _bytes_of(tensor: TensorInfo) -> int:
+    """Bytes that the pass reads: 8-bit codes are widened to float32 first, at little cost beside the pass itself."""
+    return (tensor.end - tensor.begin) * (4 if tensor.dtype in EIGHT_BIT else 1)

@@ -1,6 +1,7 @@
 """What a comparison will take, from headers alone: bytes, disk, memory, seconds; and whether this machine has it.
 
-Everything is rounded up: masks as if they did not compress, memory as if the largest tensor took the longest way.
+Everything is rounded up: masks as if they did not compress, memory as if the largest tensors took the longest way, as
+many of them at once as there are threads, within the budget.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 from analysis.cost import seconds
 from analysis.errors import DiskFull, ResourceError, TooLarge
-from analysis.footprint import held_bytes, refusal, worker_bytes
+from analysis.footprint import PROCESS, held_bytes, refusal, worker_bytes
 from analysis.labels import count, duration, rough_count, shorten, size
 from analysis.plan import Hole, Plan
 from analysis.tensors import SIDES, Alignment, TensorPair
@@ -142,11 +143,15 @@ def forecast(alignment: Alignment, plan: Plan, holes: Sequence[Hole], to_fetch: 
     spent = {"tally": START_SECONDS if work else 0.0, "spectrum": 0.0}
     passing = 0 if machine.keeps_files else _held_at_once([pair for _, pair in work], machine.budget)
     memory, largest = 0, Hole("tally", "")
+    every: list[int] = []
     for hole, pair in work:
         spent[hole.kind] += seconds(hole, pair, threads=machine.threads, device=machine.device)
         needed = worker_bytes(pair, hole.kind, machine.budget) + passing
+        every.append(needed - PROCESS - passing)
         if needed > memory:
             memory, largest = needed, hole
+    side_by_side = sum(sorted(every)[-machine.threads :]) if machine.device == "cpu" and machine.keeps_files else 0
+    memory = max(memory, PROCESS + min(side_by_side, machine.budget)) if work else 0
     tallied = [pair for hole, pair in work if hole.kind == "tally"]
     masked = [pair for hole, pair in work if (hole.kind, hole.of) == ("tally", "update")]
     return Forecast(

@@ -62,15 +62,24 @@ def measure_tally(
 ) -> tuple[Tally, dict[MaskRule, np.ndarray]]:
     """The Tally of `pair` and its packed masks by the rules that `masks` names."""
     shape = geometry(pair.shape)
-    pieces: dict[MaskRule, list[np.ndarray]] = {rule: [] for rule in masks}
+    packed = {rule: np.empty(-(-pair.entries // 8), np.uint8) for rule in masks}
+    filled = dict.fromkeys(masks, 0)
+
+    def on_mask(rule: MaskRule, piece: np.ndarray) -> None:
+        if len(piece) == len(packed[rule]):
+            packed[rule] = piece  # whole, in memory of its own
+            return
+        packed[rule][filled[rule] : filled[rule] + len(piece)] = piece
+        filled[rule] += len(piece)
+
     result = tally(
         _blocks(before, after, shape, engine),
         shape,
-        on_mask=(lambda rule, packed: pieces[rule].append(packed)) if masks else None,
+        on_mask=on_mask if masks else None,
         rules=masks,
         threads=engine.threads,
     )
-    return result, {rule: np.concatenate(packed) for rule, packed in pieces.items()}
+    return result, packed
 
 
 def measure_spectrum(pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, of: Hole) -> Spectrum | Gap:

@@ -104,7 +104,7 @@ class Tally:
     @property
     def changes(self) -> NDArray[np.int64]:
         """(N_CHANGE_BINS,): changed finite entries by |after - before|."""
-        return self.joint.sum(axis=0)
+        return self.joint[0] if len(self.joint) == 1 else self.joint.sum(axis=0)
 
     def changed_by_binade(self, rule: MaskRule) -> NDArray[np.int64]:
         """(N_BINADES,): finite entries that the rule calls changed, by |before|."""

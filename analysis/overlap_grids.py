@@ -103,10 +103,18 @@ def overlap_grid(
     of_two = [magnitudes[of], magnitudes[other]] if magnitudes else []
 
     def value(members: ByName) -> float:
-        of_pair = {name: region.among(of, other) for name, region in members.items()}
-        return _VALUE_OF_MEASURE[measure](venn(rule, ("", ""), of_pair, of_two))
+        return _VALUE_OF_MEASURE[measure](venn(rule, ("", ""), members, of_two))
 
-    return _grid(alignment, MEASURES[measure], regions, value)
+    return _grid(alignment, MEASURES[measure], _among(regions, of, other), value)
+
+
+def _among(regions: ByName, of: int, other: int) -> ByName:
+    """`Regions.among` of these two, of all tensors at once."""
+    subsets, counts, tensors = chance.laid_out(list(regions.values()))
+    of_two = np.zeros((len(regions), 4), np.int64)
+    np.add.at(of_two, (tensors, (subsets >> of & 1) | (subsets >> other & 1) << 1), counts)
+    named = zip(regions.items(), of_two, strict=True)
+    return {name: Regions.of(region.rule, of_tensor) for (name, region), of_tensor in named}
 
 
 def agreement_grid(
@@ -116,20 +124,18 @@ def agreement_grid(
     that is; experts of a cell pool their counts."""
 
     def value(members: ByName) -> float:
-        counted = sum(int(region.counts[_n_runs(region) == n_runs].sum()) for region in members.values())
+        subsets, counts, _ = chance.laid_out(list(members.values()))
+        counted = int(counts[np.bitwise_count(subsets) == n_runs].sum())
         if measure == "share":
-            return over(counted, sum(int(region.counts.sum()) for region in members.values()))
-        return over(counted, sum(_expected(measure, name, region) for name, region in members.items()))
+            return over(counted, int(counts.sum()))
+        return over(counted, _expected(members))
 
-    def _expected(measure: str, name: str, region: Regions) -> float:
-        bins = chance.within_tensor(region) if measure == "chance" else matched_bins(name, magnitudes)
+    def _expected(members: ByName) -> float:
+        by_chance = measure == "chance"
+        bins = chance.within_tensors(list(members.values())) if by_chance else matched_bins(members, magnitudes)
         return float(chance.expected_by_runs(bins)[n_runs]) if bins else math.nan
 
     return _grid(alignment, AGREEMENTS[measure], regions, value)
-
-
-def _n_runs(region: Regions) -> np.ndarray:
-    return np.bitwise_count(region.subsets)
 
 
 def _grid(alignment: Alignment, metric: Metric, regions: ByName, value: Callable[[ByName], float]) -> Grid:
@@ -148,11 +154,11 @@ def _grid(alignment: Alignment, metric: Metric, regions: ByName, value: Callable
 
 
 def _names_by_cell(alignment: Alignment) -> dict[tuple[str, int], tuple[str, ...]]:
-    names: dict[tuple[str, int], tuple[str, ...]] = {}
+    names: dict[tuple[str, int], list[str]] = {}
     for pair in alignment.pairs:
         cell = pair.place.module, OUTSIDE_LAYERS if pair.place.layer is None else pair.place.layer
-        names[cell] = (*names.get(cell, ()), pair.name)
-    return names
+        names.setdefault(cell, []).append(pair.name)
+    return {cell: tuple(members) for cell, members in names.items()}
 
 
 def _state(counted: bool, value: float, some_missing: bool) -> Cell:

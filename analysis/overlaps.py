@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,19 +91,22 @@ def venn(
 
     `magnitudes[i]` are model i's under the same rule, by tensor name; without them the matched chance is nan.
     """
-    k = len(labels)
-    counts, expected, matched = np.zeros(1 << k, np.int64), np.zeros(1 << k), np.zeros(1 << k)
-    for name, region in regions.items():
-        counts[region.subsets] += region.counts
-        expected += chance.expected_regions(chance.within_tensor(region))
-        bins = matched_bins(name, magnitudes)
-        matched += chance.expected_regions(bins) if bins else math.nan
+    counts, nothing = np.zeros(1 << len(labels), np.int64), np.zeros(1 << len(labels))
+    if not regions:
+        return Venn(rule, tuple(labels), counts, nothing, nothing, 0)
+    of_tensors = list(regions.values())
+    subsets, of_subset, _ = chance.laid_out(of_tensors)
+    np.add.at(counts, subsets, of_subset)
+    bins = matched_bins(regions, magnitudes)
+    matched = chance.expected_regions(bins) if bins else nothing + math.nan
+    expected = chance.expected_regions(chance.within_tensors(of_tensors))
     return Venn(rule, tuple(labels), counts, expected, matched, len(regions))
 
 
-def matched_bins(name: str, magnitudes: Sequence[Mapping[str, Magnitudes]]) -> chance.Bins | None:
-    """One tensor's bins of base magnitude, where every model's are known."""
-    return chance.at_equal_magnitude([of_model.get(name) for of_model in magnitudes])
+def matched_bins(names: Iterable[str], magnitudes: Sequence[Mapping[str, Magnitudes]]) -> chance.Bins | None:
+    """These tensors' bins of base magnitude, where every model's are known of all of them."""
+    names = list(names)
+    return chance.at_equal_magnitude([[of_model.get(name) for name in names] for of_model in magnitudes])
 
 
 def over(part: float, whole: float) -> float:

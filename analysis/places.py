@@ -6,6 +6,7 @@ A name that no row knows keeps itself as its module, so an unknown family still 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from analysis.naming import unwrapped
 from analysis.tensors import Place, TensorPair
@@ -48,10 +49,20 @@ def place_of(name: str) -> Place:
         module = module[: expert.start()] + "*" + module[expert.end() :]
     if layer:
         stack = name[: layer.start(1) - 1]
-        module = ("" if unwrapped(stack) in _MAIN_STACKS else f"{stack}.") + module[layer.end() + 1 :]
+        module = ("" if _is_main(stack) else f"{stack}.") + module[layer.end() + 1 :]
     module = module.removesuffix(".weight")
-    block = next((block for pattern, block in _BLOCK_OF_PATTERN.items() if pattern.search(module)), "other")
-    return Place(int(layer[1]) if layer else None, block, module, int(expert[1]) if expert else None)
+    return Place(int(layer[1]) if layer else None, _block(module), module, int(expert[1]) if expert else None)
+
+
+@lru_cache(maxsize=4096)
+def _block(module: str) -> str:
+    """The block that a module's name speaks of; a model has tens of thousands of tensors, but few modules."""
+    return next((block for pattern, block in _BLOCK_OF_PATTERN.items() if pattern.search(module)), "other")
+
+
+@lru_cache(maxsize=4096)
+def _is_main(stack: str) -> bool:
+    return unwrapped(stack) in _MAIN_STACKS
 
 
 def reading_order(pair: TensorPair) -> tuple[int, int, int, int, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -15,8 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.coverage import Chosen, chosen_of, part_of, reasons_to_withhold
-from analysis.measurements import CHANGE_EDGES, RELATIVE_EDGES, RULES, Spectrum, Tally
-from analysis.metrics import Metric, correlation, effective_rank, stable_rank
+from analysis.measurements import (
+    CHANGE_EDGES,
+    RELATIVE_EDGES,
+    RULES,
+    TOLERANCES,
+    Spectrum,
+    Tally,
+    first_changed_bin,
+)
+from analysis.metrics import CATALOG, Metric, Parts, correlation, effective_rank, stable_rank
 from analysis.noise import noise_values
 from analysis.plan import Plan
 from analysis.tensors import Alignment, TensorPair
@@ -110,23 +118,27 @@ def headline(
     spectra_planned: bool,
     n_spectra_planned: int | None = None,
     chosen: Chosen | None = None,
+    effective_ranks: Mapping[str, Parts] | None = None,
 ) -> Headline:
     """The overview's numbers over what is measured so far. Of a part of a pair, `alignment` is that part's (see
     `analysis.coverage.part_of`), `chosen` says how much it is, and `n_spectra_planned` of how many of its matrices
-    spectra are wanted, where that is not all of them."""
+    spectra are wanted, where that is not all of them. `effective_ranks` are the parts of that metric by tensor, for
+    spectra that come without their values."""
     measured = [(pair, tallies[pair.name]) for pair in alignment.pairs if pair.name in tallies]
     matrices = [tally for pair, tally in measured if pair.is_matrix]
     entries = sum(tally.entries for _, tally in measured)
     names = {pair.name for pair in alignment.pairs}
     found = [spectrum for name, spectrum in spectra.items() if name in names]
     usable = [spectrum for spectrum in found if not spectrum.reason]
+    if effective_ranks is None:
+        effective_ranks = parts_by_name(CATALOG["effective-rank"], alignment, {}, spectra)
     n_matrices = sum(pair.is_matrix for pair in alignment.pairs) if n_spectra_planned is None else n_spectra_planned
     touched = [tally for _, tally in measured if tally.unchanged("exact") < tally.entries]
     correlations = [value for value in (_ratio(*correlation(t)) for t in matrices) if not math.isnan(value)]
     return Headline(
         entries=entries,
         nonfinite=sum(tally.nonfinite for _, tally in measured),
-        unchanged={rule: Share(sum(t.unchanged(rule) for _, t in measured), entries) for rule in RULES},
+        unchanged=_unchanged_by_rule([tally for _, tally in measured], entries),
         tensors_measured=len(measured),
         tensors_planned=len(alignment.pairs),
         tensors_touched=len(touched),
@@ -138,7 +150,7 @@ def headline(
         ),
         mean_of_layer_averages=_mean(t.unchanged("mukherjee") / t.entries for _, t in measured),
         mean_rank_share=_mean((s.rank or 0) / s.max_rank for s in usable),
-        mean_effective_rank_share=_mean(effective_rank(s.singular_values) / s.max_rank for s in usable),
+        mean_effective_rank_share=_mean(_ratio(*effective_ranks[name]) for name in effective_ranks if name in names),
         spectra_measured=len(found),
         spectra_planned=n_matrices if spectra_planned else 0,
         median_correlation=statistics.median(correlations) if correlations else math.nan,
@@ -150,7 +162,11 @@ def headline(
 
 
 def headline_of_part(
-    alignment: Alignment, tallies: Mapping[str, Tally], spectra: Mapping[str, Spectrum], plans: Sequence[Plan]
+    alignment: Alignment,
+    tallies: Mapping[str, Tally],
+    spectra: Mapping[str, Spectrum],
+    plans: Sequence[Plan],
+    effective_ranks: Mapping[str, Parts] | None = None,
 ) -> Headline:
     """The overview's numbers of what these plans ask for, over what of it is measured so far."""
     part = part_of(alignment, plans, tallies)
@@ -165,7 +181,24 @@ def headline_of_part(
         spectra_planned=n_spectra > 0,
         n_spectra_planned=n_spectra,
         chosen=chosen_of(alignment, part),
+        effective_ranks=effective_ranks,
     )
+
+
+def _unchanged_by_rule(tallies: Sequence[Tally], entries: int) -> dict[str, Share]:
+    """The unchanged share under every rule, the histograms summed before they are read."""
+    whole, of_tolerance = summed(tallies), tuple(rule for rule in RULES if rule in TOLERANCES)
+    counts = {rule: sum(tally.unchanged(rule) for tally in tallies) for rule in RULES if rule not in of_tolerance}
+    counts |= {rule: counts["exact"] + int(whole[: first_changed_bin(rule)].sum()) for rule in of_tolerance}
+    return {rule: Share(counts[rule], entries) for rule in RULES}
+
+
+def summed(tallies: Iterable[Tally]) -> NDArray[np.int64]:
+    """(N_CHANGE_BINS,): changed entries of all of them by size."""
+    changes = np.zeros(len(CHANGE_EDGES) + 1, np.int64)
+    for tally in tallies:
+        changes += tally.changes
+    return changes
 
 
 def _same_of_block(measured: Iterable[tuple[TensorPair, Tally]]) -> dict[str, tuple[int, int]]:
@@ -186,6 +219,21 @@ def grid(
     gaps: Iterable[str] = (),
 ) -> Grid:
     """One metric by layer and module. `gaps` names tensors whose measurement for this metric failed."""
+    return grid_of_parts(alignment, metric, parts_by_name(metric, alignment, tallies, spectra), gaps)
+
+
+def parts_by_name(
+    metric: Metric, alignment: Alignment, tallies: Mapping[str, Tally], spectra: Mapping[str, Spectrum]
+) -> dict[str, Parts]:
+    """The metric's parts of every tensor that has it, before anything is pooled or divided."""
+    found = ((p.name, metric.parts(tallies.get(p.name), spectra.get(p.name))) for p in alignment.pairs)
+    return {name: parts for name, parts in found if parts is not None}
+
+
+def grid_of_parts(
+    alignment: Alignment, metric: Metric, parts_of_name: Mapping[str, Parts], gaps: Iterable[str] = ()
+) -> Grid:
+    """The same of parts that were taken before."""
     pairs = [pair for pair in alignment.pairs if metric.needs == "tally" or pair.is_matrix]
     modules, layers = _axes(pairs)
     values = np.full((len(modules), len(layers)), math.nan)
@@ -193,26 +241,30 @@ def grid(
     names: list[list[tuple[str, ...]]] = [[() for _ in layers] for _ in modules]
     failed = set(gaps)
     for (row, column), members in _cells(pairs, modules, layers).items():
-        parts = [metric.parts(tallies.get(p.name), spectra.get(p.name)) for p in members]
-        values[row, column], states[row, column] = _cell(parts, [p.name in failed for p in members])
-        names[row][column] = tuple(p.name for p in members)
+        of_cell = tuple(p.name for p in members)
+        values[row, column], states[row, column] = _cell(
+            [parts_of_name.get(name) for name in of_cell], [name in failed for name in of_cell]
+        )
+        names[row][column] = of_cell
     return Grid(metric, modules, layers, values, states, tuple(tuple(row) for row in names))
 
 
 def pooled(alignment: Alignment, metric: Metric, tallies: Mapping[str, Tally]) -> Share:
     """A share over all of the alignment's tensors that are measured."""
-    parts = [metric.parts(tallies[pair.name], None) or (0, 0) for pair in alignment.pairs if pair.name in tallies]
+    return pooled_parts(parts_by_name(metric, alignment, tallies, {}).values())
+
+
+def pooled_parts(parts: Collection[Parts]) -> Share:
+    """The share that these counts add up to."""
     return Share(int(sum(part for part, _ in parts)), int(sum(whole for _, whole in parts)))
 
 
 def tolerance_curve(tallies: Iterable[Tally], label: str) -> Curve:
     """Unchanged share over tolerance, at every edge of the histogram. Each point is exact."""
-    changes, always, entries = np.zeros(len(CHANGE_EDGES) + 1, np.int64), 0, 0
-    for tally in tallies:
-        changes += tally.changes
-        always += tally.equal + tally.nonfinite_same
-        entries += tally.entries
-    unchanged = always + np.cumsum(changes)[: len(CHANGE_EDGES)]
+    tallies = list(tallies)
+    always = sum(tally.equal + tally.nonfinite_same for tally in tallies)
+    entries = sum(tally.entries for tally in tallies)
+    unchanged = always + np.cumsum(summed(tallies))[: len(CHANGE_EDGES)]
     return Curve(label, CHANGE_EDGES.astype(np.float64), _per(unchanged, entries))
 
 
@@ -231,7 +283,11 @@ def layer_profile(
     alignment: Alignment, metric: Metric, tallies: Mapping[str, Tally], spectra: Mapping[str, Spectrum]
 ) -> list[Curve]:
     """One curve a module: the metric over layers."""
-    table = grid(alignment, metric, tallies, spectra)
+    return profile_of_grid(grid(alignment, metric, tallies, spectra))
+
+
+def profile_of_grid(table: Grid) -> list[Curve]:
+    """One curve a row of the grid."""
     layers = np.array([layer for layer in table.layers if layer != OUTSIDE_LAYERS], np.float64)
     start = len(table.layers) - len(layers)
     return [
@@ -245,9 +301,16 @@ def layer_totals(
     alignment: Alignment, metric: Metric, tallies: Mapping[str, Tally], spectra: Mapping[str, Spectrum]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(layers, the metric pooled over each layer's tensors that have it); what lies outside the layers is left out."""
+    return totals_of_parts(alignment, parts_by_name(metric, alignment, tallies, spectra))
+
+
+def totals_of_parts(
+    alignment: Alignment, parts_of_name: Mapping[str, Parts]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The same of parts that were taken before."""
     amounts: dict[int, tuple[float, float]] = {}
     for pair in alignment.pairs:
-        parts = metric.parts(tallies.get(pair.name), spectra.get(pair.name))
+        parts = parts_of_name.get(pair.name)
         if pair.place.layer is not None and parts is not None:
             part, whole = amounts.get(pair.place.layer, (0.0, 0.0))
             amounts[pair.place.layer] = part + parts[0], whole + parts[1]

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Container
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 # Bytes of one entry. Types below 8 bits, complex and integer types are recognised, listed, and not compared.
@@ -213,12 +214,12 @@ class Alignment:
     base_parameters: int
     tuned_parameters: int
 
-    @property
+    @cached_property
     def is_adapter(self) -> bool:
         """Whether the tuned side is an adapter, compared as if merged into the base."""
         return any(pair.match in ("adapter", "untouched") for pair in self.pairs)
 
-    @property
+    @cached_property
     def compared_parameters(self) -> int:
         """Entries of all pairs; an embedding that a head is compared with too counts twice."""
         return sum(pair.entries for pair in self.pairs)
@@ -237,4 +238,8 @@ class Alignment:
 
     def compared_of(self, side: Literal["base", "tuned"]) -> int:
         """Parameters of one side that are compared."""
-        return sum(self.covered(side).values())
+        return self._compared[side]
+
+    @cached_property
+    def _compared(self) -> dict[str, int]:
+        return {side: sum(self.covered(side).values()) for side in SIDES}

@@ -15,6 +15,7 @@ import argparse
 import os
 import platform
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -40,6 +41,10 @@ _TITLE = "document.querySelector('h2')"
 _METRICS = "[...document.querySelectorAll('[data-testid=stMetric]')].map(it => it.innerText).join()"
 _FIGURES = "figures()"
 _PATIENCE = 120_000  # milliseconds
+_HEADING = """{machine}; seconds, median (range)
+
+| page | first session of the server | fresh browser | whole page | browser that was there | sent |
+|---|---|---|---|---|---|"""
 
 # Runs before the page's own scripts. `drawn`: when the main figure was first there, `whole`: when the page's script had
 # ended as well, in milliseconds from the navigation's start. `watch`: from the next key or click until `read` changes.
@@ -90,6 +95,10 @@ class Visits:
     whole: list[float] = field(default_factory=list)
     again: list[float] = field(default_factory=list)
     kilobytes: float = 0.0
+
+    def row(self, page: str) -> str:
+        timed = " | ".join(map(spread, (self.fresh, self.whole, self.again)))
+        return f"| {page} | {self.first:.2f} | {timed} | {self.kilobytes:,.0f} kB |"
 
 
 def cases(size: str, n_models: int) -> list[Case]:
@@ -244,10 +253,12 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
         for case in asked:
             with fresh(browser) as context:
                 found[case.page].first = opened(context, address, case).drawn
-        for _ in range(options.visits):
-            for case in asked:
+        print(_HEADING.format(machine=machine()))
+        for case in asked:
+            for _ in range(options.visits):
                 visit(browser, address, case, found[case.page])
-        show_visits(found)
+            print(found[case.page].row(case.page), flush=True)
+        print("\n| page | choice | until it shows |\n|---|---|---|", flush=True)
         for choice, case in ((choice, case) for choice in CHOICES for case in asked if choice.page == case.page):
             seconds = choose(browser, address, case, choice, options.choices)
             print(f"| {choice.page} | {choice.what} | {spread(seconds)} |", flush=True)
@@ -256,15 +267,8 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
     print(f"\nPeak memory of the web process: {megabytes} MB")
 
 
-def show_visits(found: dict[str, Visits]) -> None:
-    machine = f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
-    print(f"{machine}; seconds, median (range)\n")
-    print("| page | first session of the server | fresh browser | whole page | browser that was there | sent |")
-    print("|---|---|---|---|---|---|")
-    for page, one in found.items():
-        timed = " | ".join(map(spread, (one.fresh, one.whole, one.again)))
-        print(f"| {page} | {one.first:.2f} | {timed} | {one.kilobytes:,.0f} kB |")
-    print("\n| page | choice | until it shows |\n|---|---|---|", flush=True)
+def machine() -> str:
+    return f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}"
 
 
 def main() -> None:
@@ -277,6 +281,7 @@ def main() -> None:
     parser.add_argument("--pages", nargs="*", help="only these")
     options = parser.parse_args()
     os.environ["SUBNETSCOPE_DEMO"] = "0"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the server ends with it
     folder = options.folder or Path(tempfile.mkdtemp(prefix="subnetscope-"))
     try:
         if not (folder / "store.duckdb").exists():

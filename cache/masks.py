@@ -9,13 +9,15 @@ text, and the same for each writing, so that a repeated measurement replaces the
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import hashlib
 import os
 import re
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -32,6 +34,7 @@ Bits = NDArray[np.uint8]
 CHUNK_BYTES = 4 * 1024**2  # bits of one frame, before compression
 _BLOCK_BYTES = 32 * 1024  # of a mask, while it is counted: what it is held against stays in the cache
 _LEFTOVER_SECONDS = 3600
+_MANY_FILES = 8  # each waits for the disk's journal, if synced by itself
 _PAIR_KEY = re.compile(r"[0-9a-f]{16}")
 
 
@@ -47,10 +50,28 @@ class MaskFile:
     sha256: str
 
 
+@dataclass(frozen=True)
+class Unsettled:
+    """A mask that is written whole beside its place, and neither synced nor there yet."""
+
+    mask: MaskFile
+    beside: Path
+    place: Path
+
+
 def write_mask(
     masks_dir: Path, pair_key: str, tensor_name: str, rule: MaskRule, packed: Bits, entries: int
 ) -> MaskFile:
-    """The file that now holds `packed`, whole or not at all: it is written beside, synced, then renamed.
+    """The file that now holds `packed`, whole or not at all: `begin_mask` and `settle` in one."""
+    begun = begin_mask(masks_dir, pair_key, tensor_name, rule, packed, entries)
+    settle([begun])
+    return begun.mask
+
+
+def begin_mask(
+    masks_dir: Path, pair_key: str, tensor_name: str, rule: MaskRule, packed: Bits, entries: int
+) -> Unsettled:
+    """`packed` compressed and written beside its place; it counts for nothing until `settle`.
 
     Raises DiskFull, or ResourceError where the folder can't be written; ValueError where `packed` is not `entries`
     bits or has spare bits set."""
@@ -59,16 +80,41 @@ def write_mask(
         raise ValueError(f"{len(bits)} bytes are no mask of {entries} entries")
     digest = hashlib.sha256(tensor_name.encode("utf-8", "surrogatepass")).hexdigest()[:32]
     path = f"{pair_key}/{digest}.{rule}.mask"
+    place = masks_dir / path
+    beside = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    with _disk_faults(len(bits)):
+        size = _write_whole(beside, bits)
+    mask = MaskFile(rule, path, entries, _count_bits(bits), size, hashlib.sha256(bits.data).hexdigest())
+    return Unsettled(mask, beside, place)
+
+
+def settle(begun: Sequence[Unsettled]) -> None:
+    """Syncs these files, many of them in one go, then moves each to its place. Raises as `begin_mask` does; what had
+    not moved by then is removed.
+
+    The folder itself is not synced: a name lost with the power is found missing when the mask is read, and measured
+    again."""
     try:
-        size = _write_whole(masks_dir / path, bits)
+        with _disk_faults(sum(each.mask.bytes for each in begun)):
+            _sync([each.beside for each in begun])
+            for each in begun:
+                each.beside.replace(each.place)
+    finally:
+        for each in begun:
+            each.beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk_faults(needed: int) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         kind = DiskFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else ResourceError
         raise kind(
             f"An update mask could not be written ({error.strerror})",
-            expected=f"Room for {len(bits):,} bytes at most, in a folder that may be written",
+            expected=f"Room for {needed:,} bytes at most, in a folder that may be written",
             do="Free some disk, or lower SUBNETSCOPE_MASK_QUOTA, and start the job again",
         ) from error
-    return MaskFile(rule, path, entries, _count_bits(bits), size, hashlib.sha256(bits.data).hexdigest())
 
 
 def read_mask(masks_dir: Path, mask: MaskFile) -> Iterator[Bits]:
@@ -142,23 +188,48 @@ def n_bytes(entries: int) -> int:
     return -(-entries // 8)
 
 
-def _write_whole(path: Path, bits: Bits) -> int:
-    """The size of the file. The folder itself is not synced: a name lost with the power is found missing when the mask
-    is read, and measured again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _write_whole(beside: Path, bits: Bits) -> int:
+    """The size of the file; nothing is left of it where it could not be written."""
+    beside.parent.mkdir(parents=True, exist_ok=True)
     compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
     try:
         with beside.open("wb") as file:
             for start in range(0, len(bits), CHUNK_BYTES):
                 file.write(compressor.compress(bits[start : start + CHUNK_BYTES].data))
-            file.flush()
-            os.fsync(file.fileno())
-            size = file.tell()
-        beside.replace(path)
-    finally:
+            return file.tell()
+    except BaseException:
         beside.unlink(missing_ok=True)
-    return size
+        raise
+
+
+def _sync(files: Sequence[Path]) -> None:
+    """On the disk: one file after the other, or many at the cost of one, by having the file system write out all it
+    holds (where the system has a call for that)."""
+    if len(files) >= _MANY_FILES and _sync_whole_disk(files[0].parent):
+        return
+    for path in files:
+        _at_descriptor(path, os.fsync)
+
+
+def _sync_whole_disk(folder: Path) -> bool:
+    syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+    if syncfs is None:
+        return False
+
+    def sync(descriptor: int) -> None:
+        if syncfs(descriptor):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    _at_descriptor(folder, sync)
+    return True
+
+
+def _at_descriptor(path: Path, act: Callable[[int], None]) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        act(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _checked_chunks(file: BinaryIO, mask: MaskFile) -> Iterator[Bits]:

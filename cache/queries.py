@@ -9,7 +9,13 @@ from datetime import datetime
 from typing import Any
 
 from analysis.links import pinned
-from analysis.measurements import DYNAMICS_VERSION, OVERLAP_VERSION, SPECTRUM_VERSION, TALLY_VERSION
+from analysis.measurements import (
+    DYNAMICS_VERSION,
+    N_CHANGE_BINS,
+    OVERLAP_VERSION,
+    SPECTRUM_VERSION,
+    TALLY_VERSION,
+)
 from analysis.models import Pair, PinnedModel
 from analysis.series import Series
 from analysis.tensors import Alignment
@@ -69,6 +75,20 @@ NUMBERS = """
 NUMBERS_VALUES = [TALLY_VERSION, SPECTRUM_VERSION]
 
 NOTES = "SELECT pair_key, algorithm, data, tags, note FROM notes"
+
+NAMED = "name IN (SELECT unnest(?))"
+OF_SPECTRA = 'pair_key = ? AND version = ? AND "of" = ?'
+
+# Changed entries of each tensor by base magnitude, from the joint histogram, from a first bin of sizes on. Summed in
+# the database: the cells of a large pair's histograms are half a gigabyte.
+CHANGED_BY_BINADE = f"""
+    WITH cells AS (
+        SELECT name, unnest(joint_cells) AS cell, unnest(joint_counts) AS n FROM tallies
+        WHERE pair_key = ? AND version = ?),
+    by_binade AS (
+        SELECT name, cell // {N_CHANGE_BINS} AS binade, sum(n)::BIGINT AS n FROM cells
+        WHERE cell % {N_CHANGE_BINS} >= ? GROUP BY name, binade)
+    SELECT name, list(binade) AS binades, list(n) AS changed FROM by_binade GROUP BY name"""
 
 JOB_COLUMNS = tuple(field.name for field in fields(JobRecord))
 

@@ -6,9 +6,10 @@ stored beside it, so that a pair of 50,000 tensors can be drawn without reading 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import pairwise
 from typing import Any
 
@@ -26,11 +27,18 @@ from analysis.measurements import (
     Spectrum,
     StepCounts,
     Tally,
-    first_changed_bin,
 )
 from analysis.places import place_of
 from analysis.tensors import Alignment, Merge, NotCompared, Scales, TensorInfo, TensorPair
-from cache.tables import HEAVY_LISTS, LIGHT_LISTS, SPECTRUM_NUMBERS, STEP_LISTS, TALLY_JOINT, TALLY_NUMBERS, Table
+from cache.tables import (
+    HEAVY_LISTS,
+    LISTS,
+    SMALL_LISTS,
+    SPECTRUM_NUMBERS,
+    STEP_LISTS,
+    TALLY_NUMBERS,
+    Table,
+)
 
 Row = Mapping[str, Any]
 
@@ -55,7 +63,7 @@ def tally_row(tally: Tally) -> dict[str, Any]:
     rows, columns = tally.density.shape
     return {
         **{name: getattr(tally, name) for name in TALLY_NUMBERS},
-        **{name: getattr(tally, name) for name in LIGHT_LISTS},
+        **{name: getattr(tally, name) for name in LISTS},
         "joint_cells": cells,
         "joint_counts": joint[cells],
         "row_changes": tally.row_changes,
@@ -67,26 +75,30 @@ def tally_row(tally: Tally) -> dict[str, Any]:
 
 
 def tallies(table: pa.Table) -> dict[str, Tally]:
-    """Tallies by name. Without the heavy columns their per-row, per-column and block counts are empty, and their joint
-    histogram has one row, summed over binades.
+    """Tallies by name. Without the heavy columns their joint histogram has one row, summed over binades, and every
+    other array is empty.
     """
-    heavy = "density" in table.column_names
-    numbers = [table[name].to_pylist() for name in TALLY_NUMBERS]
-    lists = zip(*(_arrays(table[name]) for name in LIGHT_LISTS), strict=True)
-    shaped = _shaped(table) if heavy else None
-    found = {}
-    for name, values, (changes, *small) in zip(
-        table["name"].to_pylist(), zip(*numbers, strict=True), lists, strict=True
-    ):
-        joint, row_changes, column_changes, density = next(shaped) if shaped else (changes.reshape(1, -1), *_NOTHING)
-        by_field = dict(zip(TALLY_NUMBERS, values, strict=True)) | dict(zip(LIGHT_LISTS[1:], small, strict=True))
-        found[name] = Tally(
-            **by_field, joint=joint, row_changes=row_changes, column_changes=column_changes, density=density
-        )
-    return found
+    whole = "density" in table.column_names
+    numbers = zip(*(table[name].to_pylist() for name in TALLY_NUMBERS), strict=True)
+    arrays = _whole_arrays(table) if whole else _light_arrays(table)
+    named = zip(table["name"].to_pylist(), numbers, arrays, strict=True)
+    return {name: Tally(*values, *of_tally) for name, values, of_tally in named}
 
 
-_NOTHING = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros((0, 0), np.int64))
+_ARRAYS = ("joint", *SMALL_LISTS, "row_changes", "column_changes", "density")
+assert tuple(field.name for field in fields(Tally)) == (*TALLY_NUMBERS, *_ARRAYS)  # they are given by position
+_NOTHING, _NO_MAP = np.zeros(0, np.int64), np.zeros((0, 0), np.int64)
+
+
+def _light_arrays(table: pa.Table) -> Iterator[tuple[NDArray[np.int64], ...]]:
+    nothing = (*[_NOTHING] * (len(_ARRAYS) - 2), _NO_MAP)
+    return ((changes.reshape(1, -1), *nothing) for changes in _arrays(table["changes"]))
+
+
+def _whole_arrays(table: pa.Table) -> Iterator[tuple[NDArray[np.int64], ...]]:
+    small = zip(*(_arrays(table[name]) for name in SMALL_LISTS), strict=True)
+    for (joint, *others), of_tally in zip(_shaped(table), small, strict=True):
+        yield joint, *of_tally, *others
 
 
 def _shaped(table: pa.Table) -> Iterator[tuple[NDArray[np.int64], ...]]:
@@ -127,20 +139,28 @@ def spectra(table: pa.Table) -> dict[str, Spectrum]:
     return found
 
 
-def magnitudes(table: pa.Table, rule: MaskRule) -> dict[str, Magnitudes]:
-    """Entries and changed ones by base magnitude, by name; never the joint histogram, which is 116 kB a tensor."""
-    entries = _arrays(table["base_binades"])
-    changed = _arrays(table[f"{rule}_binades"]) if rule in ("mukherjee", "bf16") else _changed_of_joint(table, rule)
-    return {name: Magnitudes(*both) for name, *both in zip(table["name"].to_pylist(), entries, changed, strict=True)}
+def magnitudes(table: pa.Table, changed: pa.ChunkedArray | Sequence[NDArray[np.int64]]) -> dict[str, Magnitudes]:
+    """Entries and changed ones by base magnitude, by name; `changed` in the table's order."""
+    of_rule = _arrays(changed) if isinstance(changed, pa.ChunkedArray) else changed
+    named = zip(table["name"].to_pylist(), _arrays(table["base_binades"]), of_rule, strict=True)
+    return {name: Magnitudes(*both) for name, *both in named}
 
 
-def _changed_of_joint(table: pa.Table, rule: MaskRule) -> Iterator[NDArray[np.int64]]:
-    first = first_changed_bin(rule)
-    for cells, counts in zip(*(_arrays(table[name]) for name in TALLY_JOINT), strict=True):
-        changed = np.zeros(N_BINADES, np.int64)
-        beyond = cells % N_CHANGE_BINS >= first
-        np.add.at(changed, cells[beyond] // N_CHANGE_BINS, counts[beyond])
-        yield changed
+def spread_over_binades(table: pa.Table, names: pa.ChunkedArray) -> NDArray[np.int64]:
+    """(names, N_BINADES): the counts of each name's row at its `binades`; 0 elsewhere, and where it has no row."""
+    position = {name: i for i, name in enumerate(names.to_pylist())}
+    (binades, lengths), (counts, _) = _flat(table["binades"]), _flat(table["changed"])
+    rows = np.repeat(np.array([position[name] for name in table["name"].to_pylist()], np.int64), lengths)
+    changed = np.zeros((len(position), N_BINADES), np.int64)
+    changed[rows, binades] = counts
+    return changed
+
+
+def _flat(column: pa.ChunkedArray) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """(the values of all rows, one behind the other; how many each row has)."""
+    rows = list(_arrays(column))
+    lengths = np.array([len(row) for row in rows], np.int64)
+    return np.concatenate(rows) if rows else np.zeros(0, np.int64), lengths
 
 
 def regions_row(regions: Regions, order: Sequence[int]) -> dict[str, Any]:
@@ -150,13 +170,14 @@ def regions_row(regions: Regions, order: Sequence[int]) -> dict[str, Any]:
 
 def regions(table: pa.Table, order: Sequence[int]) -> dict[str, Regions]:
     """Regions by name, their bits brought from the stored order into the asked one; see `moved`."""
-    columns = _arrays(table["subsets"]), _arrays(table["counts"])
-    found = {}
-    for name, rule, stored, counts in zip(table["name"].to_pylist(), table["rule"].to_pylist(), *columns, strict=True):
-        subsets = moved(stored, order)
-        ascending = np.argsort(subsets)
-        found[name] = Regions(rule, len(order), subsets[ascending], counts[ascending])
-    return found
+    stored, lengths = _flat(table["subsets"])
+    counts, _ = _flat(table["counts"])
+    subsets = moved(stored, order)
+    ascending = np.lexsort((subsets, np.repeat(np.arange(len(lengths)), lengths)))  # within each tensor
+    ends = np.cumsum(lengths)[:-1]
+    parts = np.split(subsets[ascending], ends), np.split(counts[ascending], ends)
+    named = zip(table["name"].to_pylist(), table["rule"].to_pylist(), *parts, strict=True) if len(table) else ()
+    return {name: Regions(rule, len(order), *of_tensor) for name, rule, *of_tensor in named}
 
 
 def steps(table: pa.Table) -> dict[str, StepCounts]:
@@ -241,6 +262,19 @@ def not_compared_rows(alignment: Alignment) -> list[dict[str, Any]]:
         }
         for at, one in enumerate(alignment.not_compared)
     ]
+
+
+def fingerprint(*parts: pa.Table | int) -> bytes:
+    """What tells these amounts and rows from others, whichever pair they are of."""
+    found = hashlib.blake2b()
+    for part in parts:
+        columns = [] if isinstance(part, int) else part.drop_columns(["pair_key"]).combine_chunks().columns
+        found.update(f"{part if isinstance(part, int) else part.shape};".encode())
+        for column in columns:
+            for chunk in column.chunks:
+                for buffer in chunk.buffers():
+                    found.update(buffer or b"")
+    return found.digest()
 
 
 def alignment(tensors: pa.Table, not_compared: pa.Table, base_parameters: int, tuned_parameters: int) -> Alignment:

@@ -11,7 +11,7 @@ old rows are simply not asked for. Nothing here computes: shares and grids are `
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -37,6 +37,7 @@ from analysis.measurements import (
     Spectrum,
     StepCounts,
     Tally,
+    first_changed_bin,
 )
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
@@ -55,7 +56,8 @@ Counts = NDArray[np.int64]
 
 PAIRS, JOBS, NOTES, SERIES = "pairs", "jobs", "notes", "series"  # what `generation` is asked for beside a pair's key
 
-_KEPT_ALIGNMENTS = 4
+_KEPT_TENSORS = 150_000  # in alignments that are kept in memory
+_AT_A_TIME = 12_000  # spectra whose values are read together
 
 
 class Store:
@@ -63,7 +65,8 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._alignment_of_key: dict[str, tuple[int, Alignment]] = {}
+        self._print_of_key: dict[str, tuple[int, bytes]] = {}  # (generation, fingerprint of the alignment's rows)
+        self._alignment_of_print: dict[bytes, Alignment] = {}  # the last one read at the end
 
     @classmethod
     def open(cls, path: Path | str, *, threads: int = 2, memory_limit: str = "2GB") -> Store:
@@ -133,11 +136,13 @@ class Store:
         return [other for (other,) in self._database.rows(sql, [key, TALLY_VERSION])]
 
     def alignment(self, key: str) -> Alignment:
-        """The pair's tensors as they were registered. The last few are kept in memory."""
+        """The pair's tensors as they were registered. The last ones are kept in memory, and checkpoints of one layout
+        share theirs."""
         generation = self.generation(_alignment_name(key))
-        kept = self._alignment_of_key.get(key)
-        if kept and kept[0] == generation:
-            return kept[1]
+        known = self._print_of_key.get(key)
+        kept = self._alignment_of_print.get(known[1]) if known and known[0] == generation else None
+        if kept:
+            return kept
         totals = self._database.rows("SELECT base_parameters, tuned_parameters FROM pairs WHERE pair_key = ?", [key])
         if not totals:
             raise _unknown(key)
@@ -145,10 +150,16 @@ class Store:
             self._database.arrow(f"SELECT * FROM {table} WHERE pair_key = ? ORDER BY position", [key])
             for table in ("tensors", "not_compared")
         )
-        alignment = rows.alignment(tensors, not_compared, *totals[0])
-        while len(self._alignment_of_key) >= _KEPT_ALIGNMENTS:
-            self._alignment_of_key.pop(next(iter(self._alignment_of_key)), None)
-        self._alignment_of_key[key] = generation, alignment
+        fingerprint = rows.fingerprint(tensors, not_compared, *totals[0])
+        self._print_of_key[key] = generation, fingerprint
+        same = self._alignment_of_print.get(fingerprint)
+        return same or self._keep(fingerprint, rows.alignment(tensors, not_compared, *totals[0]))
+
+    def _keep(self, fingerprint: bytes, alignment: Alignment) -> Alignment:
+        kept = self._alignment_of_print
+        kept[fingerprint] = alignment
+        while len(kept) > 1 and sum(len(one.pairs) for one in list(kept.values())) > _KEPT_TENSORS:
+            kept.pop(next(iter(kept)), None)
         return alignment
 
     def model_config(self, key: str, side: Side) -> dict[str, object]:
@@ -183,13 +194,13 @@ class Store:
         With `masks_too` (an overlap needs them) a tally without all masks of the plan's rules is a hole again, unless
         a gap of kind 'tally' or 'overlap' says why. See `masks_for`: one mask may serve two rules."""
         found = self._database.rows(queries.STORED, queries.stored_values(key))
-        stored = {Hole(kind, name, of) for kind, name, of in found if kind != "overlap"}
+        stored = {hole for hole in found if hole[0] != "overlap"}  # (kind, name, of)
         if masks_too:
             whole = set.intersection(*(set(self.masks_for(key, rule)) for rule in plan.mask_rules))
             excused = {name for kind, name in self.gaps(key) if kind in ("tally", "overlap")}
-            tallies = {hole for hole in stored if (hole.kind, hole.of) == ("tally", "update")}
-            stored -= {hole for hole in tallies if hole.name not in whole | excused}
-        return [hole for hole in plan.wanted(self.alignment(key)) if hole not in stored]
+            there = whole | excused
+            stored -= {hole for hole in stored if hole[::2] == ("tally", "update") and hole[1] not in there}
+        return [h for h in plan.wanted(self.alignment(key)) if (h.kind, h.name, h.of) not in stored]
 
     def ask(self, key: str, plan: Plan) -> Future[None]:
         """A future that is done when it is on record that somebody asked for this plan."""
@@ -227,18 +238,22 @@ class Store:
 
     def tallies(self, key: str, of: Of = "update", *, arrays: bool = True) -> dict[str, Tally]:
         """Tallies by tensor name. `arrays=False` is the light read: joint has one row, summed over binades (so that
-        `changes` and `unchanged` hold, `changed_by_binade('exact')` doesn't), and the counts by row, column and block
-        are empty."""
+        `changes` and `unchanged` hold, `changed_by_binade('exact')` doesn't), and every other array is empty."""
         shaped = tables.TALLY_SHAPED if arrays else ()
         return self._tallies("pair_key = ? AND version = ?", [key, TALLY_VERSION], shaped, of)
 
     def magnitudes(self, key: str, rule: MaskRule) -> dict[str, Magnitudes]:
         """Entries, and those the rule calls changed, by base magnitude and tensor name: what the matched chance needs
         of the tallies, and no more."""
-        names = ["name", "base_binades", "mukherjee_binades", "bf16_binades"]
-        names += tables.TALLY_JOINT if rule not in ("mukherjee", "bf16") else ()
+        by_binade = f"{rule}_binades" if rule in ("mukherjee", "bf16") else ""
+        names = ["name", "base_binades", *filter(None, [by_binade])]
         sql = f"SELECT {queries.quoted(names)} FROM tallies WHERE pair_key = ? AND version = ?"
-        return rows.magnitudes(self._database.arrow(sql, [key, TALLY_VERSION]), rule)
+        found = self._database.arrow(sql, [key, TALLY_VERSION])
+        if by_binade:
+            return rows.magnitudes(found, found[by_binade])
+        values = [key, TALLY_VERSION, first_changed_bin(rule)]
+        changed = self._database.arrow(queries.CHANGED_BY_BINADE, values)
+        return rows.magnitudes(found, rows.spread_over_binades(changed, found["name"]))
 
     def tally(self, key: str, name: str, of: Of = "update") -> Tally | None:
         """One tensor's tally, with all its arrays, or None."""
@@ -253,14 +268,26 @@ class Store:
             WHERE pair_key = ? AND version = ? AND name IN (SELECT unnest(?))"""
         return rows.line_changes(self._database.arrow(sql, [key, TALLY_VERSION, list(names)]))
 
-    def spectra(self, key: str, of: Of = "update", *, arrays: bool = True) -> dict[str, Spectrum]:
-        """Spectra by tensor name; without `arrays` their singular values are empty."""
-        return self._spectra('pair_key = ? AND version = ? AND "of" = ?', [key, SPECTRUM_VERSION, of], arrays)
+    def spectra(
+        self, key: str, of: Of = "update", *, arrays: bool = True, names: Sequence[str] | None = None
+    ) -> dict[str, Spectrum]:
+        """Spectra by tensor name, of all tensors or of `names`; without `arrays` their singular values are empty."""
+        where, values = queries.OF_SPECTRA, [key, SPECTRUM_VERSION, of]
+        if names is not None:
+            where, values = f"{where} AND {queries.NAMED}", [*values, list(names)]
+        return self._spectra(where, values, arrays)
+
+    def each_spectrum(self, key: str, of: Of = "update") -> Iterator[tuple[str, Spectrum]]:
+        """(tensor name, spectrum with its values), some thousand of them in memory at a time."""
+        found = self._database.rows(f"SELECT name FROM spectra WHERE {queries.OF_SPECTRA}", [key, SPECTRUM_VERSION, of])
+        for at in range(0, len(found), _AT_A_TIME):
+            names = [name for (name,) in found[at : at + _AT_A_TIME]]
+            yield from self.spectra(key, of, names=names).items()
 
     def spectrum(self, key: str, name: str, of: Of = "update") -> Spectrum | None:
         """One matrix's spectrum, or None."""
         values = [key, SPECTRUM_VERSION, of, name]
-        return self._spectra('pair_key = ? AND version = ? AND "of" = ? AND name = ?', values, True).get(name)
+        return self._spectra(f"{queries.OF_SPECTRA} AND name = ?", values, True).get(name)
 
     def gaps(self, key: str, of: Of = "update") -> dict[tuple[str, str], str]:
         """Why a measurement is missing, by (kind, tensor name)."""
@@ -408,7 +435,8 @@ class Store:
         return self._jobs("WHERE ended_at IS NULL ORDER BY created_at, id", [])
 
     def _tallies(self, where: str, values: list[object], more: Sequence[str], of: Of = "update") -> dict[str, Tally]:
-        names = queries.quoted(["name", *tables.TALLY_NUMBERS, *tables.LIGHT_LISTS, *more])
+        light = () if more else ("changes",)
+        names = queries.quoted(["name", *tables.TALLY_NUMBERS, *light, *more])
         table = tables.TALLIES_OF[of]
         return rows.tallies(self._database.arrow(f"SELECT {names} FROM {table} WHERE {where}", values))
 

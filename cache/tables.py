@@ -18,10 +18,11 @@ _LONGS, _COUNTS = pa.list_(pa.int64()), pa.list_(pa.uint32())
 TALLY_NUMBERS = {
     field.name: {"int": _LONG, "float": _REAL}[field.type] for field in fields(Tally) if field.type in ("int", "float")
 }
-LIGHT_LISTS = ("changes", "base_binades", "mukherjee_binades", "bf16_binades", "relative", "ulps")
+SMALL_LISTS = ("base_binades", "mukherjee_binades", "bf16_binades", "relative", "ulps")
+LISTS = ("changes", *SMALL_LISTS)
 HEAVY_LISTS = ("joint_cells", "joint_counts", "row_changes", "column_changes", "density")
 TALLY_JOINT = ("joint_cells", "joint_counts")
-TALLY_SHAPED = (*HEAVY_LISTS, "density_rows", "density_columns")  # what a light read leaves out
+TALLY_SHAPED = (*SMALL_LISTS, *HEAVY_LISTS, "density_rows", "density_columns")  # what a light read leaves out
 STEP_LISTS = ("changed", "moved", "changed_outside", "moved_outside", "union")
 SPECTRUM_NUMBERS = ("of", "rows", "columns", "tolerance", "rank", "rank_low", "rank_high", "method", "reason")
 
@@ -41,7 +42,7 @@ def _table(table: str, /, *key: str, **columns: pa.DataType) -> Table:
 
 _TALLY_COLUMNS: Mapping[str, pa.DataType] = {
     "pair_key": _TEXT, "name": _TEXT, "version": _INT, "stored_at": _TIME,
-    **TALLY_NUMBERS, **dict.fromkeys(LIGHT_LISTS, _LONGS), "joint_cells": pa.list_(_INT), "joint_counts": _LONGS,
+    **TALLY_NUMBERS, **dict.fromkeys(LISTS, _LONGS), "joint_cells": pa.list_(_INT), "joint_counts": _LONGS,
     "row_changes": _COUNTS, "column_changes": _COUNTS, "density": _COUNTS,
     "density_rows": _INT, "density_columns": _INT,
 }  # fmt: skip

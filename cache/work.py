@@ -210,7 +210,8 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
     crashes: Counter[Hole | None] = Counter()
     unsound: Counter[File] = Counter()
     while holes := store.holes(pair.key, plan, masks_too=masks_too):
-        feed = _Feed(job, pair, alignment, holes, store, settings)
+        alone = tuple(hole for hole in holes if crashes[hole])
+        feed = _Feed(job, pair, alignment, holes, store, settings, alone)
         job.meter.plan(
             done=feed.n_planned(plan) - len(holes),
             planned=feed.n_planned(plan),
@@ -224,16 +225,22 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
             streamed = _sides_of_the_hub(pair)
             job.meter.say("the disk does not hold the download, so the weights are streamed and not kept")
         except WorkerDied as death:
-            culprit = None if feed.supply_died else feed.current
-            crashes[culprit] = 1 + (0 if feed.supply_died and feed.n_measured else crashes[culprit])
-            if crashes[culprit] >= _CRASHES_ALLOWED:
-                _give_up(culprit, pair, plan, store, death)
+            suspects = _suspects(feed)
+            for hole in suspects:
+                crashes[hole] = 1 + (0 if feed.supply_died and feed.n_measured else crashes[hole])
+            if len(suspects) == 1 and crashes[suspects[0]] >= _CRASHES_ALLOWED:
+                _give_up(suspects[0], pair, plan, store, death)
         finally:
             _wait_for(feed.written)
             feed.take_back()
             unsound.update(feed.unsound)
             lost = {*feed.damaged, *(file for file, times in unsound.items() if times >= _DAMAGES_ALLOWED)}
             _give_up_files(lost, feed, plan)
+
+
+def _suspects(feed: _Feed) -> list[Hole | None]:
+    """On which holes the measuring child may have died: all that it had begun and not reported; None: on no hole."""
+    return [None] if feed.supply_died or not feed.begun else list(feed.begun)
 
 
 def _sides_of_the_hub(pair: Pair) -> tuple[str, ...]:
@@ -287,7 +294,8 @@ class _Feed:
     holes: Sequence[Hole]
     store: Store
     settings: Settings
-    current: Hole | None = None
+    alone: tuple[Hole, ...] = ()  # a worker died while it had begun them: nothing else is measured beside
+    begun: dict[Hole, None] = field(default_factory=dict)  # and not reported
     n_measured: int = 0
     starved: bool = False
     supply_died: bool = False
@@ -324,6 +332,7 @@ class _Feed:
         return {
             "pairs": self.needed,
             "holes": self.holes,
+            "alone": self.alone,
             "pair_key": self.pair.key,
             "masks": self.job.plan.mask_rules if self.job.plan.masks else (),
             "masks_dir": self.settings.masks_dir,
@@ -352,16 +361,21 @@ class _Feed:
         elif message["event"] == "starved":
             self.starved = True
         elif message["event"] == "begin":
-            self.current = message["hole"]
+            self.begun[message["hole"]] = None
             self.job.meter.begin(message["hole"].name, "tallies" if message["hole"].kind == "tally" else "spectra")
         elif message["event"] == "measured":
-            hole, cost = message["hole"], self.cost_of_hole[message["hole"]]
-            measurement, masks = message["measurement"], message["masks"]
-            written = self.store.put(self.pair.key, hole.name, measurement, masks=masks, of=hole.of)
-            written.add_done_callback(lambda done: None if done.exception() else self.job.meter.measured(cost))
-            self.written = [*_not_yet(self.written), written]
-            self.current = None
-            self.n_measured += 1
+            for result in message["results"]:
+                self._store(result)
+            self.written = _not_yet(self.written)
+
+    def _store(self, result: dict[str, Any]) -> None:
+        hole = result["hole"]
+        cost = self.cost_of_hole[hole]
+        written = self.store.put(self.pair.key, hole.name, result["measurement"], masks=result["masks"], of=hole.of)
+        written.add_done_callback(lambda done: None if done.exception() else self.job.meter.measured(cost))
+        self.written.append(written)
+        self.begun.pop(hole, None)
+        self.n_measured += 1
 
     def take_back(self) -> None:
         """What was measured from bytes that turned out not to be the file's is a hole again."""

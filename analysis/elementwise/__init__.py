@@ -36,8 +36,8 @@ def tally(
     """The Tally of a tensor that arrives as (before, after) blocks of whole rows, in order.
 
     `on_mask(rule, packed)` receives, for each of `rules`, each block's changed entries as bits (or all of them at the
-    end), entry i in bit i % 8 of byte i // 8: every block but the last must hold a multiple of 8. `threads` is
-    for the CPU.
+    end), entry i in bit i % 8 of byte i // 8: every block but the last must hold a multiple of 8; it may be
+    overwritten by the next. `threads` is for the CPU, and changes no bit of the result.
     """
     arriving = iter(blocks)
     first = next(arriving, None)

@@ -48,17 +48,26 @@ def fits(before: Tensor, after: Tensor, shape: Geometry) -> bool:
 
 
 class StepPass:
-    """The pass over one tensor: `add` its blocks in order, then `finish`."""
+    """The pass over one tensor: `add` its blocks in order, then `finish`. What comes out depends on the blocks, not on
+    `threads`: counts are added before any arithmetic."""
 
     def __init__(self, shape: Geometry, threads: int) -> None:
         self._shape = shape
         self._workers = [_Worker(shape) for _ in range(max(1, threads))]
+        self._sheet = cpu_blocks.Sheet.blank()
+        self._entries = self._in_tables = 0
         self._row_changes: list[np.ndarray] = []
+        self._masks = np.empty((2, 0, shape.columns // 8), np.uint8)
 
     def add(self, before: Tensor, after: Tensor, first_row: int) -> tuple[np.ndarray, np.ndarray]:
-        """The block's packed masks (exact, Mukherjee's); before, after: (rows, columns) in bfloat16."""
+        """The block's packed masks (exact, Mukherjee's), overwritten by the next; before, after: (rows, columns) in
+        bfloat16."""
         left, right = (side.contiguous().view(torch.int16).numpy().view(np.uint16) for side in (before, after))
-        exact, loose = (np.empty((len(left), self._shape.columns // 8), np.uint8) for _ in range(2))
+        if self._masks.shape[1] < len(left):
+            self._masks = np.empty((2, len(left), self._shape.columns // 8), np.uint8)
+        if self._in_tables + left.size > _MOST_COUNTED:
+            self._empty_tables()
+        exact, loose = self._masks[:, : len(left)]
         changes = np.empty(len(left), np.int64)
         bounds = np.linspace(0, len(left), len(self._workers) + 1).astype(int).tolist()
 
@@ -72,29 +81,48 @@ class StepPass:
         else:
             with ThreadPoolExecutor(len(self._workers)) as pool:
                 list(pool.map(run, range(len(self._workers))))
+        odd = [worker.odd[:, : worker.n_odd] for worker in self._workers if worker.n_odd]
+        if odd:
+            of_base, of_tuned = np.concatenate(odd, axis=1)
+            cpu_blocks.add_values(of_base, of_tuned, self._sheet)
+        self._entries += left.size
+        self._in_tables += left.size
         self._row_changes.append(changes)
         return exact.ravel(), loose.ravel()
 
     def finish(self) -> Tally:
         """The tensor's Tally; the pass is over."""
-        total, *others = [worker.finish() for worker in self._workers]
+        self._empty_tables()
+        first, *others = self._workers
         for other in others:
-            total = total.plus(other)
+            first.column_changes += other.column_changes
+            first.density += other.density
+        for worker in self._workers:
+            _spare_tables.append(worker.table)
+        nothing = np.empty(0, np.uint8)
+        amounts, bins = self._sheet.amounts(self._entries), self._sheet.bins()
+        total = BlockTally(amounts, bins, nothing, first.column_changes, first.density, nothing, nothing)
         return total.as_tally(np.concatenate(self._row_changes))
+
+    def _empty_tables(self) -> None:
+        first, *others = self._workers
+        for other in others:
+            _move(other.table, other.reach, first.table, first.reach)
+        _decode(first.table, first.reach, *self._sheet.arrays(), *cpu_blocks.TABLES)
+        self._in_tables = 0
 
 
 class _Worker:
-    """One thread's share: its table of counts, and the sheet that all ends up in."""
+    """One thread's share: its table of counts, and what changed by column and block."""
 
     def __init__(self, shape: Geometry) -> None:
-        self._shape, self._entries, self._in_table = shape, 0, 0
-        self._table = _spare_tables.pop() if _spare_tables else np.zeros((int(_BEYOND) + 1) << 16, np.uint32)
-        self._reach = np.zeros(1, np.int64)
-        self._sheet = cpu_blocks.Sheet.blank()
+        self._shape = shape
+        self.table = _spare_table()
+        self.reach = _nowhere()
+        self.column_changes = np.zeros(shape.columns, np.int64)
+        self.density = np.zeros(shape.density_shape, np.int64)
+        self.odd, self.n_odd = np.empty((2, 0), np.uint16), 0
         self._marks = np.zeros(shape.columns, np.uint16)  # changes by column, within one row of the density map
-        self._column_changes = np.zeros(shape.columns, np.int64)
-        self._density = np.zeros(shape.density_shape, np.int64)
-        self._odd = np.empty((2, 0), np.uint16)
 
     def add(
         self,
@@ -105,30 +133,26 @@ class _Worker:
         loose: np.ndarray,
         changes: np.ndarray,
     ) -> None:
-        if self._odd.shape[1] < left.size:
-            self._odd = np.empty((2, left.size), np.uint16)
-        if self._in_table + left.size > _MOST_COUNTED:
-            self._empty_table()
-        n_odd = _count(
-            left, right, first_row, self._shape.row_step, self._shape.column_step, self._table, self._reach,
-            exact, loose, changes, self._marks, self._column_changes, self._density, self._odd[0], self._odd[1],
+        """Leaves in `odd` the entries that the table does not hold."""
+        if self.odd.shape[1] < left.size:
+            self.odd = np.empty((2, left.size), np.uint16)
+        self.n_odd = _count(
+            left, right, first_row, self._shape.row_step, self._shape.column_step, self.table, self.reach,
+            exact, loose, changes, self._marks, self.column_changes, self.density, self.odd[0], self.odd[1],
         )  # fmt: skip
-        self._entries += left.size
-        self._in_table += left.size
-        if n_odd:
-            cpu_blocks.add_values(self._odd[0, :n_odd], self._odd[1, :n_odd], self._sheet)
 
-    def finish(self) -> BlockTally:
-        self._empty_table()
-        _spare_tables.append(self._table)
-        amounts, bins = self._sheet.amounts(self._entries), self._sheet.bins()
-        nothing = np.empty(0, np.uint8)
-        return BlockTally(amounts, bins, np.empty(0, np.int64), self._column_changes, self._density, nothing, nothing)
 
-    def _empty_table(self) -> None:
-        _decode(self._table, self._reach[0], *self._sheet.arrays(), *cpu_blocks.TABLES)
-        self._in_table = 0
-        self._reach[0] = 0
+def _spare_table() -> np.ndarray:
+    try:
+        return _spare_tables.pop()
+    except IndexError:
+        return np.zeros((int(_BEYOND) + 1) << 16, np.uint32)
+
+
+def _nowhere() -> np.ndarray:
+    """Which cells of a table are in use: as far as so many steps, and for sizes of the base from .. to (bits without
+    sign, less one; zeros are not told)."""
+    return np.array([0, 0xFFFF, 0], np.int64)
 
 
 @no_type_check
@@ -147,6 +171,7 @@ def _count(
     words, loose_words = flags.view(np.uint64), loose_flags.view(np.uint64)
     n_odd = np.uint64(0)
     middle = np.uint16(_FARTHEST)
+    smallest, largest = np.uint16(0xFFFF), np.uint16(0)
     since_flush = 0
     for row in range(rows):
         n_row = np.uint64(0)
@@ -168,6 +193,10 @@ def _count(
                 p_strange = np.uint16(np.uint16(p & np.uint16(0x7F80)) == np.uint16(0x7F80))
                 q_strange = np.uint16(np.uint16(q & np.uint16(0x7F80)) == np.uint16(0x7F80))
                 steps[i] = max(step, np.uint16(other_sign | np.uint16(-p_strange) | np.uint16(-q_strange)))
+            for i in range(n):
+                size_bits = np.uint16(np.uint16(pb[i] & np.uint16(0x7FFF)) - np.uint16(1))
+                smallest = min(smallest, size_bits)
+                largest = max(largest, np.uint16(size_bits & np.uint16(0x7FFF)))
             farthest = np.uint16(0)
             for i in range(n):
                 farthest = max(farthest, np.uint16(max(steps[i], middle) - min(steps[i], middle)))
@@ -201,6 +230,8 @@ def _count(
                 column_changes[column] += marks[column]
                 density[map_row, column // column_step] += marks[column]
                 marks[column] = 0
+    reach[1] = min(reach[1], np.int64(smallest))
+    reach[2] = max(reach[2], np.int64(largest))
     return np.int64(n_odd)
 
 
@@ -210,13 +241,17 @@ def _decode(
     table, reach, counts, sums, largest, joint, binades, loose_binades, wide_binades, relative, ulps,
     change_below, change_edge, relative_below, relative_edge,
 ):  # fmt: skip
-    """Adds what the table counted, and leaves it all zero. No cell is in use farther than `reach` steps
-    away."""
+    """Adds what the table counted, and leaves it all zero and `reach` as new: `_nowhere`."""
     table[np.int64(_BEYOND) << 16 :] = 0
-    for step in range(-reach, reach + 1):
+    first, last = reach[1] + 1, reach[2] + 1
+    for step in range(-reach[0], reach[0] + 1):
         ulp_bin = bin_of_ulps(max(abs(step), 1))
-        for p in range(1 << 16):
-            cell = ((step + _FARTHEST) << 16) | p
+        row = (step + _FARTHEST) << 16
+        for k in range(-2, 2 * max(last - first + 1, 0)):
+            # both zeros, then every size with either sign
+            size_bits = np.int64(0) if k < 0 else first + (k >> 1)
+            p = np.uint32(size_bits | ((k & 1) << 15))
+            cell = row | np.int64(p)
             times = np.int64(table[cell])
             if times == 0:
                 continue
@@ -251,3 +286,20 @@ def _decode(
             else:
                 loose_binades[binade] += times
             largest[0] = max(largest[0], size)
+    reach[0], reach[1], reach[2] = 0, 0xFFFF, 0
+
+
+@no_type_check
+@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+def _move(table, reach, into, into_reach):
+    """Adds one table's counts to another's, and leaves it as new."""
+    table[np.int64(_BEYOND) << 16 :] = 0
+    for step in range(-reach[0], reach[0] + 1):
+        row = (step + _FARTHEST) << 16
+        for cell in range(row, row + (1 << 16)):
+            into[cell] += table[cell]
+            table[cell] = 0
+    into_reach[0] = max(into_reach[0], reach[0])
+    into_reach[1] = min(into_reach[1], reach[1])
+    into_reach[2] = max(into_reach[2], reach[2])
+    reach[0], reach[1], reach[2] = 0, 0xFFFF, 0

@@ -30,6 +30,7 @@ from analysis.measurements import (
 )
 
 _STRETCH = 1024
+_PART = 1 << 18  # entries
 _RELATIVE_SHIFT = 45  # leaves sign, exponent and 7 mantissa bits of a float64
 _INTEGERS = ("nonfinite", "nonfinite_same", "equal", "bf16_unchanged", "mukherjee_unchanged", "sign_flips")
 _SUMS = (
@@ -68,17 +69,17 @@ def tally_block(before: Tensor, after: Tensor, first_row: int, shape: Geometry, 
     """What the rows from `first_row` on add to the Tally of a tensor of `shape`; before, after: (rows, columns)."""
     left, right = _raw(before, after)
     stored = _STORED.get(before.dtype, _OTHER) if before.dtype == after.dtype else _OTHER
-    parts = _row_ranges(len(left), threads)
+    parts = _row_ranges(*left.shape)
     changed = np.empty(left.shape, np.uint8)
     loose = np.empty(left.shape, np.uint8)
 
     def run(rows: tuple[int, int]) -> BlockTally:
         return _tally_rows(left, right, stored, rows, first_row, shape, changed, loose)
 
-    if len(parts) == 1:
-        results = [run(parts[0])]
+    if len(parts) == 1 or threads == 1:
+        results = [run(part) for part in parts]
     else:
-        with ThreadPoolExecutor(len(parts)) as pool:
+        with ThreadPoolExecutor(threads) as pool:
             results = list(pool.map(run, parts))
     total = results[0]
     for result in results[1:]:
@@ -102,8 +103,9 @@ def _raw(before: Tensor, after: Tensor) -> tuple[np.ndarray, np.ndarray]:
     return before.float().contiguous().numpy(), after.float().contiguous().numpy()
 
 
-def _row_ranges(rows: int, threads: int) -> list[tuple[int, int]]:
-    bounds = np.linspace(0, rows, max(1, min(threads, rows)) + 1).astype(int)
+def _row_ranges(rows: int, columns: int) -> list[tuple[int, int]]:
+    """Parts of a block that are summed each for itself, whatever number of threads shares them."""
+    bounds = np.linspace(0, rows, max(1, min(rows, rows * columns // _PART)) + 1).astype(int)
     return list(zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
 
 

@@ -51,6 +51,10 @@ _atol_bits = int(torch.tensor(MUKHERJEE_ATOL).bfloat16().view(torch.int16))
 _LARGEST_WITHIN = tl.constexpr((_atol_bits << 16) + 0x8000 - _atol_bits % 2)
 
 
+# Of these Triton shall not ask whether they are 1, or multiples of 16: a new shape would be a new compilation.
+_SIZES = ("rows", "first_row", "row_step", "tiles_a_step", "mask_bytes", "map_rows", "sheet_size", "all_rows")
+
+
 @no_type_check
 @triton.jit
 def _bits(loaded, KIND: tl.constexpr):
@@ -144,7 +148,7 @@ def _add(to, counted, N_BINS: tl.constexpr):
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=_SIZES)
 def sweep(
     before, after, exact, loose, row_changes, marks, pairs, n_pairs, sheet, sums,
     rows, columns, first_row, row_step, tiles_a_step, mask_bytes, map_rows, sheet_size, all_rows,
@@ -234,7 +238,7 @@ def _bin_of(value, guess, edges, N_BINS: tl.constexpr):
 
 
 @no_type_check
-@triton.jit
+@triton.jit(do_not_specialize=("stride", "sheet_size", "joint_copies", "joint_size"))
 def visit(
     pairs, n_pairs, sheet, sums, change_edges, relative_edges, stride, sheet_size, joint_copies, joint_size,
     BEFORE: tl.constexpr, AFTER: tl.constexpr, TILE: tl.constexpr,
@@ -253,7 +257,8 @@ def visit(
     s_u, s_abs = tl.zeros([TILE], tl.float64), tl.zeros([TILE], tl.float64)
     s_dot = tl.zeros([TILE], tl.float64)
     plain_b, plain_a = tl.zeros([TILE], tl.float64), tl.zeros([TILE], tl.float64)
-    for first in range(program.to(tl.int64) * TILE, n, tl.num_programs(0) * TILE):
+    first = program.to(tl.int64) * TILE
+    while first < n:
         i = first + tl.arange(0, TILE)
         here = i < n
         pair = tl.load(pairs + matrix * stride + i, mask=here, other=0)
@@ -296,6 +301,7 @@ def visit(
         s_dot += b * a
         plain_b += b
         plain_a += a
+        first += tl.num_programs(0) * TILE
     _add(counts + _AT_RELATIVE, relative, _RELATIVE)
     _add(counts + _AT_RULES, rules, _RULES)
     _add(counts + _AT_ULPS, ulps, _ULPS)

@@ -7,6 +7,7 @@ in a fixed order, but for which program met which changed entry; they may differ
 
 from __future__ import annotations
 
+import logging
 import os
 from functools import cache
 from importlib.util import find_spec
@@ -18,11 +19,13 @@ from torch import Tensor
 from analysis.elementwise.block import BlockTally, Geometry
 from analysis.measurements import CHANGE_EDGES, N_BINADES, N_CHANGE_BINS, N_RELATIVE_BINS, N_ULP_BINS, RELATIVE_EDGES
 
+log = logging.getLogger(__name__)
+
 _STORED = (torch.bfloat16, torch.float16, torch.float32)  # by the kernels' numbers for them
 _BITS = {2: torch.int16, 4: torch.int32}
 TILE, WARPS = 2048, 4  # entries of a tile of the first launch; with more, registers leave a processor too few warps
 _TALLEST, _NARROWEST = 32, 16  # rows and columns of a tile
-_VISITED, _VISITING = 1024, 8  # pairs of a tile of the second launch, and its warps
+_VISITED, _VISITING = 512, 4  # pairs of a tile of the second launch, and its warps
 _JOINT_COPIES = 32  # of the largest histogram, so that programs seldom meet in a bin
 _SUMS = (
     "base_square_sum", "tuned_square_sum", "update_square_sum", "update_abs_sum", "base_dot_tuned",
@@ -32,11 +35,26 @@ _SUMS = (
 
 @cache
 def works_on(device_type: str) -> bool:
-    """Whether the kernels run there: on NVIDIA GPUs where Triton is installed, and on a CPU in Triton's interpreter,
-    which is for tests. AMD's GPUs take the torch path: nobody has run the kernels on one."""
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    there = device_type == "cuda" and torch.version.hip is None
-    return (there or interpreted) and find_spec("triton") is not None
+    """Whether the kernels run there: on NVIDIA GPUs where Triton is installed and has what it needs (a C compiler, a
+    folder for what it builds), and on a CPU in Triton's interpreter, which is for tests. AMD's GPUs take the torch
+    path: nobody has run the kernels on one."""
+    if find_spec("triton") is None:
+        return False
+    if device_type == "cuda" and torch.version.hip is None:
+        return _starts()
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _starts() -> bool:
+    one = torch.zeros(1, 1)
+    try:
+        device = torch.device("cuda", torch.cuda.current_device())
+        counting = TritonPass(Geometry(1, 1), device)
+        counting.add(one.to(device), one.to(device))
+        return counting.finish()[0].amounts["equal"] == 1
+    except Exception:  # of any kind: Triton's, the compiler's, the driver's
+        log.warning("Triton cannot run here, so torch counts on the GPU, slower", exc_info=True)
+        return False
 
 
 def fits(before: Tensor, after: Tensor) -> bool:
@@ -61,8 +79,10 @@ class TritonPass:
         self._row_changes = zeros(stacked, shape.rows, dtype=torch.int32, device=device)
         self._marks = zeros(stacked, shape.density_shape[0], shape.columns, dtype=torch.int32, device=device)
         self._edges = _edges(device)
-        self._masks: list[Tensor] = []  # (2, matrices, bytes) of each block
-        self._rows = 0
+        n_bytes = -(-shape.rows * shape.columns // 8)
+        # On the host, where every block's bits go at once: pinned, so that nothing waits and no new memory is touched.
+        self._masks = torch.empty(2, stacked, n_bytes, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        self._rows = self._mask_bytes = 0
 
     def add(self, before: Tensor, after: Tensor) -> None:
         """before, after: (matrices, rows, columns), or (rows, columns) of one; nothing waits for the GPU."""
@@ -90,7 +110,7 @@ class TritonPass:
         counted = torch.cat([self._sheet[:, :joint_at], joints], 1).cpu().numpy()
         sums = torch.cat([self._sums, self._largest[:, None]], 1).cpu().numpy()
         by_row, by_column, by_place = (v.long().cpu().numpy() for v in (self._row_changes, columns, density))
-        masks = torch.cat(self._masks, 2).cpu().numpy()
+        masks = self._masks.numpy()  # there, since what was asked of the GPU after them is
         return [
             BlockTally(
                 *self._counted(counted[i], sums[i]), by_row[i], by_column[i], by_place[i], masks[0, i], masks[1, i]
@@ -117,11 +137,16 @@ class TritonPass:
         )  # fmt: skip
         square, plain = sums.sum(1).unbind(1)
         self._sums += torch.stack([square, square, *[torch.zeros_like(square)] * 2, square, plain, plain], 1)
-        self._masks.append(masks if pack else torch.stack([_packed(masks[0] & 1), _packed(masks[0] >> 1)]))
+        self._keep(masks if pack else torch.stack([_packed(masks[0] & 1), _packed(masks[0] >> 1)]))
+
+    def _keep(self, masks: Tensor) -> None:
+        first, self._mask_bytes = self._mask_bytes, self._mask_bytes + masks.shape[2]
+        for whole, block in zip(self._masks.flatten(0, 1), masks.flatten(0, 1), strict=True):
+            whole[first : self._mask_bytes].copy_(block, non_blocking=True)
 
     def _visit(self, pairs: Tensor, n_pairs: Tensor, kinds: dict[str, int]) -> None:
         entries = pairs[0].numel()
-        programs = min(-(-entries // _VISITED), max(1, 4 * _processors(self._device) // self._stacked))
+        programs = min(-(-entries // _VISITED), max(1, 6 * _processors(self._device) // self._stacked))
         sums = torch.empty(self._stacked, programs, self._kernels.N_SUMS, dtype=torch.float64, device=self._device)
         self._kernels.visit[programs, self._stacked](
             pairs, n_pairs, self._sheet, sums, *self._edges, entries, self._sheet.shape[1], self._copies,

@@ -1,8 +1,10 @@
-"""The child that does the arithmetic: holes in, measurements out, one after the other. No network, no database.
+"""The child that does the arithmetic: holes in, measurements out. No network, no database.
 
 Run as `python -m cache.backends.measure`. Weights come from files, each read as soon as the parent says that it is
-there, or step by step out of pipes that another child fills. Each measurement is announced before it is begun, so that
-the parent knows on which one a crash happened; masks are on disk, whole, before their tally is reported.
+there, or step by step out of pipes that another child fills. From files, as many holes are filled at once as there are
+threads, one thread each, so that one reads or compresses while another counts. Each measurement is announced before it
+is begun, so that the parent knows on which a crash may have happened; what was suspected once is measured alone. Masks
+are on disk, whole, before their tally is reported.
 """
 
 from __future__ import annotations
@@ -10,9 +12,11 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from queue import SimpleQueue
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +26,7 @@ from torch import Tensor
 from analysis.adapters import Merging, ReadRows, widened
 from analysis.elementwise import geometry
 from analysis.errors import BadSetting, WorkerDied
+from analysis.footprint import PROCESS, worker_bytes
 from analysis.measure import (
     Engine,
     measure_own_spectrum,
@@ -35,7 +40,8 @@ from analysis.measurements import Gap, Spectrum, Tally
 from analysis.plan import Hole
 from analysis.tensors import TensorInfo, TensorPair
 from cache.backends.child import Send, heard, serve
-from cache.masks import MaskFile, write_mask
+from cache.backends.lanes import Keeper, Lanes
+from cache.masks import Unsettled, begin_mask, settle
 from cache.streams import Step, kept_aside
 from cache.weights.passing import HasPassed, PassingWeights, StreamCut
 from cache.weights.reader import bytes_per_row, rows
@@ -43,7 +49,6 @@ from cache.weights.shelf import Shelf
 from cache.weights.values import STORED, decoder
 
 R = TypeVar("R")
-Result = tuple[Tally | Spectrum | Gap, tuple[MaskFile, ...]]
 
 _NICENESS = 10  # the page stays quick while a job runs on the same cores
 
@@ -57,38 +62,99 @@ class Rows(Protocol):
 
 
 def measure(request: dict[str, Any], send: Send) -> None:
-    """Sends 'device' once, then for each hole 'begin' and 'measured'; 'idle' where all files that are here are
-    measured, 'starved' before the error if a pipe ends too early."""
+    """Sends 'device' once, then for each hole 'begin', and later 'measured' with the results of one or several; 'idle'
+    where all files that are here are measured, 'starved' before the error if a pipe ends too early."""
     os.nice(_NICENESS)
     engine = _engine(request)
-    pair_of_name: dict[str, TensorPair] = {pair.name: pair for pair in request["pairs"]}
     send({"event": "device", "device": engine.device})
 
-    def fill(hole: Hole, base: Rows, tuned: Rows | None, shelf: Shelf) -> None:
-        send({"event": "begin", "hole": hole})
-        pair = pair_of_name[hole.name]
-        result, masks = _measured(pair, hole, base, tuned, engine, request)
-        shelf.verify(pair)
-        send({"event": "measured", "hole": hole, "measurement": result, "masks": masks})
+    def report(results: Sequence[Result]) -> None:
+        settle([begun for result in results for begun in result.begun])
+        ready = [
+            {"hole": hole, "measurement": measurement, "masks": [each.mask for each in begun]}
+            for hole, measurement, begun in results
+        ]
+        if ready:
+            send({"event": "measured", "results": ready})
 
-    with Shelf(request["pairs"]) as shelf:
+    with Shelf(request["pairs"]) as shelf, Keeper(report) as keeper:
         for side, file, folder in request["files"]:
             shelf.put(side, file, Path(folder))
+        filling = _Filling(request, engine, shelf, keeper, send)
         if request["steps"]:
-            _measure_passing(request, pair_of_name, shelf, fill, send)
+            _measure_passing(request, filling)
         else:
-            _measure_arriving(request["holes"], pair_of_name, shelf, fill, send)
+            _measure_arriving(request["holes"], filling)
 
 
-Fill = Callable[[Hole, Rows, Rows | None, Shelf], None]  # None for the tuned side: the very bytes that the base has
+class Result(NamedTuple):
+    """What one hole leaves, its masks written and not yet settled."""
+
+    hole: Hole
+    measurement: Tally | Spectrum | Gap
+    begun: tuple[Unsettled, ...] = ()
 
 
-def _measure_arriving(
-    holes: tuple[Hole, ...], pair_of_name: Mapping[str, TensorPair], shelf: Shelf, fill: Fill, send: Send
-) -> None:
-    for hole in _arriving(holes, pair_of_name, shelf, send):
-        are_same = shelf.are_same_bytes(pair_of_name[hole.name])
-        fill(hole, shelf.side("base"), None if are_same else shelf.side("tuned"), shelf)
+@dataclass
+class _Filling:
+    """What it takes to fill a hole, whoever has its bytes."""
+
+    request: dict[str, Any]
+    engine: Engine
+    shelf: Shelf
+    keeper: Keeper[Result]
+    send: Send
+    crowded: SimpleQueue[Hole] = field(default_factory=SimpleQueue)  # found no memory, in company
+
+    def __post_init__(self) -> None:
+        self.pair_of_name: dict[str, TensorPair] = {pair.name: pair for pair in self.request["pairs"]}
+        self.alone = frozenset(self.request["alone"])
+
+    def begin(self, hole: Hole) -> None:
+        """Says so, before memory is taken; where it was suspected before, once all else is reported."""
+        if hole in self.alone:
+            self.keeper.flush()
+        self.send({"event": "begin", "hole": hole})
+
+    def fill(self, hole: Hole, base: Rows, tuned: Rows | None, engine: Engine, *, in_company: bool = False) -> None:
+        """Measures it, and hands over what comes of it. `tuned` None: the very bytes that the base has."""
+        self.begin(hole)
+        pair = self.pair_of_name[hole.name]
+        try:
+            result = _measured(pair, hole, base, tuned, engine, self.request)
+        except MemoryError:
+            if in_company:
+                self.crowded.put(hole)
+                return
+            result = Result(hole, Gap(hole.kind, "this machine's memory does not hold it"))
+        self.shelf.verify(pair)
+        self.keeper.keep(result)
+        if hole in self.alone:
+            self.keeper.flush()
+
+
+def _measure_arriving(holes: tuple[Hole, ...], filling: _Filling) -> None:
+    """In the holes' order, side by side on a CPU; one after the other on a device, which has threads of its own."""
+    engine, shelf = filling.engine, filling.shelf
+    lanes = Lanes(engine.threads if engine.device == "cpu" else 1, engine.budget)
+    in_a_lane = dataclasses.replace(engine, threads=1, budget=max(engine.budget // engine.threads, 1))
+
+    def begin(hole: Hole, *, alone: bool) -> None:
+        pair = filling.pair_of_name[hole.name]
+        base, tuned = shelf.side("base"), None if shelf.are_same_bytes(pair) else shelf.side("tuned")
+        on = in_a_lane if hole.kind == "tally" and engine.device == "cpu" else engine
+        if alone:
+            lanes.wait()
+        n_bytes = worker_bytes(pair, hole.kind, on.budget) - PROCESS
+        lanes.run(lambda: filling.fill(hole, base, tuned, on, in_company=not alone), n_bytes)
+        if alone:
+            lanes.wait()
+
+    for hole in _arriving(holes, filling.pair_of_name, shelf, filling.send):
+        begin(hole, alone=hole in filling.alone)
+    lanes.wait()
+    while not filling.crowded.empty():
+        begin(filling.crowded.get(), alone=True)
 
 
 def _arriving(
@@ -121,24 +187,23 @@ def _put_what_came(shelf: Shelf, *, wait: bool) -> bool:
     return message is None
 
 
-def _measure_passing(
-    request: dict[str, Any], pair_of_name: Mapping[str, TensorPair], shelf: Shelf, fill: Fill, send: Send
-) -> None:
+def _measure_passing(request: dict[str, Any], filling: _Filling) -> None:
     """Fills the holes step by step, while the bytes of both sides pass."""
     pipe_of_side = {side: PassingWeights(descriptor) for side, descriptor in request["pipes"].items()}
     try:
         for side, pipe in pipe_of_side.items():
-            for tensor in kept_aside(request["steps"], side, pair_of_name):
+            for tensor in kept_aside(request["steps"], side, filling.pair_of_name):
                 pipe.keep(tensor)
         for step in request["steps"]:
-            send({"event": "begin", "hole": step.holes[0]})  # before memory is taken for it
-            _take(step, pair_of_name[step.name], pipe_of_side, shelf, fill)
+            filling.begin(step.holes[0])  # before memory is taken for it
+            _take(step, pipe_of_side, filling)
     except StreamCut as cut:
-        send({"event": "starved"})
+        filling.send({"event": "starved"})
         raise WorkerDied("The weights stopped coming", do="Start the job again: what was measured is kept") from cut
 
 
-def _take(step: Step, pair: TensorPair, pipe_of_side: Mapping[str, PassingWeights], shelf: Shelf, fill: Fill) -> None:
+def _take(step: Step, pipe_of_side: Mapping[str, PassingWeights], filling: _Filling) -> None:
+    pair, shelf = filling.pair_of_name[step.name], filling.shelf
     passing = [(side, pipe_of_side[side]) for side in ("base", "tuned") if getattr(step, side) == "stream"]
     for side, pipe in passing:
         pipe.begin(getattr(pair, side), held=step.held)
@@ -146,7 +211,7 @@ def _take(step: Step, pair: TensorPair, pipe_of_side: Mapping[str, PassingWeight
     of_tuned: dict[str, Rows | None] = {"base": None, "file": shelf.side("tuned")}
     tuned = pipe_of_side["tuned"] if step.tuned == "stream" else of_tuned[step.tuned]
     for hole in step.holes:
-        fill(hole, base, tuned, shelf)
+        filling.fill(hole, base, tuned, filling.engine)
     for _, pipe in passing:
         pipe.end()
 
@@ -167,22 +232,33 @@ def _engine(request: dict[str, Any]) -> Engine:
 def _measured(
     pair: TensorPair, hole: Hole, base: Rows, tuned: Rows | None, engine: Engine, request: dict[str, Any]
 ) -> Result:
+    """Raises MemoryError where the host's memory does not hold it."""
+    torch.set_num_threads(_torch_threads(pair, hole, engine))  # of this thread
     if hole.of == "adapter":
         assert tuned is not None
-        return _own(pair, hole, base, tuned, engine)
+        return Result(hole, _own(pair, hole, base, tuned, engine))
     if hole.kind == "spectrum":
         found = _survive(lambda on: measure_spectrum(pair, *_sides(pair, base, tuned, on), on, hole), engine)
-        return (Gap("spectrum", found) if isinstance(found, str) else found), ()
+        return Result(hole, Gap("spectrum", found) if isinstance(found, str) else found)
     taken = _survive(lambda on: measure_tally(pair, *_sides(pair, base, tuned, on), on, masks=request["masks"]), engine)
     if isinstance(taken, str):
-        return Gap("tally", taken), ()
+        return Result(hole, Gap("tally", taken))
     tally, packed = taken
-    folder = Path(request["masks_dir"])
-    written = (write_mask(folder, request["pair_key"], pair.name, rule, packed[rule], pair.entries) for rule in packed)
-    return tally, tuple(written)
+    folder, key = Path(request["masks_dir"]), request["pair_key"]
+    begun = tuple(begin_mask(folder, key, pair.name, rule, packed[rule], pair.entries) for rule in packed)
+    return Result(hole, tally, begun)
 
 
-def _own(pair: TensorPair, hole: Hole, base: Rows, tuned: Rows, engine: Engine) -> Result:
+def _torch_threads(pair: TensorPair, hole: Hole, engine: Engine) -> int:
+    """A spectrum's share of the threads, by how many of its size the memory holds at once; one for a tally. The same
+    however the weights are brought, since sums of several threads may differ in the last bits."""
+    if hole.kind == "tally":
+        return 1
+    n_bytes = max(worker_bytes(pair, "spectrum", engine.budget) - PROCESS, 1)
+    return max(1, engine.threads // max(1, min(engine.threads, engine.budget // n_bytes)))
+
+
+def _own(pair: TensorPair, hole: Hole, base: Rows, tuned: Rows, engine: Engine) -> Tally | Spectrum | Gap:
     """What `hole` asks of an adapter's own update."""
 
     def work(on: Engine) -> Tally | Spectrum | Gap:
@@ -192,7 +268,7 @@ def _own(pair: TensorPair, hole: Hole, base: Rows, tuned: Rows, engine: Engine) 
         return measure_own_spectrum(pair, merging, on, hole)
 
     found = _survive(work, engine)
-    return (Gap(hole.kind, found) if isinstance(found, str) else found), ()
+    return Gap(hole.kind, found) if isinstance(found, str) else found
 
 
 def _sides(pair: TensorPair, base: Rows, tuned: Rows | None, engine: Engine) -> tuple[ReadRows, ReadRows]:
@@ -226,8 +302,6 @@ def _survive(work: Callable[[Engine], R], engine: Engine) -> R | str:
         return _survive(work, dataclasses.replace(engine, device="cpu"))
     except torch.linalg.LinAlgError:
         return "the singular value decomposition did not converge"
-    except MemoryError:
-        return "this machine's memory does not hold it"
     except HasPassed:
         return "the device's memory did not hold it, and its bytes had passed: keep the files, or allow more memory"
 

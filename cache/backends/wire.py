@@ -1,6 +1,6 @@
 """Our values as lines of JSON, for the pipes between processes. Only the dataclasses listed here can cross.
 
-    {"type": "Tally", "entries": 4096, ..., "joint": {"array": "<i8", "shape": [48, 302], "b85": "..."}}
+    {"type": "Tally", "entries": 96, ..., "joint": {"array": "<i8", "shape": [48, 302], "zlib": true, "base64": "..."}}
 
 Nothing is unpickled: a child that a hostile file took over can send wrong numbers, but no code.
 """
@@ -33,7 +33,10 @@ _TYPES = (
     NotCompared, Place, Scales, TensorInfo, TensorPair, Merge, MaskFile, ModelCard, Step, Patience, Selection, Stretch,
 )  # fmt: skip
 _TYPE_OF_NAME = {kind.__name__: kind for kind in _TYPES}
+_FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kind in _TYPES}
+_AS_THEY_ARE = (str, int, float, bool)
 _ARRAY_KINDS = "iuf"
+_COMPRESSED = 1024  # bytes, of the arrays that are worth it
 
 
 def to_line(message: Mapping[str, Any]) -> bytes:
@@ -50,12 +53,12 @@ def from_line(line: bytes) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
+    if value is None or type(value) in _AS_THEY_ARE:
+        return value
     if isinstance(value, np.ndarray):
-        raw = zlib.compress(np.ascontiguousarray(value).tobytes(), 1)
-        return {"array": value.dtype.str, "shape": value.shape, "b85": base64.b85encode(raw).decode()}
-    if type(value) in _TYPES:
-        fields = {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"type": type(value).__name__, "fields": fields}
+        return _plain_array(value)
+    if names := _FIELDS.get(type(value)):
+        return {"type": type(value).__name__, "fields": {name: _plain(getattr(value, name)) for name in names}}
     if isinstance(value, Mapping):
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
@@ -72,17 +75,24 @@ def _value(value: Any) -> Any:
         return tuple(_value(entry) for entry in value)
     if not isinstance(value, dict):
         return value
-    if set(value) == {"array", "shape", "b85"}:
+    if value.keys() == {"array", "shape", "base64", "zlib"}:
         return _array(value)
-    if set(value) == {"type", "fields"}:
+    if value.keys() == {"type", "fields"}:
         return _TYPE_OF_NAME[value["type"]](**{name: _value(entry) for name, entry in value["fields"].items()})
     return {key: _value(entry) for key, entry in value.items()}
+
+
+def _plain_array(value: np.ndarray) -> dict[str, Any]:
+    raw, is_large = np.ascontiguousarray(value).tobytes(), value.nbytes >= _COMPRESSED
+    text = base64.b64encode(zlib.compress(raw, 1) if is_large else raw).decode()
+    return {"array": value.dtype.str, "shape": value.shape, "base64": text, "zlib": is_large}
 
 
 def _array(value: dict[str, Any]) -> np.ndarray:
     dtype = np.dtype(value["array"])
     if dtype.kind not in _ARRAY_KINDS:
         raise ValueError(f"arrays of {dtype} do not cross a pipe")
-    n_bytes = math.prod(value["shape"]) * dtype.itemsize
-    raw = zlib.decompressobj().decompress(base64.b85decode(value["b85"]), n_bytes + 1)  # never more than it claims
+    raw = base64.b64decode(value["base64"])
+    if value["zlib"]:  # never more than it claims
+        raw = zlib.decompressobj().decompress(raw, math.prod(value["shape"]) * dtype.itemsize + 1)
     return np.frombuffer(raw, dtype).reshape(value["shape"])

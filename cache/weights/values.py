@@ -15,6 +15,7 @@ from torch import Tensor
 from analysis.tensors import Scales, TensorInfo
 
 Decode = Callable[[NDArray[np.uint8], int], Tensor]  # (bytes, first row) -> (rows, columns)
+TableRows = Callable[[int, int], NDArray[np.int64]]
 ReadWhole = Callable[[TensorInfo], NDArray[np.uint8]]
 
 STORED = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -33,44 +34,49 @@ def decoder(tensor: TensorInfo, read_whole: ReadWhole) -> Decode:
     columns = tensor.shape[-1] if tensor.shape else 1
     if tensor.dtype in STORED:
         return lambda raw, _: torch.from_numpy(raw).view(STORED[tensor.dtype]).view(-1, columns)
-    scale = _scaler(tensor, read_whole)
-    buffer = torch.empty(0)
+    return _by_table(tensor, columns, read_whole)
+
+
+def _by_table(tensor: TensorInfo, columns: int, read_whole: ReadWhole) -> Decode:
+    from analysis.elementwise.codes import values_of_codes, widen  # compiled, which other types have no use for
+
+    values = values_of_codes(_CODES[tensor.dtype])
+    scales, width, rows = _scales(tensor, columns, read_whole)
+    buffer = np.empty(0, np.float32)
 
     def decode(raw: NDArray[np.uint8], first_row: int) -> Tensor:
         nonlocal buffer
-        if buffer.numel() < raw.size:
-            buffer = torch.empty(raw.size)
-        values = buffer[: raw.size].copy_(torch.from_numpy(raw).view(_CODES[tensor.dtype])).view(-1, columns)
-        scale(values, first_row)
-        return values
+        if len(buffer) < raw.size:
+            buffer = np.empty(raw.size, np.float32)
+        block = buffer[: raw.size].reshape(-1, columns)
+        widen(raw.reshape(-1, columns), values, scales, rows(first_row, len(block)), width, block)
+        return torch.from_numpy(block)
 
     return decode
 
 
-def _scaler(tensor: TensorInfo, read_whole: ReadWhole) -> Callable[[Tensor, int], None]:
-    """Multiplies a block of rows, in place, by its scales."""
+def _scales(tensor: TensorInfo, columns: int, read_whole: ReadWhole) -> tuple[NDArray[np.float32], int, TableRows]:
+    """The table of scales (rows of blocks, blocks of a row), the columns that one is for, and which of the table's rows
+    stand for n rows from a first one on."""
     if tensor.scales is None:
-        return lambda _, __: None
+        return np.ones((1, 1), np.float32), columns, _first_of_table
     scales = tensor.scales
     raw = torch.from_numpy(read_whole(scales.info))
-    numbers = raw.view({**STORED, **_CODES}[scales.info.dtype]).float().flatten()
-    if numbers.numel() == 1:
-        return lambda values, _: values.mul_(numbers)
+    numbers = raw.view({**STORED, **_CODES}[scales.info.dtype]).float().flatten().numpy()
+    if numbers.size == 1:
+        return numbers.reshape(1, 1), columns, _first_of_table
     width = scales.block[1]
-    table = numbers.view(-1, -(-tensor.shape[-1] // width))  # (rows of blocks, blocks of a row)
-
-    def multiply(values: Tensor, first_row: int) -> None:
-        of_row = table[_table_rows(tensor.shape, scales, first_row, len(values))]
-        whole = values.shape[1] // width  # blocks of full width
-        values[:, : whole * width].unflatten(1, (whole, width)).mul_(of_row[:, :whole, None])
-        values[:, whole * width :].mul_(of_row[:, whole:])
-
-    return multiply
+    table = numbers.reshape(-1, -(-columns // width))
+    return table, width, lambda first, n: _table_rows(tensor.shape, scales, first, n)
 
 
-def _table_rows(shape: tuple[int, ...], scales: Scales, first_row: int, n_rows: int) -> Tensor:
+def _first_of_table(_: int, n_rows: int) -> NDArray[np.int64]:
+    return np.zeros(n_rows, np.int64)
+
+
+def _table_rows(shape: tuple[int, ...], scales: Scales, first_row: int, n_rows: int) -> NDArray[np.int64]:
     """(n_rows,): the row of the table of scales that each row's scales stand in."""
-    row, height = torch.arange(first_row, first_row + n_rows), scales.block[0]
+    row, height = np.arange(first_row, first_row + n_rows), scales.block[0]
     if len(shape) <= 2:
         return (scales.first_row + row) // height
     of_slice = shape[-2]

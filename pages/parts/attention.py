@@ -22,7 +22,7 @@ _ONLY_TO_TAKE_AWAY = ("changed", "entries", "rows", "columns")
 
 def config(key: str) -> Config:
     """What the base's config.json says of its sizes."""
-    return handles.store().model_config(key, "base")
+    return lookups.base_config(key)
 
 
 def heads(key: str, known: TensorPair) -> Heads | None:
@@ -68,7 +68,7 @@ def _table(rows: Sequence[Row]) -> None:
 
 def head_grid(view: View, key: str) -> Grid | None:
     """Heads over layers of the attention matrix that the view names; None where no head is known."""
-    modules = lines.modules_with_heads(lookups.alignment(key), config(key))
+    modules = _modules(key, lookups.generation(key))
     if not modules:
         return None
     module = view.one("heads") if view.one("heads") in modules else next(iter(modules))
@@ -77,7 +77,7 @@ def head_grid(view: View, key: str) -> Grid | None:
 
 def over_layers(view: View, key: str) -> None:
     """The heatmap of heads over layers for one attention matrix, a click opens it; nothing where no head is known."""
-    modules = lines.modules_with_heads(lookups.alignment(key), config(key))
+    modules = _modules(key, lookups.generation(key))
     if not modules:
         return
     st.subheader("Attention heads", anchor=False)
@@ -92,6 +92,11 @@ def over_layers(view: View, key: str) -> None:
     clicked = charts.show_clickable(heatmap(grid, fitted=view.one("colours") == "fitted"), grid.metric.title)
     if clicked and (names := cell_at(grid, *clicked)):
         address.go(beside("matrix", view.base, view.tuned[0], view.choices, name=names[0]))
+
+
+@lru_cache(maxsize=200)
+def _modules(key: str, _: int) -> Mapping[str, lines.Along]:
+    return lines.modules_with_heads(lookups.alignment(key), config(key))
 
 
 @lru_cache(maxsize=16)

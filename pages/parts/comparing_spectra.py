@@ -38,10 +38,17 @@ def drawn(view: View, pair: Pair, measured: Mapping[str, Spectrum], *, own: bool
     names = lookups.names_to_choose(pair.key, measured)
     asked = [name for name in view.many("matrix") if name in measured] or lookups.middle_layer(pair.key, names)
     if view.one("over") == "matrices" or not asked:
-        return [(name, measured[name]) for name in asked]
+        return _with_values(pair, [(name, name) for name in asked], own=own)
     if view.one("over") == "models":
         return _over_models(pair, asked[0], "adapter" if own else "update")
-    return [(words, measured[name]) for words, name in _over_layers(pair, asked[0]) if name in measured]
+    named = [(words, name) for words, name in _over_layers(pair, asked[0]) if name in measured]
+    return _with_values(pair, named, own=own)
+
+
+def _with_values(pair: Pair, named: Sequence[tuple[str, str]], *, own: bool) -> Named:
+    """(label, spectrum with its singular values) of these matrices, by label and name."""
+    found = [(label, lookups.spectrum(pair.key, name, "adapter" if own else "update")) for label, name in named]
+    return [(label, one) for label, one in found if one]
 
 
 def _over_layers(pair: Pair, name: str) -> Sequence[tuple[str, str]]:

@@ -16,6 +16,7 @@ from analysis.series import Series
 from analysis.tensors import Alignment
 from cache.following import followed
 from cache.records import StoredPair, StoredSeries
+from cache.remembered import remembered
 from cache.store import SERIES
 from pages.parts import handles, lookups
 
@@ -51,8 +52,7 @@ def alignments(series: Series, against: str) -> list[Alignment]:
 
 def sparsity(series: Series, rule: MaskRule) -> list[tuple[str, list[Share]]]:
     """Unchanged shares by checkpoint, against the base and against the one before."""
-    names = {"base": "against the base", "previous": "against the checkpoint before"}
-    return [(name, unchanged_shares(landed(series, against), rule)) for against, name in names.items()]
+    return _sparsity(series, rule, _moment(series))
 
 
 def course(series: Series, rule: MaskRule) -> Course | None:
@@ -62,16 +62,11 @@ def course(series: Series, rule: MaskRule) -> Course | None:
 
 def grid(series: Series, rule: MaskRule, what: str, rows: str) -> StepGrid:
     """The heatmap over the steps."""
-    store, n_steps = handles.store(), len(series.checkpoints)
-    if what in ("outside", "union"):
-        counts = _steps(series.key, rule, store.generation(series.key))
-        return dynamics.grid_of_counts(_alignment(series.from_base[0].key), counts, what, n_steps, rows)
-    against = cast(Against, what)
-    return dynamics.grid_of_landed(alignments(series, what), landed(series, what), rule, against, rows)
+    return _grid(series, rule, what, rows, _moment(series))
 
 
 def patches(series: Series, against: str) -> Sequence[PatchSize | None]:
-    return course_report.patches(alignments(series, against), landed(series, against))
+    return _patches(series, against, _moment(series))
 
 
 def n_to_follow(series: Series) -> int:
@@ -85,6 +80,16 @@ def names_followed(series: Series) -> frozenset[str]:
 
 def n_missing(series: Series) -> int:
     """Tensors of all pairs that are not measured, and have not failed."""
+    return _n_missing(series, _moment(series))
+
+
+def _moment(series: Series) -> tuple[int, ...]:
+    """Generations of the run and of each of its pairs: what its numbers are remembered by."""
+    return (handles.store().generation(series.key), *(lookups.generation(pair.key) for pair in series.pairs))
+
+
+@lru_cache(maxsize=8)
+def _n_missing(series: Series, _: tuple[int, ...]) -> int:
     missing = 0
     for pair in series.pairs:
         gaps = {name for kind, name in handles.store().gaps(pair.key) if kind == "tally"}
@@ -93,19 +98,38 @@ def n_missing(series: Series) -> int:
     return missing
 
 
+@lru_cache(maxsize=16)
+def _sparsity(series: Series, rule: MaskRule, _: tuple[int, ...]) -> list[tuple[str, list[Share]]]:
+    names = {"base": "against the base", "previous": "against the checkpoint before"}
+    return [(name, unchanged_shares(landed(series, against), rule)) for against, name in names.items()]
+
+
+@lru_cache(maxsize=32)
+def _grid(series: Series, rule: MaskRule, what: str, rows: str, moment: tuple[int, ...]) -> StepGrid:
+    if what in ("outside", "union"):
+        counts, n_steps = _steps(series.key, rule, moment[0]), len(series.checkpoints)
+        return dynamics.grid_of_counts(_alignment(series.from_base[0].key), counts, what, n_steps, rows)
+    against = cast(Against, what)
+    return dynamics.grid_of_landed(alignments(series, what), landed(series, what), rule, against, rows)
+
+
+@lru_cache(maxsize=16)
+def _patches(series: Series, against: str, _: tuple[int, ...]) -> Sequence[PatchSize | None]:
+    return course_report.patches(alignments(series, against), landed(series, against))
+
+
 @lru_cache(maxsize=2)
 def _known(_: int) -> list[StoredSeries]:
     return handles.store().series()
 
 
-@lru_cache(maxsize=300)
+@remembered(most=600_000)
 def _unchanged(key: str, _: int) -> dict[str, Unchanged]:
     return handles.store().unchanged(key)
 
 
-@lru_cache(maxsize=160)
 def _alignment(key: str) -> Alignment:
-    """Of a pair of commits, which never changes."""
+    """The store keeps the last ones, one for all checkpoints of a layout."""
     return handles.store().alignment(key)
 
 
@@ -114,7 +138,7 @@ def _followed(series: Series) -> frozenset[str]:
     return frozenset(followed(series, handles.store()))
 
 
-@lru_cache(maxsize=16)
+@remembered(most=200_000)
 def _steps(key: str, rule: MaskRule, _: int) -> dict[str, dynamics.StepCounts]:
     return handles.store().steps(key, rule)
 

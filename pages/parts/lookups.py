@@ -6,7 +6,8 @@ Light reads only, so that a pair of 50,000 tensors fits; one matrix is read whol
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,7 +18,7 @@ from analysis.alerts import alerts as alerts_of
 from analysis.coverage import part_of
 from analysis.links import EDGE_OF_TOLERANCE
 from analysis.measurements import Spectrum, Tally
-from analysis.metrics import CATALOG, Metric, at_tolerance
+from analysis.metrics import CATALOG, Metric, Parts, at_tolerance
 from analysis.models import Pair, PinnedModel
 from analysis.own_updates import AdapterSummary, OwnUpdates, summarize_adapter
 from analysis.plan import Plan
@@ -27,9 +28,14 @@ from analysis.tensors import Alignment, TensorPair
 from cache.bases import alerts_about_bases
 from cache.progress import Progress
 from cache.records import StoredPair
+from cache.remembered import remembered
+from cache.store import Of
 from pages.parts import handles, permission
 
 _MOST_CHOICES = 2000
+_AT_A_TIME = 4096  # tensors whose singular values are read together
+_NO_TOLERANCE = "1e-05"  # for metrics that have none
+_MOST_TENSORS = 150_000  # whose measurements are kept in memory, over all pairs
 _REST = 4.0  # while a job runs, a read is repeated after this many times what it took
 _seen: dict[str, tuple[int, float, float]] = {}  # pair key -> (generation, when it was read, seconds it took)
 
@@ -55,7 +61,13 @@ def pairs(base: PinnedModel | None = None) -> list[StoredPair]:
 
 
 def stored(pair: Pair) -> StoredPair | None:
-    return handles.store().find_pair(pair.key)
+    return _stored(pair.key, handles.store().generation(pair.key))
+
+
+def base_config(key: str) -> Mapping[str, object]:
+    """The part of the base's config.json that is kept; nothing of a pair that is not known."""
+    known = _stored(key, handles.store().generation(key))
+    return known.base.config if known else {}
 
 
 def alignment(key: str) -> Alignment:
@@ -64,16 +76,22 @@ def alignment(key: str) -> Alignment:
 
 def tallies(key: str) -> Mapping[str, Tally]:
     """Tallies by tensor name, without their rows, columns and maps."""
-    return _measured(key, generation(key))[0]
+    return _tallies(key, generation(key))
 
 
 def spectra(key: str) -> Mapping[str, Spectrum]:
-    return _measured(key, generation(key))[1]
+    """Spectra by tensor name, without their singular values."""
+    return _spectra(key, generation(key))
+
+
+def measured_spectra(key: str) -> Mapping[str, Spectrum]:
+    """Those of `spectra` that have values."""
+    return _measured_spectra(key, generation(key))
 
 
 def gaps(key: str) -> Mapping[tuple[str, str], str]:
     """Why a measurement is missing, by (kind, tensor name)."""
-    return _measured(key, generation(key))[2]
+    return _gaps(key, generation(key))
 
 
 def n_failed(key: str) -> int:
@@ -146,9 +164,13 @@ def n_holes(key: str) -> int:
     return _n_holes(key, generation(key))
 
 
-def tensor_rows(key: str) -> list[Row]:
-    """One row a measured tensor, to take away."""
-    return _tensor_rows(key, generation(key))
+def tensor_rows(key: str) -> Iterator[Row]:
+    """One row a measured tensor, to take away, made some thousand at a time."""
+    whole, current = alignment(key), generation(key)
+    for at in range(0, len(whole.pairs), _AT_A_TIME):
+        some = replace(whole, pairs=whole.pairs[at : at + _AT_A_TIME])
+        spectra = handles.store().spectra(key, names=[pair.name for pair in some.pairs])
+        yield from tables.tensor_rows(some, _tallies(key, current), spectra)
 
 
 def metric_at(metric: str, tolerance: str) -> Metric:
@@ -181,16 +203,22 @@ def tolerance_curve(key: str) -> Curve:
 
 def tensor(key: str, name: str) -> TensorPair | None:
     """The compared tensor of this name."""
-    return next((pair for pair in alignment(key).pairs if pair.name == name), None)
+    return _by_name(key, generation(key)).get(name)
 
 
 def tally(key: str, name: str) -> Tally | None:
     """One tensor's tally with its rows, columns and map."""
-    return handles.store().tally(key, name)
+    return _tally(key, name, handles.store().generation(key))
 
 
-def spectrum(key: str, name: str) -> Spectrum | None:
-    return handles.store().spectrum(key, name)
+def each_spectrum(key: str) -> Iterator[tuple[str, Spectrum]]:
+    """(tensor name, spectrum with its singular values) of all that have them."""
+    return ((name, one) for name, one in handles.store().each_spectrum(key) if not one.reason)
+
+
+def spectrum(key: str, name: str, of: Of = "update") -> Spectrum | None:
+    """One matrix's spectrum with its singular values."""
+    return _spectrum(key, name, of, handles.store().generation(key))
 
 
 def same_module(key: str, known: TensorPair) -> dict[str, str]:
@@ -229,7 +257,8 @@ def names_to_choose(key: str, measured: Collection[str]) -> list[str]:
 
 def middle_layer(key: str, names: Collection[str]) -> list[str]:
     """Up to four of `names` from the middle of the model, to begin with."""
-    pairs = [pair for pair in alignment(key).pairs if pair.name in names]
+    among = set(names)
+    pairs = [pair for pair in alignment(key).pairs if pair.name in among]
     layers = sorted({pair.place.layer for pair in pairs if pair.place.layer is not None})
     middle = layers[len(layers) // 2] if layers else None
     return [pair.name for pair in pairs if pair.place.layer == middle][:4]
@@ -239,22 +268,68 @@ def _layer_words(pair: TensorPair) -> str:
     return "outside the layers" if pair.place.layer is None else f"layer {pair.place.layer}"
 
 
-@lru_cache(maxsize=12)
-def _measured(key: str, _: int) -> tuple[dict[str, Tally], dict[str, Spectrum], dict[tuple[str, str], str]]:
+@lru_cache(maxsize=200)
+def _stored(key: str, _: int) -> StoredPair | None:
+    return handles.store().find_pair(key)
+
+
+@remembered(most=_MOST_TENSORS)
+def _by_name(key: str, _: int) -> dict[str, TensorPair]:
+    return {pair.name: pair for pair in alignment(key).pairs}
+
+
+@lru_cache(maxsize=16)
+def _tally(key: str, name: str, _: int) -> Tally | None:
+    return handles.store().tally(key, name)
+
+
+@lru_cache(maxsize=32)
+def _spectrum(key: str, name: str, of: Of, _: int) -> Spectrum | None:
+    return handles.store().spectrum(key, name, of)
+
+
+@remembered(most=_MOST_TENSORS)
+def _tallies(key: str, _: int) -> dict[str, Tally]:
     store, started = handles.store(), time.monotonic()
     current = store.generation(key)
-    found = store.tallies(key, arrays=False), store.spectra(key), store.gaps(key)
+    found = store.tallies(key, arrays=False)
     _seen[key] = current, time.monotonic(), time.monotonic() - started
     return found
 
 
+@remembered(most=_MOST_TENSORS)
+def _spectra(key: str, _: int) -> dict[str, Spectrum]:
+    return handles.store().spectra(key, arrays=False)
+
+
+@remembered(most=_MOST_TENSORS)
+def _measured_spectra(key: str, current: int) -> dict[str, Spectrum]:
+    return {name: one for name, one in _spectra(key, current).items() if not one.reason}
+
+
+@remembered(most=_MOST_TENSORS)
+def _gaps(key: str, _: int) -> dict[tuple[str, str], str]:
+    return handles.store().gaps(key)
+
+
+@remembered(most=2 * _MOST_TENSORS)
+def _parts(key: str, current: int, metric: str, tolerance: str) -> dict[str, Parts]:
+    """The metric's parts by tensor. Singular values are read for it and let go: all of a large pair's are too many."""
+    chosen, tallies = metric_at(metric, tolerance), _tallies(key, current)
+    if chosen.needs == "tally":
+        return rollup.parts_by_name(chosen, alignment(key), tallies, {})
+    found = ((name, chosen.parts(tallies.get(name), one)) for name, one in handles.store().each_spectrum(key))
+    return {name: parts for name, parts in found if parts is not None}
+
+
 @lru_cache(maxsize=200)
 def _headline(key: str, current: int) -> Headline:
-    found, values, _ = _measured(key, current)
-    return rollup.headline_of_part(alignment(key), found, values, _asked(key, current))
+    ranks, plans = _parts(key, current, "effective-rank", _NO_TOLERANCE), _asked(key, current)
+    tallies, spectra = _tallies(key, current), _spectra(key, current)
+    return rollup.headline_of_part(alignment(key), tallies, spectra, plans, ranks)
 
 
-@lru_cache(maxsize=12)
+@lru_cache(maxsize=4)
 def _own_updates(key: str, _: int) -> OwnUpdates:
     if not alignment(key).is_adapter:
         return OwnUpdates()
@@ -264,13 +339,15 @@ def _own_updates(key: str, _: int) -> OwnUpdates:
 
 @lru_cache(maxsize=200)
 def _adapter(key: str, current: int) -> AdapterSummary | None:
-    found, values, _ = _measured(key, current)
-    return summarize_adapter(alignment(key), found, values, _own_updates(key, current))
+    if not alignment(key).is_adapter:
+        return None
+    merged = dict(handles.store().each_spectrum(key))
+    return summarize_adapter(alignment(key), _tallies(key, current), merged, _own_updates(key, current))
 
 
 @lru_cache(maxsize=200)
 def _alerts(key: str, current: int, others: tuple[str, ...], _: tuple[int, ...]) -> list[Alert]:
-    store, found = handles.store(), _measured(key, current)[0]
+    store, found = handles.store(), _tallies(key, current)
     known = store.find_pair(key)
     about_bases = alerts_about_bases(store, known, found, others) if known else ()
     return alerts_of(_headline(key, current), _part(key, current), found, about_bases)
@@ -281,9 +358,9 @@ def _asked(key: str, _: int) -> tuple[Plan, ...]:
     return handles.store().asked(key)
 
 
-@lru_cache(maxsize=12)
+@lru_cache(maxsize=4)
 def _part(key: str, current: int) -> Alignment:
-    return part_of(alignment(key), _asked(key, current), _measured(key, current)[0])
+    return part_of(alignment(key), _asked(key, current), _tallies(key, current))
 
 
 @lru_cache(maxsize=200)
@@ -297,41 +374,35 @@ def _n_holes(key: str, _: int) -> int:
     return len(handles.store().holes(key, Plan()))
 
 
-@lru_cache(maxsize=12)
-def _tensor_rows(key: str, current: int) -> list[Row]:
-    found, values, _ = _measured(key, current)
-    return tables.tensor_rows(alignment(key), found, values)
-
-
 @lru_cache(maxsize=64)
 def _unchanged(key: str, current: int, metric: str, tolerance: str) -> Share:
-    return rollup.pooled(_part(key, current), metric_at(metric, tolerance), _measured(key, current)[0])
+    parts, part = _parts(key, current, metric, tolerance), _part(key, current)
+    if len(part.pairs) < len(alignment(key).pairs):
+        parts = {pair.name: parts[pair.name] for pair in part.pairs if pair.name in parts}
+    return rollup.pooled_parts(parts.values())
 
 
 @lru_cache(maxsize=64)
 def _grid(key: str, current: int, metric: str, tolerance: str) -> Grid:
     chosen = metric_at(metric, tolerance)
-    found, values, reasons = _measured(key, current)
-    failed = [name for kind, name in reasons if kind == chosen.needs]
-    failed += [name for name, spectrum in values.items() if spectrum.reason and chosen.needs == "spectrum"]
-    return rollup.grid(alignment(key), chosen, found, values, failed)
+    failed = [name for kind, name in _gaps(key, current) if kind == chosen.needs]
+    failed += [name for name, one in _spectra(key, current).items() if one.reason and chosen.needs == "spectrum"]
+    return rollup.grid_of_parts(alignment(key), chosen, _parts(key, current, metric, tolerance), failed)
 
 
 @lru_cache(maxsize=64)
 def _profile(key: str, current: int, metric: str, own: bool) -> list[Curve]:
-    found, values, _ = _measured(key, current)
     if own:
         updates = _own_updates(key, current)
-        found, values = dict(updates.tallies), dict(updates.spectra)
-    return rollup.layer_profile(alignment(key), CATALOG[metric], found, values)
+        return rollup.layer_profile(alignment(key), CATALOG[metric], updates.tallies, updates.spectra)
+    return rollup.profile_of_grid(_grid(key, current, metric, _NO_TOLERANCE))
 
 
 @lru_cache(maxsize=64)
 def _layer_totals(key: str, current: int, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    found, values, _ = _measured(key, current)
-    return rollup.layer_totals(alignment(key), metric_at(metric, "1e-05"), found, values)
+    return rollup.totals_of_parts(alignment(key), _parts(key, current, metric, _NO_TOLERANCE))
 
 
 @lru_cache(maxsize=64)
 def _tolerance_curve(key: str, current: int) -> Curve:
-    return rollup.tolerance_curve(_measured(key, current)[0].values(), "all compared parameters")
+    return rollup.tolerance_curve(_tallies(key, current).values(), "all compared parameters")

@@ -14,6 +14,7 @@ from analysis.overlaps import Venn
 from analysis.rollup import Grid
 from analysis.tables import Row, agreement_by_tensor
 from cache.records import StoredPair
+from cache.remembered import remembered
 from pages.parts import handles, lookups
 
 Families = Mapping[PinnedModel, Sequence[PinnedModel]]
@@ -61,7 +62,10 @@ def n_counted(pairs: tuple[Pair, ...], rule: MaskRule) -> int:
 
 def n_common(pairs: tuple[Pair, ...]) -> int:
     """Tensors that all the pairs compare, in one size: those an overlap can be counted of."""
-    shapes = [{pair.name: pair.shape for pair in lookups.alignment(one.key).pairs} for one in pairs]
+    first, *others = alignments = [lookups.alignment(one.key) for one in pairs]
+    if all(other is first for other in others):
+        return len(first.pairs)
+    shapes = [{pair.name: pair.shape for pair in alignment.pairs} for alignment in alignments]
     return sum(all(other.get(name) == shape for other in shapes) for name, shape in shapes[0].items())
 
 
@@ -99,7 +103,7 @@ def consensus(pairs: tuple[Pair, ...], name: str, rule: MaskRule) -> Consensus |
     return handles.store().consensus(base, tuned, name, rule)
 
 
-@lru_cache(maxsize=16)
+@remembered(most=200_000)
 def _regions(base_key: str, tuned_keys: tuple[str, ...], rule: MaskRule, _: int) -> dict[str, Regions]:
     return handles.store().regions(base_key, tuned_keys, rule)
 
@@ -144,6 +148,6 @@ def _by_magnitude(pairs: tuple[Pair, ...], rule: MaskRule, moment: tuple[int, ..
     return [_magnitudes(pair.key, rule, current) for pair, current in zip(pairs, moment[1:], strict=True)]
 
 
-@lru_cache(maxsize=24)
+@remembered(most=300_000)
 def _magnitudes(key: str, rule: MaskRule, _: int) -> dict[str, Magnitudes]:
     return handles.store().magnitudes(key, rule)

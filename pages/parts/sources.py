@@ -53,7 +53,7 @@ TABLES_OF_VIEW: dict[str, dict[str, Callable[[View], Rows]]] = {
     },
     "spectra": {
         "by-layer": views.profile_rows,
-        "singular-values": lambda view: tables.spectrum_rows(views.measured_spectra(view).items()),
+        "singular-values": lambda view: tables.spectrum_rows(views.each_spectrum(view)),
         "methods": lambda view: tables.spectrum_facts(views.spectra_of(view)),
         "spectral-shifts": views.shift_rows,
     },

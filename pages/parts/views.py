@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import numpy as np
@@ -156,14 +156,22 @@ def updates_drawn(view: View) -> list[tuple[str, Spectrum]]:
     return one_matrix.updates_to_draw(known, spectrum(view), one_matrix.own_update(key(view), known))
 
 
-def measured_spectra(view: View) -> dict[str, Spectrum]:
-    """Every spectrum of the pair that has values, by tensor: of what merging leaves, or of the adapter's own update."""
+def measured_spectra(view: View) -> Mapping[str, Spectrum]:
+    """Every spectrum of the pair that has values, by tensor, without these: of what merging leaves, or of the adapter's
+    own update."""
+    if not shows_own(view):
+        return lookups.measured_spectra(key(view))
     return {name: one for name, one in spectra_of(view).items() if not one.reason}
 
 
 def spectra_of(view: View) -> Mapping[str, Spectrum]:
-    """All spectra of the view's kind, also those that say why they have no values."""
+    """All spectra of the view's kind, also those that say why they have no values; see `each_spectrum` for these."""
     return lookups.own_updates(key(view)).spectra if shows_own(view) else lookups.spectra(key(view))
+
+
+def each_spectrum(view: View) -> Iterable[tuple[str, Spectrum]]:
+    """(tensor name, spectrum with its singular values) of all that have them."""
+    return measured_spectra(view).items() if shows_own(view) else lookups.each_spectrum(key(view))
 
 
 def shift_rows(view: View) -> Rows:

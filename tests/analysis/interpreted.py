@@ -45,6 +45,9 @@ def strange(before: torch.dtype, after: torch.dtype, rows: int = 10, columns: in
     left[3], right[3] = any_bits(columns, before, seed=2), any_bits(columns, after, seed=3)
     left[4] = any_bits(columns, before, seed=4)
     right[4] = left[4].to(after)
+    if before == after == torch.float16:  # NaN that differ in the bit that widening sets
+        left[7, :2] = torch.tensor([0x7C01, 0x7E02], dtype=torch.int16).view(before)
+        right[7, :2] = torch.tensor([0x7E01, 0x7E01], dtype=torch.int16).view(after)
     left[5], right[5] = torch.inf, torch.nan
     left[6], right[6] = 0.0, -0.0
     return left, right

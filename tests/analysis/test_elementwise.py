@@ -275,7 +275,7 @@ def test_counting_steps_gives_what_the_other_kernel_gives(
     assert bf16_steps.fits(before, after, shape)
     masks: dict[str, list[np.ndarray]] = {"exact": [], "mukherjee": []}
     found = tally(
-        blocks(before, after, rows), shape, on_mask=lambda rule, bits: masks[rule].append(bits), threads=threads
+        blocks(before, after, rows), shape, on_mask=lambda rule, bits: masks[rule].append(bits.copy()), threads=threads
     )
     expected = cpu_blocks.tally_block(before, after, 0, shape)
     assert np.array_equal(np.concatenate(masks["exact"]), expected.packed_exact)
@@ -287,6 +287,16 @@ def test_counting_steps_gives_what_the_other_kernel_gives(
             assert one == pytest.approx(two, rel=1e-11, abs=_lost_in_cancelling(vars(other))), field.name
         else:
             assert np.array_equal(one, two), field.name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_sums_are_the_same_bits_for_any_number_of_threads(dtype: torch.dtype):
+    before = normal((700, 1024)).to(dtype)
+    after = (before.float() + normal((700, 1024), std=1e-3, seed=1)).to(dtype)
+    shape = geometry(tuple(before.shape))
+    one, three = (tally(blocks(before, after, 512), shape, threads=threads) for threads in (1, 3))
+    for field in dataclasses.fields(Tally):
+        assert np.array_equal(getattr(one, field.name), getattr(three, field.name)), field.name
 
 
 def test_a_pass_leaves_its_table_empty():

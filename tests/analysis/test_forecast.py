@@ -9,7 +9,7 @@ import pytest
 from analysis import footprint
 from analysis.alignment import align
 from analysis.errors import DiskFull, TooLarge
-from analysis.footprint import refusal, worker_bytes
+from analysis.footprint import PROCESS, refusal, worker_bytes
 from analysis.forecast import Forecast, Machine, forecast
 from analysis.plan import Plan
 from analysis.selection import select
@@ -61,6 +61,13 @@ def test_without_spectra_it_is_faster_and_smaller():
     assert (whole.largest_kind, tallies.largest_kind) == ("spectrum", "tally")
 
 
+def test_8_bit_codes_take_as_long_as_the_float32_that_they_become():
+    codes = [TensorInfo("w", "F8_E4M3", (4096, 4096), "", 0, 1 << 24)]
+    wide = [TensorInfo("w", "F32", (4096, 4096), "", 0, 4 << 24)]
+    took = [foretold(align(tensors, tensors), Plan(spectra=False)).seconds for tensors in (codes, wide)]
+    assert took[0] == took[1]
+
+
 def test_nothing_is_needed_where_all_is_stored():
     alignment = small_model()
     found = forecast(alignment, Plan(), [], {}, dataclasses.replace(ROOMY, memory=1, disk_of_results=0))
@@ -109,11 +116,23 @@ def test_too_little_memory_is_refused_with_the_figures():
     assert "without singular values" in error.do
 
 
+def test_as_many_tensors_as_there_are_threads_are_counted_as_far_as_the_budget_goes():
+    alignment = model_of(one=(4096, 4096), two=(4096, 4096), three=(4096, 4096))
+    one, two, many = (
+        foretold(alignment, Plan(spectra=False), machine=dataclasses.replace(ROOMY, threads=threads)).memory - PROCESS
+        for threads in (1, 2, 64)
+    )
+    assert two == 2 * one
+    tight = dataclasses.replace(ROOMY, threads=64, budget=5 * one // 2)
+    assert many == 3 * one
+    assert foretold(alignment, Plan(spectra=False), machine=tight).memory - PROCESS <= 5 * one // 2
+
+
 def test_weights_that_stream_are_counted_where_they_are_held():
     alignment = model_of(small=(512, 512), large=(8192, 4096))
     both = 2 * 2 * 8192 * 4096
     for budget, held in ((GB, both), (both - 1, 2 * 2 * 512 * 512)):
-        kept = dataclasses.replace(ROOMY, budget=budget)
+        kept = dataclasses.replace(ROOMY, budget=budget, threads=1)
         streamed = dataclasses.replace(kept, keeps_files=False)
         assert foretold(alignment, machine=streamed).memory == foretold(alignment, machine=kept).memory + held
 

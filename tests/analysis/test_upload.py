@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from analysis.elementwise import way_on
 from analysis.measure import devices, pick_device
 from analysis.upload import on_device
 
@@ -23,6 +24,11 @@ def test_the_cpu_gets_the_very_blocks_one_at_a_time():
     block = torch.zeros(1, 1)
     ((same, _),) = on_device([(block, block)], torch.device("cpu"))
     assert same is block
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_where_triton_cannot_start_a_kernel_torch_counts():
+    assert (way_on("cuda"), way_on("mps"), way_on("cpu")) == ("torch", "torch", "cpu")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from analysis.errors import MasksMissing, ResourceError
-from cache.masks import CHUNK_BYTES, MaskFile, enforce_quota, n_bytes, read_mask, write_mask
+from cache.masks import CHUNK_BYTES, MaskFile, begin_mask, enforce_quota, n_bytes, read_mask, settle, write_mask
 
 KEY = "0123456789abcdef"
 
@@ -168,3 +168,23 @@ def test_what_killed_processes_left_is_swept(tmp_path: Path):
 @pytest.mark.parametrize(("entries", "size"), [(0, 0), (1, 1), (8, 1), (9, 2)])
 def test_a_mask_takes_a_bit_an_entry(entries: int, size: int):
     assert n_bytes(entries) == size
+
+
+@pytest.mark.parametrize("n", [1, 40], ids=["one by one", "as a group"])
+def test_masks_are_in_their_places_once_settled_and_not_before(tmp_path: Path, n: int):
+    bits = np.arange(5, dtype=np.uint8)
+    begun = [begin_mask(tmp_path, KEY, f"w{k}", "exact", bits, 40) for k in range(n)]
+    assert not list(tmp_path.rglob("*.mask"))
+    settle(begun)
+    for each in begun:
+        assert np.array_equal(np.concatenate(list(read_mask(tmp_path, each.mask))), bits)
+    assert len(list((tmp_path / KEY).iterdir())) == n
+
+
+def test_nothing_unsettled_is_left_behind_where_settling_fails(tmp_path: Path):
+    begun = [begin_mask(tmp_path, KEY, name, "exact", np.zeros(5, np.uint8), 40) for name in ("a", "b")]
+    begun[0].place.mkdir()
+    (begun[0].place / "in the way").touch()
+    with pytest.raises(ResourceError):
+        settle(begun)
+    assert not list((tmp_path / KEY).glob(".*"))

@@ -60,6 +60,20 @@ def test_a_registered_pair_is_found_with_all_that_was_said_of_it(store: Store):
     assert store.model_config(KEY, "base") == {"hidden_size": 16, "rope": {"theta": 1e4}}
 
 
+def test_checkpoints_of_one_layout_share_their_alignment_and_others_do_not(store: Store):
+    tensors = [tensor("layers.0.w", 6, 4), tensor("norm", 4)]
+    other = [tensor("layers.0.w", 6, 4), tensor("norm", 4, dtype="F32")]
+    pairs = [Pair(PAIR.base, PinnedModel("hub", "org/tuned", str(step) * 40)) for step in range(3)]
+    for pair, tuned in zip(pairs, (tensors, tensors, other), strict=True):
+        store.register(pair, BASE_CARD, TUNED_CARD, align(tensors, tuned)).result()
+    first, second, third = (store.alignment(pair.key) for pair in pairs)
+    assert first is second
+    assert third == align(tensors, other) != first
+    store.register(pairs[0], BASE_CARD, TUNED_CARD, align(tensors, other)).result()
+    assert store.alignment(pairs[0].key) is third
+    assert store.alignment(pairs[1].key) is first
+
+
 def test_views_and_how_they_were_found_come_back(store: Store):
     base = [tensor("embed_tokens.weight", 6, 4), tensor("h.0.experts.up_proj", 2, 3, 4), tensor("h.0.a.qkv_proj", 6, 4)]
     tuned = [tensor("module.embed_tokens.weight", 5, 4), tensor("lm_head.weight", 6, 4),

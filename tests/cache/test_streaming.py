@@ -118,7 +118,7 @@ def small_pair(hub: LoopbackHub, *, changed: str = "") -> None:
     hub.add("org/tuned", model_files(tuned, shards=2))
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -87,7 +87,7 @@ def test_a_job_that_waits_survives_a_restart(bench: Bench):
     bench.hub.heal()
     again = type(bench.jobs)(bench.store, bench.jobs._settings, patience=HURRIED)
     again.start()
-    assert again.wait(job, timeout=60).state == "done"
+    assert again.wait(job, timeout=180).state == "done"
     again.stop()
 
 

@@ -107,7 +107,7 @@ def test_figures_follow_the_selection_and_the_pairs_page_says_what_it_is_of(mode
     assert models.store.holes(pair.key, Plan()) == []
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -208,7 +208,7 @@ def test_the_table_of_what_is_not_compared_can_be_taken_away(current: instance.I
 
 def test_base_and_tuned_spectra_are_measured_when_asked_for_and_leave_the_rest_as_it_is(models: instance.Instance):
     found = models.jobs.prepare("./runs/base", "./runs/tuned")
-    models.jobs.wait(models.jobs.submit(found, FIRST_LAYER), timeout=60)
+    models.jobs.wait(models.jobs.submit(found, FIRST_LAYER), timeout=180)
     pair, name = found.pair, "model.layers.0.self_attn.q_proj.weight"
     view = view_of("matrix", pair.base, pair.tuned, name=name)
     before = numbers(opened(view_of("pair", pair.base, pair.tuned)))
@@ -234,7 +234,7 @@ def test_base_and_tuned_spectra_are_measured_when_asked_for_and_leave_the_rest_a
 def test_one_matrix_stands_beside_itself_in_other_layers_and_models(models: instance.Instance):
     for tuned in ("tuned", "instruct"):
         found = models.jobs.prepare("./runs/base", f"./runs/{tuned}")
-        models.jobs.wait(models.jobs.submit(found), timeout=60)
+        models.jobs.wait(models.jobs.submit(found), timeout=180)
     name = "model.layers.2.mlp.down_proj.weight"
     for over, words in (("layers", "Measure base and tuned spectra of 4 matrices"), ("models", "")):
         view = view_of("spectra", found.pair.base, found.pair.tuned, over=over).choosing("matrix", name)

@@ -201,7 +201,7 @@ def test_wrapped_names_are_followed_and_a_tensor_that_one_checkpoint_has_not_is_
     assert set(followed(found.series, jobs._store)) == set(shorter)
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
