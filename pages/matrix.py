@@ -3,7 +3,7 @@
 import streamlit as st
 
 from analysis.tables import number_rows
-from pages.parts import attention, charts, lookups, one_matrix, panels, pickers, sides, take, views
+from pages.parts import attention, charts, flow, lookups, one_matrix, panels, pickers, sides, take, views
 
 view, pair = panels.open_pair("matrix", "One matrix")
 known = one_matrix.choose(view, pair.key)
@@ -13,8 +13,14 @@ own = one_matrix.own_update(pair.key, known)
 pickers.unchanged_by(view)
 preview = None if spectrum else lookups.preview(pair.key, known.name)
 one_matrix.headline(view, tally, spectrum, preview)
+table = number_rows(known, tally, spectrum)
 if own:
     one_matrix.own_headline(known, *own)
+elif tally.unchanged("exact") == tally.entries:
+    st.info("No entry of this tensor changed, so nothing of it can be drawn.")
+    one_matrix.all_numbers(table)
+    take.menu(view)
+    flow.stop()
 
 heads = attention.heads(pair.key, known)
 if len(tally.row_changes) > 1:
@@ -63,7 +69,5 @@ elif known.is_matrix:
 if known.is_matrix:
     sides.show(pair, [known.name])
 
-table = number_rows(known, tally, spectrum)
-st.subheader("All numbers", anchor=False)
 one_matrix.all_numbers(table)
 take.menu(view)

@@ -174,6 +174,7 @@ def no_spectrum(key: str, known: TensorPair, spectrum: Spectrum | None) -> None:
 
 def all_numbers(rows: Sequence[Row]) -> None:
     """Every number of the tensor: what is unchanged by which rule, and everything else."""
+    st.subheader("All numbers", anchor=False)
     rules, amounts = st.columns(2, gap="large")
     left, right = [row for row in rows if row["share"]], [row for row in rows if not row["share"]]
     rules.dataframe([_without(row, "tensor") for row in left], hide_index=True, height="content")

@@ -121,6 +121,7 @@ def take(browser: Browser, url: str, shot: Shot, scheme: str, width: int, out: P
     page.goto(f"{url}/{shot.path}")
     settled(page)
     shot.act(page)
+    page.mouse.move(width // 2, 1)  # no hint of a button stays open
     settled(page)
     tall = page.get_by_test_id("stMain").evaluate("main => main.scrollHeight")
     page.set_viewport_size({"width": width, "height": min(max(tall, 400), TALLEST)})

@@ -372,3 +372,17 @@ def test_a_preview_says_so_wherever_it_shows_and_gives_way_to_the_spectrum(curre
     rows = list(sources.TABLES_OF_VIEW["matrix"]["singular-values"](view))
     assert "singular_value" in rows[0]
     assert "is" not in rows[0]
+
+
+def test_a_tensor_that_did_not_change_is_said_to_be_so_instead_of_drawn_empty(current):
+    alignment = small_model()
+    pair = Pair(BASE, SEEDS[0])
+    register(current, pair, alignment)
+    first = alignment.pairs[0]
+    same = np.ones(first.shape, np.float32)
+    current.store.put(pair.key, first.name, tally_of(same, same)).result()
+    app = opened(view_of("matrix", pair.base, pair.tuned, name=first.name))
+    assert not app.exception
+    assert "No entry of this tensor changed" in texts(app)
+    assert "All numbers" in texts(app)
+    assert not app.get("plotly_chart")
