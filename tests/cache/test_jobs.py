@@ -36,6 +36,7 @@ from analysis.models import PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.selection import select
 from cache.backends.child import Child
+from cache.backends.child import _environment as child_environment
 from cache.backends.wire import from_line
 from cache.bases import alerts_about_bases
 from cache.jobs import Jobs
@@ -375,6 +376,16 @@ if "POISONED" in os.environ and "cache.backends.measure" in sys.orig_argv:
     sys.setprofile(watch)
     threading.setprofile(watch)
 """
+
+
+def test_products_take_one_thread_in_a_child_unless_the_operator_says_more(monkeypatch: pytest.MonkeyPatch):
+    code = "import os; print(os.environ['OPENBLAS_NUM_THREADS'])"
+    for said, expected in ((None, "1"), ("4", "4")):
+        monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+        if said:
+            monkeypatch.setenv("OPENBLAS_NUM_THREADS", said)
+        ran = subprocess.run([sys.executable, "-c", code], env=child_environment(False), capture_output=True, text=True)
+        assert ran.stdout.strip() == expected
 
 
 def test_children_end_cleanly_and_a_fault_of_ours_is_logged(
