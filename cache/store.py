@@ -59,7 +59,7 @@ Counts = NDArray[np.int64]
 PAIRS, JOBS, NOTES, SERIES = "pairs", "jobs", "notes", "series"  # what `generation` is asked for beside a pair's key
 
 _KEPT_TENSORS = 150_000  # in alignments that are kept in memory
-_AT_A_TIME = 12_000  # spectra whose values are read together
+_AT_A_TIME = 8_000  # spectra whose values are read together
 
 
 class Store:

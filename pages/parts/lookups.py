@@ -35,7 +35,7 @@ from pages.parts import handles, permission
 _MOST_CHOICES = 2000
 _AT_A_TIME = 4096  # tensors whose singular values are read together
 _NO_TOLERANCE = "1e-05"  # for metrics that have none
-_MOST_TENSORS = 150_000  # whose measurements are kept in memory, over all pairs
+_MOST_TENSORS = 100_000  # whose measurements are kept in memory, over all pairs
 _REST = 4.0  # while a job runs, a read is repeated after this many times what it took
 _seen: dict[str, tuple[int, float, float]] = {}  # pair key -> (generation, when it was read, seconds it took)
 
