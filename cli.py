@@ -143,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _compare(options: argparse.Namespace) -> int:
     spectra_too, every = read_spectra(options.spectra)
-    plan = Plan(spectra=spectra_too, selection=select(options.layers, options.modules), spectra_every=every)
+    selection = select(options.layers, options.modules)
+    plan = Plan(spectra=spectra_too, selection=selection, spectra_every=every, previews=False)
     with _working(options) as (store, jobs):
         preparation = _looked_up(jobs, options.base, options.tuned)
         pair, alignment = preparation.pair, preparation.alignment
@@ -283,7 +284,7 @@ def _report(options: argparse.Namespace) -> int:
     with _working(options) as (store, jobs):
         pair = _looked_up(jobs, options.base, options.tuned).pair
         assert pair is not None
-        _watch(jobs, jobs.submit(pair, Plan()))
+        _watch(jobs, jobs.submit(pair, Plan(previews=False)))
         alignment, tallies = store.alignment(pair.key), store.tallies(pair.key, arrays=False)
         spectra, gaps = store.spectra(pair.key), store.gaps(pair.key)
         known, now = store.find_pair(pair.key), datetime.now(UTC)
@@ -292,7 +293,7 @@ def _report(options: argparse.Namespace) -> int:
         cited = citation.sentence(pair, code.commit()), citation.bibtex(code.commit(), now.year)
         of = reports.Measured(pair, alignment, tallies, spectra, gaps)
         _write_text(options.html, reports.report(of, origin, *cited))
-        wanted = {(hole.kind, hole.name) for hole in Plan().wanted(alignment)}
+        wanted = {(hole.kind, hole.name) for hole in Plan(previews=False).wanted(alignment)}
         own, own_gaps = _own_updates(store, pair, alignment, wanted)
         if options.json:
             _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps, own=own))
@@ -306,7 +307,7 @@ def _check(options: argparse.Namespace) -> int:
         alignment = store.alignment(pair.key)
         for assertion in assertions:
             checks.refuse_aimless(assertion, alignment)
-        plan = Plan(spectra=any(assertion.needs_spectra for assertion in assertions), masks=False)
+        plan = Plan(spectra=any(assertion.needs_spectra for assertion in assertions), masks=False, previews=False)
         _watch(jobs, jobs.submit(pair, plan))
         tallies, gaps = store.tallies(pair.key, arrays=False), store.gaps(pair.key)
         spectra = store.spectra(pair.key, arrays=False) if plan.spectra else {}

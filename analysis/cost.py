@@ -13,6 +13,7 @@ from analysis.tensors import TensorInfo, TensorPair
 _BYTES_A_SECOND = 0.6e9  # one pass over both sides, masks written
 _GRAM_FLOPS = 45e9
 _EIGEN_FLOPS = 30e9
+_PREVIEW_BYTES_A_SECOND = 0.3e9  # of the update in float32: read, put together, and gone through 64 times
 _OVERHEAD = 0.004  # a message, a row, two files
 _GPU_SPEEDUP = 15.0
 
@@ -25,6 +26,8 @@ def seconds(hole: Hole, pair: TensorPair, *, threads: int = 1, device: str = "cp
         return _OVERHEAD
     if hole.kind == "tally":
         return _OVERHEAD + (_bytes_of(pair.base) + _bytes_of(pair.tuned)) / _BYTES_A_SECOND
+    if hole.kind == "preview":
+        return _OVERHEAD + 4 * pair.entries / _PREVIEW_BYTES_A_SECOND
     short, long = sorted((pair.shape[0], pair.shape[-1]))
     work = short**2 * long / _GRAM_FLOPS + 4 / 3 * short**3 / _EIGEN_FLOPS
     return _OVERHEAD + work / (_GPU_SPEEDUP if device == "cuda" else min(threads, 2) ** 0.5)

@@ -35,6 +35,8 @@ def worker_bytes(pair: TensorPair, kind: Kind, budget: int) -> int:
     block = min(rows_at_once(columns, budget), rows) * columns * BYTES_AN_ENTRY["cpu"]
     if kind == "tally":
         return PROCESS + block + pair.entries // 2  # both masks, packed, in pieces and joined
+    if kind == "preview":
+        return PROCESS + wide_copy(rows, columns) + 2 * block
     return PROCESS + _spectrum_bytes(rows, columns, budget, block)
 
 

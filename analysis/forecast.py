@@ -19,7 +19,11 @@ from analysis.tensors import SIDES, Alignment, TensorPair
 START_SECONDS = 5.0  # until a worker has loaded torch and begins
 _TALLY_BYTES = 12_000  # of a stored tally without its rows, columns and map
 _MOST_BLOCKS = 128 * 128  # of a tally's map
-KIND_TITLES = {"tally": "the entries", "spectrum": "the singular values"}
+KIND_TITLES = {
+    "tally": "the entries",
+    "preview": "the previews of singular values",
+    "spectrum": "the singular values",
+}
 
 Files = Mapping[str, Mapping[str, int]]  # side -> file -> bytes that are not here yet
 
@@ -124,7 +128,7 @@ class Forecast:
     def _memory(self) -> list[ResourceError]:
         if self.memory <= self.machine.memory:
             return []
-        do = "Measure without singular values, or select modules without it" if self.largest_kind == "spectrum" else ""
+        do = "Measure without singular values, or select modules without it" if self.largest_kind != "tally" else ""
         return [
             TooLarge(
                 f"{KIND_TITLES[self.largest_kind].capitalize()} of '{shorten(self.largest, 120)}' need up to "
@@ -140,7 +144,7 @@ def forecast(alignment: Alignment, plan: Plan, holes: Sequence[Hole], to_fetch: 
     chosen = [pair for pair in alignment.pairs if plan.chooses(pair)]
     work = [(hole, pair_of_name[hole.name]) for hole in holes]
     left_out = tuple((h.name, why) for h, pair in work if h.kind == "spectrum" and (why := _refusal(pair, machine)))
-    spent = {"tally": START_SECONDS if work else 0.0, "spectrum": 0.0}
+    spent = {"tally": START_SECONDS if work else 0.0, "preview": 0.0, "spectrum": 0.0}
     passing = 0 if machine.keeps_files else _held_at_once([pair for _, pair in work], machine.budget)
     memory, largest = 0, Hole("tally", "")
     every: list[int] = []
@@ -167,7 +171,7 @@ def forecast(alignment: Alignment, plan: Plan, holes: Sequence[Hole], to_fetch: 
         largest=largest.name,
         largest_kind=largest.kind,
         seconds_for_tallies=spent["tally"],
-        seconds=spent["tally"] + spent["spectrum"],
+        seconds=sum(spent.values()),
         left_out=left_out,
     )
 

@@ -16,9 +16,9 @@ from torch import Tensor
 from analysis import footprint
 from analysis.adapters import Merging, ReadRows, thin_singular_values
 from analysis.elementwise import Geometry, geometry, tally, way_on
-from analysis.measurements import Gap, MaskRule, Spectrum, Tally
+from analysis.measurements import Gap, MaskRule, Preview, Spectrum, Tally
 from analysis.plan import Hole
-from analysis.spectral import spectrum, spectrum_of
+from analysis.spectral import preview, spectrum, spectrum_of
 from analysis.tensors import TensorPair
 from analysis.upload import on_device
 
@@ -89,6 +89,13 @@ def measure_spectrum(pair: TensorPair, before: ReadRows, after: ReadRows, engine
         return spectrum_of(np.empty(0, np.float32), of.of, shape, "zero matrix")
     found = spectrum(lambda: _blocks(before, after, shape, engine), shape, of=of.of, budget=engine.budget)
     return Gap("spectrum", found.reason) if found.reason else found
+
+
+def measure_preview(pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, of: Hole) -> Preview | Gap:
+    """The Preview of the spectrum that would be asked for by `of`; a Gap with the reason where there is none."""
+    shape = geometry(pair.shape)
+    found = preview(lambda: _blocks(before, after, shape, engine), shape, of=of.of, budget=engine.budget)
+    return Gap("preview", found) if isinstance(found, str) else found
 
 
 def measure_own_tally(pair: TensorPair, merging: Merging, engine: Engine) -> Tally:

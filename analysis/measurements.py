@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 TALLY_VERSION = 4  # 2: base_sum and tuned_sum; 3: bf16_binades; 4: ulps
 SPECTRUM_VERSION = 1
+PREVIEW_VERSION = 1
 OVERLAP_VERSION = 2  # 2: only the regions that occur
 DYNAMICS_VERSION = 1
 
@@ -162,6 +163,20 @@ class Spectrum:
 
 
 @dataclass(frozen=True, eq=False)
+class Preview:
+    """An estimate of one matrix's singular values, until they are computed; `analysis.preview` makes it. No numerical
+    rank follows from it."""
+
+    of: Literal["update", "base", "tuned", "adapter"]
+    rows: int
+    columns: int
+    positions: NDArray[np.float32]  # directions, ascending from 1; some of them
+    values: NDArray[np.float32]  # estimated singular values there, descending
+    stable_rank: float  # nan for an update that is 0
+    effective_rank: float
+
+
+@dataclass(frozen=True, eq=False)
 class Regions:
     """How often each subset of k models, and no other of them, changed an entry of one tensor, under one rule.
 
@@ -228,8 +243,8 @@ class StepCounts:
 class Gap:
     """A tensor that could not be measured, and why: a result like any other, never an absence."""
 
-    kind: Literal["tally", "spectrum", "overlap", "dynamics"]
+    kind: Literal["tally", "preview", "spectrum", "overlap", "dynamics"]
     reason: str
 
 
-Measurement = Tally | Spectrum | Regions | Consensus | StepCounts | Gap
+Measurement = Tally | Preview | Spectrum | Regions | Consensus | StepCounts | Gap

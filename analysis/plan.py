@@ -10,7 +10,9 @@ from analysis.measurements import MASK_RULES, MaskRule
 from analysis.selection import EVERYTHING, Selection, Stretch
 from analysis.tensors import SIDES, Alignment, TensorPair
 
-Kind = Literal["tally", "spectrum"]
+Kind = Literal["tally", "preview", "spectrum"]
+
+PREVIEW_FROM = 1024  # short side; below it the singular values themselves take less than a tenth of a second
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Plan:
     """Which measurements a job is to leave behind. Masks come with the tallies, by `mask_rules`; an overlap counts by
     the same rules. `maps` names the matrices whose consensus map an overlap is to draw, and then those alone.
     `spectra_every` n takes spectra of the layers 0, n, 2n, ... alone, and none outside the layers. `sides` names
-    matrices whose own spectra are wanted, of base and of tuned, and then nothing else."""
+    matrices whose own spectra are wanted, of base and of tuned, and then nothing else. `previews` of the spectra come
+    before them, where the files are kept: of a stream, both would come at once."""
 
     spectra: bool = True
     masks: bool = True
@@ -38,6 +41,7 @@ class Plan:
     mask_rules: tuple[MaskRule, ...] = MASK_RULES
     maps: tuple[str, ...] = ()
     sides: tuple[str, ...] = ()
+    previews: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mask_rules", tuple(self.mask_rules))  # lists, as they come back from the ledger
@@ -56,7 +60,8 @@ class Plan:
         return cls(**known)
 
     def wanted(self, alignment: Alignment) -> Iterator[Hole]:
-        """All tallies first, since they cost a reading and show nearly everything; then the spectra of matrices."""
+        """All tallies first, since they cost a reading and show nearly everything; then the spectra of matrices, the
+        previews of all before the first of them."""
         chosen = [pair for pair in alignment.pairs if self.chooses(pair)]
         if self.sides:
             matrices = [pair for pair in chosen if pair.is_matrix]
@@ -66,6 +71,7 @@ class Plan:
             yield Hole("tally", pair.name)
             if pair.merge:
                 yield Hole("tally", pair.name, "adapter")
+        yield from (Hole("preview", pair.name) for pair in chosen if self._wants_preview(pair))
         for pair in chosen:
             if self.wants_spectrum(pair):
                 yield Hole("spectrum", pair.name)
@@ -84,6 +90,11 @@ class Plan:
             return False
         layer = pair.place.layer
         return self.spectra_every == 1 or (layer is not None and layer % self.spectra_every == 0)
+
+    def _wants_preview(self, pair: TensorPair) -> bool:
+        if not (self.previews and self.keep_files and self.wants_spectrum(pair)):
+            return False
+        return pair.match != "untouched" and min(pair.shape) >= PREVIEW_FROM
 
     @property
     def spectra_text(self) -> str:

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from analysis.elementwise.block import Geometry
 from analysis.footprint import COLUMNS_AT_ONCE, DECIDED_DIRECTLY_UP_TO, DIRECT_UP_TO, is_whole, refusal
-from analysis.measurements import Spectrum
+from analysis.measurements import Preview, Spectrum
+from analysis.preview import estimate
 
 Blocks = Iterator[tuple[Tensor, Tensor]]
 Of = Literal["update", "base", "tuned", "adapter"]
@@ -49,6 +50,19 @@ def spectrum(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of = "update"
     found = _on_gpu(matrix, of, shape) if matrix.is_cuda else _on_cpu(matrix, of, shape)
     is_doubtful = found.rank_low != found.rank_high
     return _direct(matrix, of, shape) if is_doubtful and min(matrix.shape) <= DECIDED_DIRECTLY_UP_TO else found
+
+
+def preview(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of, budget: int) -> Preview | str:
+    """The Preview of the same; or the reason why there is none."""
+    why_not = refusal(shape.rows, shape.columns, budget)
+    if why_not or not is_whole(shape.rows, shape.columns, budget):
+        return why_not or "it is put together only where the memory budget holds it whole"
+    matrix = _whole((_block(before, after, of) for before, after in blocks()), shape)
+    if not bool(torch.stack(torch.aminmax(matrix)).isfinite().all()):
+        return _NOT_FINITE
+    found = estimate(matrix)
+    curve = found.positions.astype(np.float32), found.values.astype(np.float32)
+    return Preview(of, shape.rows, shape.columns, *curve, found.stable_rank, found.effective_rank)
 
 
 def spectrum_of(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spectrum:

@@ -20,6 +20,7 @@ from analysis.measurements import (
     RULES,
     TOLERANCES,
     ULP_EDGES,
+    Preview,
     Regions,
     Spectrum,
     Tally,
@@ -253,6 +254,14 @@ def spectrum_rows(spectra: Iterable[tuple[str, Spectrum]]) -> Iterator[Row]:
     for name, spectrum in spectra:
         for position, value in enumerate(spectrum.singular_values, start=1):
             yield {"tensor": name, "position": position, "singular_value": float(value)}
+
+
+def preview_rows(name: str, preview: Preview) -> list[Row]:
+    """One row a point of the estimated curve; `is` says so in every row, and no column has an exact value's name."""
+    return [
+        {"tensor": name, "is": "preview", "position": round(float(at)), "estimated_singular_value": float(value)}
+        for at, value in zip(preview.positions, preview.values, strict=True)
+    ]
 
 
 def spectrum_facts(spectra: Mapping[str, Spectrum]) -> list[Row]:

@@ -26,10 +26,11 @@ import torch
 from analysis.alignment import align
 from analysis.measure import Engine, measure_tally
 from analysis.measurements import MASK_RULES
-from analysis.tensors import TensorInfo
+from analysis.tensors import TensorInfo, TensorPair
 from benchmarks.pair import write_pair
+from cache.backends.lanes import Keeper, Lanes
 from cache.backends.measure import _reader
-from cache.masks import write_mask
+from cache.masks import begin_mask, settle
 from cache.weights import list_tensors
 from cache.weights.reader import WeightFiles, rows
 
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)  # one a lane; the paper's operations have all of them
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_pair(place, options.gigabytes, options.hidden)
@@ -56,23 +57,30 @@ def run(place: Path, threads: int, repeats: int) -> None:
     n_bytes = sum(2 * (pair.base.end - pair.base.begin) for pair in pairs)
 
     def tally(*, store: bool) -> None:
-        engine = Engine("cpu", threads)
+        """As the measuring child does it: a tensor a lane, masks settled by a keeper."""
+        engine, lanes = Engine("cpu", 1), Lanes(threads, 1 << 30)
+
+        def one(pair: TensorPair) -> None:
+            readers = _reader(base, pair.base), _reader(tuned, pair.tuned)
+            _, masks = measure_tally(pair, *readers, engine, masks=MASK_RULES)
+            for rule in masks if store else ():
+                keeper.keep(begin_mask(place / "masks", "0" * 16, pair.name, rule, masks[rule], pair.entries))
+
         with (
             WeightFiles(place / "base", tensors["base"]) as base,
             WeightFiles(place / "tuned", tensors["tuned"]) as tuned,
+            Keeper(settle) as keeper,
         ):
             for pair in pairs:
-                readers = _reader(base, pair.base), _reader(tuned, pair.tuned)
-                _, masks = measure_tally(pair, *readers, engine, masks=MASK_RULES)
-                for rule in masks if store else ():
-                    write_mask(place / "masks", "0" * 16, pair.name, rule, masks[rule], pair.entries)
+                lanes.run(lambda pair=pair: one(pair), pair.entries // 2)
+            lanes.wait()
 
     ways: dict[str, Callable[[], None]] = {
         "reading": lambda: _read(place, fresh=False),
         "reading into new memory": lambda: _read(place, fresh=True),
         "Tally and masks": lambda: tally(store=False),
         "Tally and masks, masks stored": lambda: tally(store=True),
-        "the paper's operations": lambda: _papers(place, tensors),
+        "the paper's operations": lambda: _papers(place, tensors, threads),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     work: dict[str, list[float]] = {name: [] for name in ways}
@@ -86,7 +94,7 @@ def run(place: Path, threads: int, repeats: int) -> None:
     print(f"Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}, {threads} threads")
     print(f"{n_bytes / 1e9:.2f} GB in bfloat16, both sides; {repeats} rounds after one to warm up\n")
     print("| way | GB/s, median (least to most) | of reading | GB per CPU second |\n|---|---|---|---|")
-    reading = n_bytes / statistics.median(seconds["reading"][1:])
+    reading = statistics.median(n_bytes / one for one in seconds["reading"][1:])
     for name in ways:
         rates = sorted(n_bytes / 1e9 / one for one in seconds[name][1:])
         middle, cpu = statistics.median(rates), n_bytes / 1e9 / statistics.median(work[name][1:])
@@ -118,7 +126,8 @@ def _read(place: Path, *, fresh: bool) -> None:
                     pass
 
 
-def _papers(place: Path, tensors: dict[str, list[TensorInfo]]) -> None:
+def _papers(place: Path, tensors: dict[str, list[TensorInfo]], threads: int) -> None:
+    torch.set_num_threads(threads)
     of_name = {tensor.name: tensor for tensor in tensors["tuned"]}
     with (
         WeightFiles(place / "base", tensors["base"]) as base,
@@ -129,6 +138,7 @@ def _papers(place: Path, tensors: dict[str, list[TensorInfo]]) -> None:
             after = _reader(tuned, of_name[info.name])(0, rows(info))
             delta = after - before
             torch.isclose(delta, torch.zeros_like(delta), atol=1e-5).sum().item()
+    torch.set_num_threads(1)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,15 @@
 """How fast singular values are computed, next to torch.linalg.svdvals and to WeightWatcher where it is installed.
 
     PYTHONPATH=. python benchmarks/spectra.py [--shapes 1024x1024 ...] [--repeats 5] [--most-of-peers 3]
+    PYTHONPATH=. python benchmarks/spectra.py --two-cores [--shapes 1024x1024 ...] [--repeats 5]
 
 Every way gets the same update (a fifth of bfloat16 entries changed), in turn, in random order, on one thread. Seconds
 are of the CPU, so that other work on the machine counts as little as may be: the median, and from the least to the
 most. "as called" is the orientation that the matrix has, as in the published script; "tall" is the better one of the
 two. Ours is the whole way from two blocks in bfloat16 to a rank. WeightWatcher analyses a layer with that weight, with
-its fits of power laws and nothing drawn.
+its fits of power laws and nothing drawn. With --two-cores it is seconds by the clock, on two cores for either: ours two
+matrices side by side, as a job measures them; torch's one after the other on two threads, as a script's default is, and
+two side by side on one thread each.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import os
 import platform
 import random
 import statistics
+import subprocess
 import sys
 import time
 import warnings
@@ -80,6 +84,39 @@ def weightwatcher_rank(update: torch.Tensor) -> int:
     return int(details.num_evals.iloc[0])
 
 
+def on_two_cores(shape: str, repeats: int) -> None:
+    """Seconds a matrix, by the clock."""
+    plans = {  # (the way, how many side by side, threads of each)
+        "ours, side by side": ("ours", 2, 1),
+        "torch, two threads": ("torch, tall", 1, 2),
+        "torch, side by side": ("torch, tall", 2, 1),
+    }
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for _ in range(repeats):
+        for name, (way, n, threads) in plans.items():
+            command = [sys.executable, __file__, "--one-way", way, "--shapes", shape, "--repeats", "3"]
+            environment = {**os.environ, **{name: str(threads) for name in _ONE_THREAD}}
+            running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(n)]
+            taken = [float(process.communicate()[0]) for process in running]
+            seconds[name].append(max(taken) / n)
+    ours = statistics.median(seconds["ours, side by side"])
+    for name, taken in seconds.items():
+        spread = f"{statistics.median(taken):.3f} | {min(taken):.3f} to {max(taken):.3f}, {len(taken)}"
+        print(f"| {shape} | {name} | {spread} | {statistics.median(taken) / ours:.1f} |", flush=True)
+
+
+def one_way(shape: str, name: str, repeats: int) -> None:
+    """Prints the median of seconds by the clock, after one turn that is not counted."""
+    table = ways(*map(int, shape.split("x")))
+    way = table.get(name) or table["torch, as called"]
+    seconds = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        way()
+        seconds.append(time.perf_counter() - started)
+    print(statistics.median(seconds[1:]))
+
+
 def measured(shape: str, repeats: int, most_of_peers: int) -> None:
     table = ways(*map(int, shape.split("x")))
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -106,7 +143,12 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="*", default=_SHAPES)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--most-of-peers", type=int, default=3, help="turns of the others, which take longer")
+    parser.add_argument("--two-cores", action="store_true")
+    parser.add_argument("--one-way", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.one_way:
+        one_way(options.shapes[0], options.one_way, options.repeats)
+        return
     if not os.environ.items() >= _ONE_THREAD.items():  # libraries read it as they are loaded
         os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **_ONE_THREAD})
     with contextlib.suppress(OSError):
@@ -117,6 +159,9 @@ def main() -> None:
         print(f"load before: {os.getloadavg()[0]:.1f}")
     print("\n| shape | by | CPU seconds, median | least to most, runs | times ours | rank |\n|---|---|---|---|---|---|")
     for shape in options.shapes:
+        if options.two_cores:
+            on_two_cores(shape, options.repeats)
+            continue
         measured(shape, options.repeats, options.most_of_peers)
 
 

@@ -1,11 +1,13 @@
 """How far singular values are off, and whether ranks are torch.linalg.matrix_rank's, by kind and shape of the update.
 
     PYTHONPATH=. python benchmarks/spectra_accuracy.py [--shapes 640x640 700x900 ...] [--seeds 2] [--verbose]
+    PYTHONPATH=. python benchmarks/spectra_accuracy.py --previews --shapes 1024x1024 2048x640 1200x1500 --seeds 1
 
 Each update is decomposed as the app does, by torch.linalg.svdvals in float32, and by numpy's SVD in float64, which is
 taken for the truth. The shapes lie on both sides of every switch between methods. One line a method: the largest error
 of a value, as a part of the largest value, next to that of torch's float32 SVD on the same matrices; and the ranks that
-equal matrix_rank's, those inside the bounds, and those that equal the rank by float64 values.
+equal matrix_rank's, those inside the bounds, and those that equal the rank by float64 values. With --previews it is the
+previews that are held against float64: one line an update.
 """
 
 from __future__ import annotations
@@ -13,13 +15,15 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 
 import numpy as np
 import torch
 
 from analysis.elementwise import geometry
 from analysis.measurements import Spectrum
+from analysis.metrics import effective_rank, stable_rank
+from analysis.preview import estimate
 from analysis.spectral import spectrum
 from updates import KINDS, update_of
 
@@ -66,13 +70,34 @@ def trial(shape: str, kind: str, seed: int) -> Trial:
     )
 
 
+def previews(shapes: list[str], seeds: int) -> None:
+    print("| shape | update | largest value | stable rank | effective rank | curve, mean and largest, of σ₁ |")
+    print("|---|---|---|---|---|---|")
+    for shape, seed, kind in product(shapes, range(seeds), [kind for kind in KINDS if kind != "untouched"]):
+        update = update_of(kind, *map(int, shape.split("x")), seed)
+        exact = np.linalg.svd(update.double().numpy(), compute_uv=False)
+        found = estimate(update)
+        off = np.abs(found.values - exact[found.positions.astype(int) - 1]) / exact[0]
+        pairs = (
+            (found.values[0], exact[0]),
+            (found.stable_rank, stable_rank(exact)),
+            (found.effective_rank, effective_rank(exact)),
+        )
+        numbers = " | ".join(f"{100 * (one / other - 1):+.2f} %" for one, other in pairs)
+        print(f"| {shape} | {kind} | {numbers} | {off.mean():.0e}, {off.max():.0e} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", nargs="*", default=_SHAPES)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--previews", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.previews:
+        previews(options.shapes, options.seeds)
+        return
     trials_of = defaultdict(list)
     for shape in options.shapes:
         for seed in range(options.seeds):

@@ -25,7 +25,8 @@ _DROP_FILLED_GAPS = (
     """DELETE FROM gaps g USING adapter_tallies t WHERE g.kind = 'tally' AND g."of" = 'adapter'
     AND (t.pair_key, t.name, t.version) = (g.pair_key, g.name, g.version)""",
     """DELETE FROM gaps g USING spectra s
-    WHERE g.kind = 'spectrum' AND (s.pair_key, s.name, s."of", s.version) = (g.pair_key, g.name, g."of", g.version)""",
+    WHERE g.kind IN ('spectrum', 'preview')
+    AND (s.pair_key, s.name, s."of", s.version) = (g.pair_key, g.name, g."of", g.version)""",
     """DELETE FROM gaps g USING masks m
     WHERE g.kind = 'overlap' AND (m.pair_key, m.name) = (g.pair_key, g.name) AND m.stored_at > g.stored_at""",
 )

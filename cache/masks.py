@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -190,16 +191,33 @@ def n_bytes(entries: int) -> int:
 
 def _write_whole(beside: Path, bits: Bits) -> int:
     """The size of the file; nothing is left of it where it could not be written."""
-    beside.parent.mkdir(parents=True, exist_ok=True)
-    compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
     try:
-        with beside.open("wb") as file:
+        with _created(beside) as file:
             for start in range(0, len(bits), CHUNK_BYTES):
-                file.write(compressor.compress(bits[start : start + CHUNK_BYTES].data))
+                file.write(_compressor().compress(bits[start : start + CHUNK_BYTES].data))
             return file.tell()
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def _created(path: Path) -> BinaryIO:
+    try:
+        return path.open("wb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
+
+
+_of_thread = threading.local()
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    """This thread's own: a new one costs more than compressing a small mask."""
+    if not hasattr(_of_thread, "compressor"):
+        _of_thread.compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
+    made: zstandard.ZstdCompressor = _of_thread.compressor
+    return made
 
 
 def _sync(files: Sequence[Path]) -> None:

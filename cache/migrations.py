@@ -152,7 +152,19 @@ ALTER TABLE tallies ADD COLUMN ulps BIGINT[] DEFAULT [];
 ALTER TABLE adapter_tallies ADD COLUMN ulps BIGINT[] DEFAULT [];
 """
 
-STEPS: tuple[str, ...] = (_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED, _ADAPTERS, _OVERLAPS, _SERIES, _ULPS)
+# Estimates of singular values, until these are computed.
+_PREVIEWS = """
+CREATE TABLE previews (
+    pair_key VARCHAR, name VARCHAR, "of" VARCHAR, version INTEGER, stored_at TIMESTAMP NOT NULL,
+    "rows" BIGINT NOT NULL, "columns" BIGINT NOT NULL, stable_rank DOUBLE NOT NULL, effective_rank DOUBLE NOT NULL,
+    positions FLOAT[] NOT NULL, "values" FLOAT[] NOT NULL,
+    PRIMARY KEY (pair_key, name, "of", version));
+"""
+
+STEPS: tuple[str, ...] = (
+    *(_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED, _ADAPTERS, _OVERLAPS, _SERIES, _ULPS),
+    _PREVIEWS,
+)
 
 
 def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[str] = STEPS) -> int:

@@ -13,6 +13,7 @@ from analysis.measurements import (
     DYNAMICS_VERSION,
     N_CHANGE_BINS,
     OVERLAP_VERSION,
+    PREVIEW_VERSION,
     SPECTRUM_VERSION,
     TALLY_VERSION,
 )
@@ -23,22 +24,43 @@ from cache.masks import MaskFile
 from cache.records import JobRecord, ModelCard, StoredPair, StoredSeries
 from cache.tables import STEP_LISTS
 
-VERSION_OF_GAP = {"tally": TALLY_VERSION, "spectrum": SPECTRUM_VERSION, "overlap": OVERLAP_VERSION}
+VERSION_OF_GAP = {
+    "tally": TALLY_VERSION,
+    "preview": PREVIEW_VERSION,
+    "spectrum": SPECTRUM_VERSION,
+    "overlap": OVERLAP_VERSION,
+}
 
 # Gaps of older versions stay in the file like any other row, and like them are not asked for.
-GAP_IN_USE = "(kind, version) IN ((?, ?), (?, ?), (?, ?))"
+GAP_IN_USE = "(kind, version) IN ((?, ?), (?, ?), (?, ?), (?, ?))"
 GAP_VALUES = [value for gap in VERSION_OF_GAP.items() for value in gap]
 
+# Why there is no preview is not shown: the spectrum comes all the same, or has a gap of its own.
+GAP_SHOWN = f"kind <> 'preview' AND {GAP_IN_USE}"
+
+
+# A spectrum, or a reason why there is none, leaves no preview to be wanted.
 STORED = f"""
     SELECT 'tally', name, 'update' FROM tallies WHERE pair_key = ? AND version = ?
     UNION ALL SELECT 'tally', name, 'adapter' FROM adapter_tallies WHERE pair_key = ? AND version = ?
     UNION ALL SELECT 'spectrum', name, "of" FROM spectra WHERE pair_key = ? AND version = ?
+    UNION ALL SELECT 'preview', name, "of" FROM spectra WHERE pair_key = ? AND version = ?
+    UNION ALL SELECT 'preview', name, "of" FROM previews WHERE pair_key = ? AND version = ?
+    UNION ALL SELECT 'preview', name, "of" FROM gaps WHERE pair_key = ? AND kind = 'spectrum' AND version = ?
     UNION ALL SELECT kind, name, "of" FROM gaps WHERE pair_key = ? AND {GAP_IN_USE}"""
 
 
 def stored_values(key: str) -> list[object]:
     """The values of STORED."""
-    return [key, TALLY_VERSION, key, TALLY_VERSION, key, SPECTRUM_VERSION, key, *GAP_VALUES]
+    of_spectra = (SPECTRUM_VERSION, SPECTRUM_VERSION, PREVIEW_VERSION, SPECTRUM_VERSION)
+    versions = (TALLY_VERSION, TALLY_VERSION, *of_spectra)
+    return [*(value for version in versions for value in (key, version)), key, *GAP_VALUES]
+
+
+# Of one matrix, while it has no spectrum: nothing is estimated that is known.
+PREVIEW_IN_USE = """
+    pair_key = ? AND version = ? AND "of" = 'update' AND name = ?
+    AND (pair_key, name, "of") NOT IN (SELECT pair_key, name, "of" FROM spectra WHERE version = ?)"""
 
 
 _MODEL_COLUMNS = ("where", "name", "commit", "subfolder")
@@ -54,7 +76,7 @@ PAIRS = f"""
     LEFT JOIN (SELECT pair_key, count(*) FILTER ("of" = 'update') AS n, max(stored_at) AS at
                FROM spectra WHERE version = ? GROUP BY pair_key) s ON s.pair_key = p.pair_key
     LEFT JOIN (SELECT pair_key, count(*) AS n, max(stored_at) AS at
-               FROM gaps WHERE {GAP_IN_USE} GROUP BY pair_key) g ON g.pair_key = p.pair_key"""
+               FROM gaps WHERE {GAP_SHOWN} GROUP BY pair_key) g ON g.pair_key = p.pair_key"""
 PAIRS_VALUES = [TALLY_VERSION, SPECTRUM_VERSION, *GAP_VALUES]
 
 # One row a pair that has measurements: the amounts of PairNumbers, in its order, behind the key.

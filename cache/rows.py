@@ -23,6 +23,7 @@ from analysis.measurements import (
     Consensus,
     Magnitudes,
     MaskRule,
+    Preview,
     Regions,
     Spectrum,
     StepCounts,
@@ -33,6 +34,7 @@ from analysis.tensors import Alignment, Merge, NotCompared, Scales, TensorInfo, 
 from cache.tables import (
     HEAVY_LISTS,
     LISTS,
+    PREVIEW_COLUMNS,
     SMALL_LISTS,
     SPECTRUM_NUMBERS,
     STEP_LISTS,
@@ -137,6 +139,21 @@ def spectra(table: pa.Table) -> dict[str, Spectrum]:
         of, rows, columns, tolerance, rank, low, high, method, reason = row
         found[name] = Spectrum(of, rows, columns, singular, tolerance, rank, low, high, method, reason)
     return found
+
+
+def preview_row(preview: Preview) -> dict[str, Any]:
+    """The columns of one preview, without its key."""
+    return {name: getattr(preview, name) for name in PREVIEW_COLUMNS}
+
+
+def previews(table: pa.Table) -> dict[str, Preview]:
+    """Previews by name."""
+    curves = (_arrays(table["positions"]), _arrays(table["values"]))
+    numbers = (table[name].to_pylist() for name in ("name", "of", "rows", "columns", "stable_rank", "effective_rank"))
+    return {
+        name: Preview(of, rows, columns, positions, values, stable, effective)
+        for name, of, rows, columns, stable, effective, positions, values in zip(*numbers, *curves, strict=True)
+    }
 
 
 def magnitudes(table: pa.Table, changed: pa.ChunkedArray | Sequence[NDArray[np.int64]]) -> dict[str, Magnitudes]:

@@ -27,12 +27,14 @@ from analysis.errors import StoreError
 from analysis.measurements import (
     DYNAMICS_VERSION,
     OVERLAP_VERSION,
+    PREVIEW_VERSION,
     SPECTRUM_VERSION,
     TALLY_VERSION,
     Consensus,
     Gap,
     Magnitudes,
     MaskRule,
+    Preview,
     Regions,
     Spectrum,
     StepCounts,
@@ -216,7 +218,7 @@ class Store:
         self,
         key: str,
         name: str,
-        measurement: Tally | Spectrum | Gap,
+        measurement: Tally | Preview | Spectrum | Gap,
         *,
         masks: Sequence[MaskFile] = (),
         of: Of = "update",
@@ -229,6 +231,8 @@ class Store:
         match measurement:
             case Tally():
                 new[tables.TALLIES_OF[of]] = [at | rows.tally_row(measurement) | {"version": TALLY_VERSION}]
+            case Preview():
+                new["previews"] = [at | rows.preview_row(measurement) | {"version": PREVIEW_VERSION}]
             case Spectrum():
                 new["spectra"] = [at | rows.spectrum_row(measurement) | {"version": SPECTRUM_VERSION}]
             case Gap(kind, reason):
@@ -289,10 +293,16 @@ class Store:
         values = [key, SPECTRUM_VERSION, of, name]
         return self._spectra(f"{queries.OF_SPECTRA} AND name = ?", values, True).get(name)
 
+    def preview(self, key: str, name: str) -> Preview | None:
+        """An estimate of one update's singular values, where they are not stored themselves; else None."""
+        columns = queries.quoted(["name", *tables.PREVIEW_COLUMNS])
+        sql = f"SELECT {columns} FROM previews WHERE {queries.PREVIEW_IN_USE}"
+        return rows.previews(self._database.arrow(sql, [key, PREVIEW_VERSION, name, SPECTRUM_VERSION])).get(name)
+
     def gaps(self, key: str, of: Of = "update") -> dict[tuple[str, str], str]:
         """Why a measurement is missing, by (kind, tensor name)."""
         found = self._database.rows(
-            f'SELECT kind, name, reason FROM gaps WHERE pair_key = ? AND "of" = ? AND {queries.GAP_IN_USE}',
+            f'SELECT kind, name, reason FROM gaps WHERE pair_key = ? AND "of" = ? AND {queries.GAP_SHOWN}',
             [key, of, *queries.GAP_VALUES],
         )
         return {(kind, name): reason for kind, name, reason in found}
@@ -306,8 +316,9 @@ class Store:
         deletes = []
         for hole in holes:
             where = {"pair_key": key, "name": hole.name}
-            if hole.kind == "spectrum":
-                deletes.append(Delete("spectra", where | {"of": hole.of}))
+            if hole.kind != "tally":
+                table = {"preview": "previews", "spectrum": "spectra"}[hole.kind]
+                deletes.append(Delete(table, where | {"of": hole.of}))
             else:
                 deletes += [Delete(tables.TALLIES_OF[hole.of], where)]
                 deletes += [Delete("masks", where)] if hole.of == "update" else []

@@ -27,6 +27,9 @@ STEP_LISTS = ("changed", "moved", "changed_outside", "moved_outside", "union")
 SPECTRUM_NUMBERS = ("of", "rows", "columns", "tolerance", "rank", "rank_low", "rank_high", "method", "reason")
 
 
+PREVIEW_COLUMNS = ("of", "rows", "columns", "positions", "values", "stable_rank", "effective_rank")
+
+
 @dataclass(frozen=True)
 class Table:
     """One table of the schema: its columns, and those that say which row a new one replaces."""
@@ -76,6 +79,11 @@ TABLES = {
             pair_key=_TEXT, name=_TEXT, of=_TEXT, version=_INT, stored_at=_TIME, rows=_LONG, columns=_LONG,
             tolerance=_REAL, rank=_LONG, rank_low=_LONG, rank_high=_LONG, method=_TEXT, reason=_TEXT,
             singular_values=pa.list_(pa.float32()),
+        ),
+        _table(
+            "previews", "pair_key", "name", "of", "version",
+            pair_key=_TEXT, name=_TEXT, of=_TEXT, version=_INT, stored_at=_TIME, rows=_LONG, columns=_LONG,
+            stable_rank=_REAL, effective_rank=_REAL, positions=pa.list_(pa.float32()), values=pa.list_(pa.float32()),
         ),
         _table(
             "gaps", "pair_key", "kind", "name", "of", "version",

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from analysis.cost import seconds
@@ -209,7 +209,7 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
     streamed = _sides_of_the_hub(pair) if settings.stream or not plan.keep_files else ()
     crashes: Counter[Hole | None] = Counter()
     unsound: Counter[File] = Counter()
-    while holes := store.holes(pair.key, plan, masks_too=masks_too):
+    while holes := store.holes(pair.key, plan := _planned(plan, streamed), masks_too=masks_too):
         alone = tuple(hole for hole in holes if crashes[hole])
         feed = _Feed(job, pair, alignment, holes, store, settings, alone)
         job.meter.plan(
@@ -275,6 +275,11 @@ def _give_up_files(files: Collection[File], feed: _Feed, plan: Plan) -> None:
         title = getattr(feed.pair, side).title
         reason = f"'{file}' of '{title}' arrived damaged twice: its bytes are not those that the Hub lists"
         _put_gaps(feed.holes_of({(side, file)}), feed.pair, plan, feed.store, reason)
+
+
+def _planned(plan: Plan, streamed: Collection[str]) -> Plan:
+    """The plan itself; of weights that pass once, without previews: the spectra come at the same moment."""
+    return replace(plan, previews=False) if streamed else plan
 
 
 def _put_gaps(holes: Sequence[Hole], pair: Pair, plan: Plan, store: Store, reason: str) -> None:

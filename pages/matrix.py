@@ -11,7 +11,8 @@ tally = one_matrix.measured(pair.key, known)
 spectrum = lookups.spectrum(pair.key, known.name)
 own = one_matrix.own_update(pair.key, known)
 pickers.unchanged_by(view)
-one_matrix.headline(view, tally, spectrum)
+preview = None if spectrum else lookups.preview(pair.key, known.name)
+one_matrix.headline(view, tally, spectrum, preview)
 table = number_rows(known, tally, spectrum)
 if own:
     one_matrix.own_headline(known, *own)
@@ -58,6 +59,10 @@ if spectrum and not spectrum.reason:
     with energy:
         charts.show(views.matrix_energy(view), "Energy")
     one_matrix.against_noise(spectrum, tally)
+elif preview:
+    st.subheader("Directions of the update, preview", anchor=False)
+    charts.show(views.matrix_values(view), "Singular values, preview")
+    one_matrix.preview_words()
 elif known.is_matrix:
     one_matrix.no_spectrum(pair.key, known, spectrum)
 

@@ -20,7 +20,7 @@ MAY_IMPORT = {"analysis": {"analysis"}, "cache": {"analysis", "cache"}, "pages":
 ROOM_OF_LIBRARY = {
     "torch": (
         *("analysis/elementwise/", "analysis/spectral.py", "analysis/singular.py", "analysis/adapters.py"),
-        *("analysis/measure.py", "analysis/upload.py"),
+        *("analysis/preview.py", "analysis/measure.py", "analysis/upload.py"),
         "cache/backends/measure.py",
         "cache/weights/values.py",
     ),

@@ -12,7 +12,7 @@ from plotly.colors import sample_colorscale
 
 from analysis.figures import theme
 from analysis.labels import scientific
-from analysis.measurements import Spectrum
+from analysis.measurements import Preview, Spectrum
 from analysis.noise import noise_values
 from analysis.rollup import Curve
 from analysis.shift import relative_shifts
@@ -54,6 +54,23 @@ def singular_values(
     if with_threshold and spectra and spectra[0][1].tolerance > 0:
         limit = spectra[0][1].tolerance
         theme.mark(drawn, f"counts towards the rank above {scientific(limit)}", y=limit)
+    return drawn
+
+
+def preview(label: str, estimated: Preview) -> go.Figure:
+    """The estimated singular values of one matrix, dashed, and called a preview in the figure itself."""
+    there = estimated.values > 0
+    x, y = (array.astype(np.float64)[there] for array in (estimated.positions, estimated.values))
+    values = Curve(f"preview of {label}", x, y)
+    longest = float(estimated.positions[-1])
+    drawn = theme.figure(
+        height=360,
+        xaxis=theme.count_axis("direction, from the largest singular value", longest, fixedrange=True),
+        yaxis=theme.log_axis("singular value, estimated (preview)", *_span([values], []), fixedrange=True),
+        showlegend=False,
+    )
+    line = _line(values, 0, "direction %{x}<br>about <b>%{y:.1e}</b>")
+    drawn.add_trace(line.update(line={**line.line.to_plotly_json(), "dash": "dash"}))
     return drawn
 
 

@@ -31,12 +31,13 @@ from analysis.measure import (
     Engine,
     measure_own_spectrum,
     measure_own_tally,
+    measure_preview,
     measure_spectrum,
     measure_tally,
     pick_device,
     read_once,
 )
-from analysis.measurements import Gap, Spectrum, Tally
+from analysis.measurements import Gap, Preview, Spectrum, Tally
 from analysis.plan import Hole
 from analysis.tensors import TensorInfo, TensorPair
 from cache.backends.child import Send, heard, serve
@@ -91,7 +92,7 @@ class Result(NamedTuple):
     """What one hole leaves, its masks written and not yet settled."""
 
     hole: Hole
-    measurement: Tally | Spectrum | Gap
+    measurement: Tally | Preview | Spectrum | Gap
     begun: tuple[Unsettled, ...] = ()
 
 
@@ -237,9 +238,10 @@ def _measured(
     if hole.of == "adapter":
         assert tuned is not None
         return Result(hole, _own(pair, hole, base, tuned, engine))
-    if hole.kind == "spectrum":
-        found = _survive(lambda on: measure_spectrum(pair, *_sides(pair, base, tuned, on), on, hole), engine)
-        return Result(hole, Gap("spectrum", found) if isinstance(found, str) else found)
+    if hole.kind != "tally":
+        work = {"preview": measure_preview, "spectrum": measure_spectrum}[hole.kind]
+        found = _survive(lambda on: work(pair, *_sides(pair, base, tuned, on), on, hole), engine)
+        return Result(hole, Gap(hole.kind, found) if isinstance(found, str) else found)
     taken = _survive(lambda on: measure_tally(pair, *_sides(pair, base, tuned, on), on, masks=request["masks"]), engine)
     if isinstance(taken, str):
         return Result(hole, Gap("tally", taken))

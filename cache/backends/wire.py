@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.measurements import Consensus, Gap, Regions, Spectrum, StepCounts, Tally
+from analysis.measurements import Consensus, Gap, Preview, Regions, Spectrum, StepCounts, Tally
 from analysis.models import ModelRef, Pair, PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.selection import Selection, Stretch
@@ -29,7 +29,7 @@ from cache.records import ModelCard
 from cache.streams import Step
 
 _TYPES = (
-    Tally, Spectrum, Regions, Consensus, StepCounts, Gap, ModelRef, PinnedModel, Pair, Hole, Plan, Alignment,
+    Tally, Preview, Spectrum, Regions, Consensus, StepCounts, Gap, ModelRef, PinnedModel, Pair, Hole, Plan, Alignment,
     NotCompared, Place, Scales, TensorInfo, TensorPair, Merge, MaskFile, ModelCard, Step, Patience, Selection, Stretch,
 )  # fmt: skip
 _TYPE_OF_NAME = {kind.__name__: kind for kind in _TYPES}

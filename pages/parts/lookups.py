@@ -17,7 +17,7 @@ from analysis.alerts import Alert
 from analysis.alerts import alerts as alerts_of
 from analysis.coverage import part_of
 from analysis.links import EDGE_OF_TOLERANCE
-from analysis.measurements import Spectrum, Tally
+from analysis.measurements import Preview, Spectrum, Tally
 from analysis.metrics import CATALOG, Metric, Parts, at_tolerance
 from analysis.models import Pair, PinnedModel
 from analysis.own_updates import AdapterSummary, OwnUpdates, summarize_adapter
@@ -219,6 +219,11 @@ def each_spectrum(key: str) -> Iterator[tuple[str, Spectrum]]:
 def spectrum(key: str, name: str, of: Of = "update") -> Spectrum | None:
     """One matrix's spectrum with its singular values."""
     return _spectrum(key, name, of, handles.store().generation(key))
+
+
+def preview(key: str, name: str) -> Preview | None:
+    """An estimate of the update's singular values, until they are there."""
+    return handles.store().preview(key, name)
 
 
 def same_module(key: str, known: TensorPair) -> dict[str, str]:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from analysis.labels import count, percent, rule_title, scientific, share
 from analysis.links import View
-from analysis.measurements import Spectrum, Tally
+from analysis.measurements import Preview, Spectrum, Tally
 from analysis.metrics import CATALOG, effective_rank, relative_update
 from analysis.noise import above_noise
 from analysis.tables import Row
@@ -59,7 +59,7 @@ def measured(key: str, known: TensorPair) -> Tally:
     return tally
 
 
-def headline(view: View, tally: Tally, spectrum: Spectrum | None) -> None:
+def headline(view: View, tally: Tally, spectrum: Spectrum | None, preview: Preview | None) -> None:
     """The numbers one came for, the unchanged share under the rule chosen first."""
     part, whole = relative_update(tally)
     with numbers.row():
@@ -67,7 +67,10 @@ def headline(view: View, tally: Tally, spectrum: Spectrum | None) -> None:
             _unchanged(rule, view.one("tolerance"), tally)
         size = scientific(part / whole) if whole else "–"
         numbers.number("Size of the update", size, "‖update‖ / ‖base‖", help=CATALOG["relative-update"].help)
-        _rank(spectrum)
+        if preview is None:
+            _rank(spectrum)
+        else:
+            _preview_of_rank(preview)
         largest, flips = scientific(tally.max_abs_update), f"{count(tally.sign_flips)} signs flipped"
         numbers.number("Largest change", largest, flips, help=CATALOG["largest-change"].help)
 
@@ -130,6 +133,19 @@ def _rank(spectrum: Spectrum | None) -> None:
     below = f"{count(spectrum.rank)} of {count(spectrum.max_rank)}; effective {effective}"
     rank = share(spectrum.rank / spectrum.max_rank)
     numbers.number("Rank of the update", rank, below, help=CATALOG["rank"].help)
+
+
+def _preview_of_rank(preview: Preview) -> None:
+    stable, effective = scientific(preview.stable_rank), scientific(preview.effective_rank)
+    numbers.number("Rank of the update", "–", f"still to come; preview: effective about {effective}, stable {stable}")
+
+
+def preview_words() -> None:
+    """What the dashed line is."""
+    st.caption(
+        "Dashed: a preview, estimated from a few products with random vectors. The singular values themselves, and "
+        "the numerical rank, take its place as soon as they are computed."
+    )
 
 
 def against_noise(spectrum: Spectrum, tally: Tally) -> None:

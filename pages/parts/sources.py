@@ -49,7 +49,7 @@ TABLES_OF_VIEW: dict[str, dict[str, Callable[[View], Rows]]] = {
         "heads": partial(views.most_changed, "heads"),
         "change-sizes": lambda view: tables.size_rows(views.tally(view)),
         "magnitudes": lambda view: tables.magnitude_rows(views.tally(view)),
-        "singular-values": lambda view: tables.spectrum_rows([(views.tensor(view).name, views.spectrum(view))]),
+        "singular-values": views.matrix_value_rows,
     },
     "spectra": {
         "by-layer": views.profile_rows,

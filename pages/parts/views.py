@@ -16,7 +16,7 @@ from analysis.figures.heatmap import heatmap
 from analysis.figures.theme import Figure
 from analysis.labels import rule_title, short_titles
 from analysis.links import EDGE_OF_TOLERANCE, View
-from analysis.measurements import CHANGE_EDGES, MaskRule, Spectrum, Tally
+from analysis.measurements import CHANGE_EDGES, MaskRule, Preview, Spectrum, Tally
 from analysis.metrics import CATALOG
 from analysis.models import Pair
 from analysis.overlaps import Venn
@@ -140,7 +140,21 @@ def changed_by_magnitude(view: View, tally: Tally) -> Mapping[str, NDArray[np.in
     }
 
 
+def preview(view: View) -> Preview | None:
+    """The estimate that stands where the matrix's spectrum is still to come."""
+    return lookups.preview(key(view), tensor(view).name)
+
+
+def matrix_value_rows(view: View) -> Rows:
+    """The singular values; while they are still to come, points of their preview, which say so."""
+    name, estimated = tensor(view).name, preview(view)
+    return tables.preview_rows(name, estimated) if estimated else tables.spectrum_rows([(name, spectrum(view))])
+
+
 def matrix_values(view: View) -> Figure:
+    """The same, drawn."""
+    if estimated := preview(view):
+        return spectra.preview(tensor(view).name, estimated)
     return spectra.singular_values(updates_drawn(view), with_threshold=True, with_noise=True)
 
 

@@ -31,8 +31,9 @@ from analysis.errors import (
     error_from_dict,
 )
 from analysis.measurements import Gap
+from analysis.metrics import effective_rank
 from analysis.models import PinnedModel
-from analysis.plan import Plan
+from analysis.plan import Hole, Plan
 from analysis.selection import select
 from cache.backends.child import Child
 from cache.backends.wire import from_line
@@ -104,6 +105,23 @@ def test_a_comparison_fills_in_and_counts_what_was_planted(jobs: Jobs, models: P
         round(0.25 * t.entries) for t in tallies.values()
     }
     assert [job.state for job in store.jobs()] == ["done"]
+
+
+def test_a_preview_is_measured_before_the_spectrum_and_near_it(jobs: Jobs, big: Path):
+    """1600 x 1600 is large enough for one. The spectrum hides it; without the spectrum it is seen again."""
+    preparation = jobs.prepare("./models/big-base", "./models/big-tuned")
+    assert preparation.pair is not None
+    key, name = preparation.pair.key, "model.layers.0.q_proj.weight"
+    progress = jobs.wait(jobs.submit(preparation, Plan(selection=select("0", ""))), timeout=60)
+    assert (progress.state, progress.done, progress.planned) == ("done", 3, 3)
+    exact = jobs._store.spectrum(key, name)
+    assert exact is not None
+    assert jobs._store.preview(key, name) is None
+    jobs._store.forget_measurements(key, [Hole("spectrum", name)]).result()
+    preview = jobs._store.preview(key, name)
+    assert preview is not None
+    assert preview.values[0] == pytest.approx(exact.singular_values[0], rel=0.01)
+    assert preview.effective_rank == pytest.approx(effective_rank(exact.singular_values), rel=0.02)
 
 
 def test_asking_again_costs_nothing_and_asking_twice_shares_a_job(jobs: Jobs):

@@ -14,7 +14,7 @@ import pytest
 from analysis import measurements
 from analysis.alignment import align
 from analysis.errors import StoreError
-from analysis.measurements import Gap, Regions, Tally
+from analysis.measurements import Gap, Preview, Regions, Tally
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.tensors import NotCompared
@@ -154,6 +154,46 @@ def test_holes_are_what_is_wanted_and_not_stored_in_the_plans_order(store: Store
     store.put(KEY, "layers.1.w", tally(0))
     store.put(KEY, "layers.0.w", spectrum(0)).result()
     assert store.holes(KEY, Plan()) == [Hole("tally", "layers.0.w"), Hole("spectrum", "layers.1.w")]
+
+
+def preview(largest: float) -> Preview:
+    curve = np.array([1, 1024], np.float32), np.array([largest, 0.5], np.float32)
+    return Preview("update", 1024, 2048, *curve, stable_rank=90.25, effective_rank=700.5)
+
+
+def test_a_preview_is_wanted_of_large_matrices_and_stands_until_the_spectrum_comes(store: Store):
+    infos = [tensor("large", 1024, 2048), tensor("small", 1023, 2048)]
+    register(store, align(infos, infos))
+    spectra = [Hole("spectrum", "large"), Hole("spectrum", "small")]
+    assert [hole for hole in store.holes(KEY, Plan()) if hole.kind != "tally"] == [Hole("preview", "large"), *spectra]
+    assert not [hole for hole in store.holes(KEY, Plan(keep_files=False)) if hole.kind == "preview"]
+    assert not [hole for hole in store.holes(KEY, Plan(previews=False)) if hole.kind == "preview"]
+
+    store.put(KEY, "large", preview(2.0)).result()
+    store.put(KEY, "large", preview(3.0)).result()
+    found = store.preview(KEY, "large")
+    assert found is not None
+    assert (found.stable_rank, found.effective_rank, found.rows, found.columns) == (90.25, 700.5, 1024, 2048)
+    assert (found.positions.tolist(), found.values.tolist()) == ([1, 1024], [3, 0.5])
+    assert [hole for hole in store.holes(KEY, Plan()) if hole.kind != "tally"] == spectra
+    assert store.spectra(KEY) == {}
+    assert store.find_pair(KEY).n_spectra == 0  # type: ignore[union-attr]
+
+    store.put(KEY, "large", spectrum(0)).result()
+    assert store.preview(KEY, "large") is None
+
+
+def test_a_spectrum_leaves_no_preview_to_be_wanted_and_a_failed_one_is_not_spoken_of(store: Store):
+    infos = [tensor(name, 1024, 2048) for name in ("one", "other", "third")]
+    register(store, align(infos, infos))
+    store.put(KEY, "one", spectrum(0))
+    store.put(KEY, "other", Gap("preview", "too large")).result()
+    wanted = [Hole("preview", "third"), Hole("spectrum", "other"), Hole("spectrum", "third")]
+    assert [hole for hole in store.holes(KEY, Plan()) if hole.kind != "tally"] == wanted
+    assert store.gaps(KEY) == {}
+    assert store.find_pair(KEY).n_gaps == 0  # type: ignore[union-attr]
+    store.put(KEY, "third", Gap("spectrum", "too large")).result()
+    assert Hole("preview", "third") not in store.holes(KEY, Plan())
 
 
 def test_only_a_spectrum_of_the_update_fills_the_hole(store: Store):

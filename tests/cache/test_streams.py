@@ -20,7 +20,7 @@ def matrix(name: str, begin: int, rows: int, columns: int = 1024, file: str = "a
 
 def steps_of(base: list[TensorInfo], tuned: list[TensorInfo], budget: int) -> tuple[Step, ...]:
     alignment = align(base, tuned)
-    return streams.steps(alignment.pairs, tuple(Plan().wanted(alignment)), budget, lambda *_: "stream")
+    return streams.steps(alignment.pairs, tuple(Plan(keep_files=False).wanted(alignment)), budget, lambda *_: "stream")
 
 
 def test_pairs_follow_the_files_of_the_base_and_a_matrix_is_measured_both_ways_while_it_is_there():

@@ -14,11 +14,11 @@ from streamlit.testing.v1 import AppTest
 from analysis import rollup
 from analysis.labels import count, percent
 from analysis.links import View, to_query, view_of
-from analysis.measurements import Gap, Regions
+from analysis.measurements import Gap, Preview, Regions
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Plan
 from analysis.tensors import NotCompared
-from pages.parts import lookups
+from pages.parts import lookups, sources
 from tests.analysis.by_hand import measured, small_model, tally_of
 from tests.pages.conftest import BASE, HOSTILE_NAME, SEEDS, put_pair, register
 
@@ -357,3 +357,32 @@ def test_a_tensor_that_did_not_change_is_said_to_be_so_instead_of_drawn_empty(cu
     assert "No entry of this tensor changed" in texts(app)
     assert "All numbers" in texts(app)
     assert not app.get("plotly_chart")
+
+
+def test_a_preview_says_so_wherever_it_shows_and_gives_way_to_the_spectrum(current):
+    pair, alignment = Pair(BASE, SEEDS[0]), small_model()
+    register(current, pair, alignment)
+    tallies, exact = measured(alignment)
+    name = next(iter(exact))
+    current.store.put(pair.key, name, tallies[name]).result()
+    curve = np.array([1, 8], np.float32), np.array([2, 0.5], np.float32)
+    current.store.put(pair.key, name, Preview("update", 16, 8, *curve, stable_rank=3.5, effective_rank=6.25)).result()
+    view = view_of("matrix", pair.base, pair.tuned, name=name)
+
+    before = texts(opened(view))
+    assert "still to come; preview: effective about 6.25, stable 3.5" in before
+    assert "Directions of the update, preview" in before
+    drawn = sources.FIGURES_OF_VIEW["matrix"]["singular-values"](view)
+    assert (drawn.data[0].line.dash, drawn.data[0].name.startswith("preview of ")) == ("dash", True)
+    assert "preview" in drawn.layout.yaxis.title.text
+    rows = sources.TABLES_OF_VIEW["matrix"]["singular-values"](view)
+    assert [(row["is"], row["estimated_singular_value"]) for row in rows] == [("preview", 2), ("preview", 0.5)]
+    assert not any("singular_value" in row for row in rows)
+    assert lookups.headline(pair.key).spectra_measured == 0
+
+    current.store.put(pair.key, name, exact[name]).result()
+    after = texts(opened(view))
+    assert "preview" not in after.lower()
+    rows = list(sources.TABLES_OF_VIEW["matrix"]["singular-values"](view))
+    assert "singular_value" in rows[0]
+    assert "is" not in rows[0]
