@@ -53,6 +53,11 @@ def write(page: Page, row: int, algorithm: str) -> None:
     table.click(position={"x": 120, "y": HEADER + ROW * row + ROW / 2})
     for _ in range(2):  # over the base to the algorithm
         page.keyboard.press("ArrowRight")
-    page.keyboard.type(algorithm)
+    cell = page.get_by_test_id(f"glide-cell-3-{row}")
+    expect(cell).to_have_attribute("aria-selected", "true")
     page.keyboard.press("Enter")
-    expect(page.get_by_test_id(f"glide-cell-3-{row}")).to_have_text(algorithm)
+    editor = page.locator(".gdg-input")
+    expect(editor).to_be_focused()
+    editor.fill(algorithm)
+    page.keyboard.press("Enter")
+    expect(cell).to_have_text(algorithm)
