@@ -47,7 +47,7 @@ _generations = count(1)  # of the process, so that a store opened anew never rep
 class Database:
     """Rows in and out of one DuckDB file, or of memory where `path` is None. Safe to call from any thread."""
 
-    def __init__(self, path: Path | None, *, threads: int = 2, memory_limit: str = "2GB") -> None:
+    def __init__(self, path: Path | None, *, threads: int = 2, memory_limit: str = "256MB") -> None:
         self._path = path.resolve() if path else None
         self._config = _CONFIG | {"threads": str(threads), "memory_limit": memory_limit}
         self._config["temp_directory"] = f"{self._path}.tmp" if self._path else ""

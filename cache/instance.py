@@ -30,7 +30,7 @@ def current() -> Instance:
         if _current is None:
             settings = Settings.from_environment()
             settings.data_dir.mkdir(parents=True, exist_ok=True)
-            store = Store.open(settings.store_path, memory_limit="256MB")
+            store = Store.open(settings.store_path)
             jobs = Jobs(store, settings)
             jobs.start()
             _current = Instance(settings, store, jobs, Access(store, settings))

@@ -71,7 +71,7 @@ class Store:
         self._alignment_of_print: dict[bytes, Alignment] = {}  # the last one read at the end
 
     @classmethod
-    def open(cls, path: Path | str, *, threads: int = 2, memory_limit: str = "2GB") -> Store:
+    def open(cls, path: Path | str, *, threads: int = 2, memory_limit: str = "256MB") -> Store:
         """The store in this file, created or brought up to date; ':memory:' is one that ends with the process.
         Raises StoreBusy, which names the process that has it open, StoreNewer, or another StoreError."""
         file = None if str(path) == ":memory:" else Path(path)
