@@ -29,7 +29,7 @@ def tridiagonal(on: Blocks, below: Blocks) -> tuple[NDArray[np.float64], NDArray
     """The diagonal, and what lies beside it, of a tridiagonal matrix with the same eigenvalues. `on` are the band's
     blocks on the diagonal, whole; `below` those under them, upper triangles, the last one 0."""
     n = len(on) * BANDWIDTH
-    band = np.zeros((n + _APART) * _APART + _APART)
+    band = np.zeros((n + _APART) * (_APART + 1))  # the last bulges reach beyond the n columns; they hold 0 there
     blocks = np.lib.stride_tricks.as_strided(
         band[BANDWIDTH:],
         (len(on), BANDWIDTH, 2 * BANDWIDTH),

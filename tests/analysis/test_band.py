@@ -53,6 +53,15 @@ def test_a_band_keeps_its_eigenvalues_on_three_diagonals(n_blocks: int, zeros: b
     assert np.abs(found - exact).max() < 1e-13 * np.abs(exact).max() * len(exact)
 
 
+def test_a_long_band_stays_within_its_memory():
+    values = np.arange(300 * BANDWIDTH, dtype=np.float64)
+    on = np.zeros((300, BANDWIDTH, BANDWIDTH))
+    on[:, range(BANDWIDTH), range(BANDWIDTH)] = values.reshape(300, BANDWIDTH)
+    diagonal, beside = tridiagonal(on, np.zeros_like(on))
+    assert (diagonal == values).all()
+    assert not beside.any()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (31, 31), (64, 40), (257, 201)], ids=str)
 def test_singular_values_by_a_band(shape: tuple[int, int]):
     matrix = normal(*shape).astype(np.float32)
