@@ -253,7 +253,7 @@ def ways_on(picked: Sequence[Entry]) -> None:
                 address.link(label, view_of("overlap", base, *tuned))
         for entry in picked:
             pair = entry.known.pair
-            whole = plain(f"{pair.tuned.title} against {pair.base.title}", 400)
+            whole = safe_label(f"{pair.tuned.title} against {pair.base.title}", 400)
             address.link(f"Open {safe_label(pair.tuned.title, 50)}", view_of("pair", pair.base, pair.tuned), help=whole)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from analysis import rollup
@@ -102,3 +104,13 @@ def test_measured_is_of_what_was_asked_for(current: instance.Instance):
     for name in in_layer:
         current.store.put(pair.key, name, spectra[name]).result()
     assert share() == 1
+
+
+def test_no_name_gets_to_be_markup_where_a_link_is_hovered_over(hostile: Pair):
+    app = opened(page="library", pick=[hostile.key])
+    assert not app.exception
+    [found] = [link.proto.help for link in app.get("page_link") if link.proto.label.startswith("Open ")]
+    live = re.sub(r"\\.", "", found)
+    assert found
+    for markup in ("](", "<", "*bold"):
+        assert markup not in live
