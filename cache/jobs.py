@@ -151,11 +151,12 @@ class Jobs:
             raise plan.selection.names_nothing()
         kept = machine.seen(self._settings, known.downloads_dir)
         streamed = replace(kept, keeps_files=False)
+        exact = [hole for hole in holes if hole.kind != "preview"]  # no preview of what streams
         if self._settings.stream or not plan.keep_files:
-            return forecast(alignment, plan, holes, known.to_fetch, streamed)
+            return forecast(alignment, plan, exact, known.to_fetch, streamed)
         found = forecast(alignment, plan, holes, known.to_fetch, kept)
         is_full = any(isinstance(refusal, DiskFull) for refusal in found.refusals())
-        return forecast(alignment, plan, holes, known.to_fetch, streamed) if is_full else found
+        return forecast(alignment, plan, exact, known.to_fetch, streamed) if is_full else found
 
     def prepare_series(self, base: str, checkpoints: str) -> SeriesPreparation:
         """Finds the checkpoints that the lines of `checkpoints` name (see `analysis.series`), pins and aligns them;

@@ -57,10 +57,11 @@ def stored_values(key: str) -> list[object]:
     return [*(value for version in versions for value in (key, version)), key, *GAP_VALUES]
 
 
-# Of one matrix, while it has no spectrum: nothing is estimated that is known.
+# Of one matrix, while its spectrum is to come: nothing is estimated that is known, or that failed.
 PREVIEW_IN_USE = """
     pair_key = ? AND version = ? AND "of" = 'update' AND name = ?
-    AND (pair_key, name, "of") NOT IN (SELECT pair_key, name, "of" FROM spectra WHERE version = ?)"""
+    AND (pair_key, name, "of") NOT IN (SELECT pair_key, name, "of" FROM spectra WHERE version = ?)
+    AND (pair_key, name, "of") NOT IN (SELECT pair_key, name, "of" FROM gaps WHERE kind = 'spectrum' AND version = ?)"""
 
 
 _MODEL_COLUMNS = ("where", "name", "commit", "subfolder")

@@ -68,7 +68,7 @@ class Store:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._print_of_key: dict[str, tuple[int, bytes]] = {}  # (generation, fingerprint of the alignment's rows)
-        self._alignment_of_print: dict[bytes, Alignment] = {}  # the last one read at the end
+        self._alignment_of_print: dict[bytes, Alignment] = {}  # in the order they were read from the disk
 
     @classmethod
     def open(cls, path: Path | str, *, threads: int = 2, memory_limit: str = "256MB") -> Store:
@@ -297,7 +297,9 @@ class Store:
         """An estimate of one update's singular values, where they are not stored themselves; else None."""
         columns = queries.quoted(["name", *tables.PREVIEW_COLUMNS])
         sql = f"SELECT {columns} FROM previews WHERE {queries.PREVIEW_IN_USE}"
-        return rows.previews(self._database.arrow(sql, [key, PREVIEW_VERSION, name, SPECTRUM_VERSION])).get(name)
+        return rows.previews(
+            self._database.arrow(sql, [key, PREVIEW_VERSION, name, SPECTRUM_VERSION, SPECTRUM_VERSION])
+        ).get(name)
 
     def gaps(self, key: str, of: Of = "update") -> dict[tuple[str, str], str]:
         """Why a measurement is missing, by (kind, tensor name)."""

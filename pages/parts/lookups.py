@@ -155,7 +155,7 @@ def measured_share(known: StoredPair) -> float:
         with_spectra = any(plan.spectra for plan in plans)
         made = known.n_tallies + known.n_gaps + (known.n_spectra if with_spectra else 0)
         return min(made / max(known.n_tensors + (known.n_matrices if with_spectra else 0), 1), 1.0)
-    wanted = {hole for plan in plans for hole in plan.wanted(alignment(key))}
+    wanted = {hole for plan in plans for hole in replace(plan, previews=False).wanted(alignment(key))}
     return 1 - unfinished(key)[0] / max(len(wanted), 1)
 
 
@@ -370,13 +370,13 @@ def _part(key: str, current: int) -> Alignment:
 
 @lru_cache(maxsize=200)
 def _unfinished(key: str, current: int) -> tuple[int, tuple[Plan, ...]]:
-    holes = {plan: handles.store().holes(key, plan) for plan in _asked(key, current)}
+    holes = {plan: handles.store().holes(key, replace(plan, previews=False)) for plan in _asked(key, current)}
     return len({hole for of_plan in holes.values() for hole in of_plan}), tuple(plan for plan in holes if holes[plan])
 
 
 @lru_cache(maxsize=200)
 def _n_holes(key: str, _: int) -> int:
-    return len(handles.store().holes(key, Plan()))
+    return len(handles.store().holes(key, Plan(previews=False)))
 
 
 @lru_cache(maxsize=64)

@@ -366,6 +366,12 @@ def test_a_preview_says_so_wherever_it_shows_and_gives_way_to_the_spectrum(curre
     assert not any("singular_value" in row for row in rows)
     assert lookups.headline(pair.key).spectra_measured == 0
 
+    current.store.put(pair.key, name, Gap("spectrum", "measuring it ended the worker process twice")).result()
+    failed = texts(opened(view))
+    assert "still to come" not in failed
+    assert "measuring it ended the worker process twice" in failed
+
+    current.store.forget_gaps(pair.key).result()
     current.store.put(pair.key, name, exact[name]).result()
     after = texts(opened(view))
     assert "preview" not in after.lower()
