@@ -26,7 +26,10 @@ def on_device(blocks: Iterable[Pair], device: torch.device) -> Iterator[Pair]:
             yield before.to(device), after.to(device)
         return
     spare = _spare_lanes[device]
-    lane = spare.pop() if spare else _Lane(device)
+    try:
+        lane = spare.pop()
+    except IndexError:
+        lane = _Lane(device)
     try:
         under_way: _Slot | None = None
         for before, after in blocks:

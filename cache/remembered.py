@@ -14,8 +14,8 @@ Result = TypeVar("Result", bound=Sized)
 
 
 def remembered(*, most: int) -> Callable[[Callable[..., Result]], Callable[..., Result]]:
-    """A decorator: results are kept while their lengths sum to `most`; the last one always is. `cache_clear` forgets
-    them all, as that of `lru_cache` does."""
+    """A decorator: results are kept while their lengths, and one for each, sum to `most`; the last one always is.
+    `cache_clear` forgets them all, as that of `lru_cache` does."""
 
     def decorate(compute: Callable[..., Result]) -> Callable[..., Result]:
         kept: OrderedDict[Hashable, Result] = OrderedDict()
@@ -30,7 +30,7 @@ def remembered(*, most: int) -> Callable[[Callable[..., Result]], Callable[..., 
             with lock:
                 kept[arguments] = found
                 kept.move_to_end(arguments)
-                while len(kept) > 1 and sum(map(len, kept.values())) > most:
+                while len(kept) > 1 and sum(len(one) + 1 for one in kept.values()) > most:
                     kept.popitem(last=False)
             return found
 

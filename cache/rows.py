@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from analysis.measurements import (
@@ -164,8 +165,10 @@ def magnitudes(table: pa.Table, changed: pa.ChunkedArray | Sequence[NDArray[np.i
 
 
 def spread_over_binades(table: pa.Table, names: pa.ChunkedArray) -> NDArray[np.int64]:
-    """(names, N_BINADES): the counts of each name's row at its `binades`; 0 elsewhere, and where it has no row."""
+    """(names, N_BINADES): the counts of each name's row at its `binades`; 0 elsewhere, and where it has no row. A
+    row of another name, stored since the names were read, is left out."""
     position = {name: i for i, name in enumerate(names.to_pylist())}
+    table = table.filter(pc.is_in(table["name"], value_set=names.combine_chunks()))
     (binades, lengths), (counts, _) = _flat(table["binades"]), _flat(table["changed"])
     rows = np.repeat(np.array([position[name] for name in table["name"].to_pylist()], np.int64), lengths)
     changed = np.zeros((len(position), N_BINADES), np.int64)

@@ -234,7 +234,8 @@ def _measured(
     pair: TensorPair, hole: Hole, base: Rows, tuned: Rows | None, engine: Engine, request: dict[str, Any]
 ) -> Result:
     """Raises MemoryError where the host's memory does not hold it."""
-    torch.set_num_threads(_torch_threads(pair, hole, engine))  # of this thread
+    torch.get_num_threads()  # from its first use on, a thread has a number of its own
+    torch.set_num_threads(_torch_threads(pair, hole, engine))
     if hole.of == "adapter":
         assert tuned is not None
         return Result(hole, _own(pair, hole, base, tuned, engine))
@@ -304,6 +305,10 @@ def _survive(work: Callable[[Engine], R], engine: Engine) -> R | str:
         return _survive(work, dataclasses.replace(engine, device="cpu"))
     except torch.linalg.LinAlgError:
         return "the singular value decomposition did not converge"
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" not in str(error):
+            raise
+        raise MemoryError from error
     except HasPassed:
         return "the device's memory did not hold it, and its bytes had passed: keep the files, or allow more memory"
 

@@ -38,7 +38,9 @@ class SecurityHeaders:
                 for name, value in _headers().items():
                     headers.setdefault(name, value)
                 if headers.get("content-type", "").startswith("text/html"):
-                    for script in _scripts_of_page().get(scope["path"].rpartition("/")[2], ()):
+                    folder, _, page = scope["path"].rpartition("/")
+                    is_page = not folder.endswith("/share")  # what a link shows to those who have no browser
+                    for script in _scripts_of_page().get(page, ()) if is_page else ():
                         headers.append("Link", f"<./static/js/{script}>; rel=modulepreload")
             await send(message)
 

@@ -6,7 +6,10 @@ import threading
 from collections.abc import Sequence
 
 import pytest
+import torch
 
+from analysis.measure import Engine
+from cache.backends import measure
 from cache.backends.lanes import Keeper, Lanes
 
 SOON = 20.0  # seconds in which what must happen happens
@@ -101,3 +104,10 @@ def test_an_error_of_the_keeper_reaches_whoever_hands_over():
 
     with pytest.raises(OSError, match="full"):
         hand_over()
+
+
+def test_what_torch_finds_no_memory_for_is_what_any_other_work_finds_none_for():
+    with pytest.raises(MemoryError):
+        measure._survive(lambda _: torch.empty(1 << 60), Engine())
+    with pytest.raises(RuntimeError, match="another"):
+        measure._survive(lambda _: (_ for _ in ()).throw(RuntimeError("another")), Engine())

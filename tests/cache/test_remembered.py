@@ -13,12 +13,25 @@ def test_a_large_result_pushes_the_least_recently_used_out():
         computed.append(n)
         return list(range(n))
 
-    for n in (3, 4, 3, 5):  # 3 was used after 4, which has to go for 5
+    for n in (2, 3, 2, 5):  # 2 was used after 3, which has to go for 5
         names(n)
-    assert names(3) == [0, 1, 2]
-    assert computed == [3, 4, 5]
-    names(4)
-    assert computed == [3, 4, 5, 4]
+    assert names(2) == [0, 1]
+    assert computed == [2, 3, 5]
+    names(3)
+    assert computed == [2, 3, 5, 3]
+
+
+def test_empty_results_are_dropped_too():
+    computed = []
+
+    @remembered(most=10)
+    def nothing(n: int) -> list[int]:
+        computed.append(n)
+        return []
+
+    for n in (*range(11), 0):
+        nothing(n)
+    assert computed == [*range(11), 0]
 
 
 def test_the_last_result_is_kept_however_large():

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ from analysis.measurements import (
     Spectrum,
     Tally,
 )
-from cache.rows import moved
+from cache.rows import moved, spread_over_binades
 from cache.store import Store
 from tests.cache.samples import PAIR, bits, matrices, register, spectrum, tally
 
@@ -187,3 +188,11 @@ def test_a_count_that_does_not_fit_is_refused_and_nothing_else_with_it(broken: i
 def test_a_name_that_is_no_text_is_refused():
     with Store.open(":memory:") as store, pytest.raises(StoreError, match="does not fit"):
         store.put("key", "half a surrogate: \ud800", tally(0)).result()
+
+
+def test_counts_of_a_tensor_stored_since_the_names_were_read_are_left_out():
+    table = pa.table({"name": ["a", "late", "b"], "binades": [[3], [4], [5, 6]], "changed": [[7], [8], [9, 10]]})
+    found = spread_over_binades(table, pa.chunked_array([["b", "a", "untouched"]]))
+    assert found.sum(axis=1).tolist() == [19, 7, 0]
+    assert found[0, [5, 6]].tolist() == [9, 10]
+    assert found[1, 3] == 7

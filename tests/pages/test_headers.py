@@ -36,7 +36,7 @@ def test_a_page_names_the_script_that_draws_it_and_streamlit_has_it(asking: Test
     assert (Path(streamlit.__file__).parent / "static" / address).is_file()
 
 
-@pytest.mark.parametrize("path", ["/jobs", "/layers?json"])
+@pytest.mark.parametrize("path", ["/jobs", "/layers?json", "/share/pair"])
 def test_pages_without_drawings_and_data_name_none(asking: TestClient, path: str):
     assert "link" not in asking.get(path).headers
 
