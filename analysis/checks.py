@@ -332,7 +332,7 @@ def _many(number: int, things: Things) -> str:
     return f"{count(number)} {one if number == 1 else things}"
 
 
-_LOOK = "Look up the names in the report of 'compare', or under 'Copy link, take the numbers away'"
+_LOOK = "Look up the names in the report of 'compare', or under 'Share, download, cite' of a page"
 
 
 def _bad(text: str, expected: str, do: str = _READ) -> BadAssertion:

@@ -46,7 +46,8 @@ class SubnetscopeError(Exception):
 
     def __init__(self, saw: str, *, expected: str = "", do: str = "") -> None:
         self.saw, self.expected, self.do = visible(saw), visible(expected), visible(do)
-        super().__init__(" ".join(part.rstrip(".") + "." for part in (self.saw, self.expected, self.do) if part))
+        wanted = f"Expected: {self.expected}" if self.expected else ""
+        super().__init__(" ".join(part.rstrip(".") + "." for part in (self.saw, wanted, self.do) if part))
 
     def as_dict(self) -> dict[str, str]:
         """The error as JSON-ready text, to cross a process boundary; see `error_from_dict`."""

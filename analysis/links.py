@@ -225,6 +225,6 @@ def _parsed(name: str, choice: Choice, values: tuple[str, ...]) -> tuple[str, ..
 def _bad(saw: str) -> BadReference:
     return BadReference(
         saw[0].upper() + saw[1:],
-        expected="A link as the page's 'Copy link' gives it",
+        expected="A link as the page's 'Share, download, cite' gives it",
         do="Ask for the link again, or open the comparison from the Compare page",
     )

@@ -20,6 +20,8 @@ if tuned:
         panels.failure(error)
     else:
         preparing.show(found, tuned)
+elif base:
+    st.info("Name the fine-tuned model too. Its base may be left out: its card names it, mostly.")
 
 pairs = courses.without_steps(runs.begun(lookups.pairs()))
 if pairs:

@@ -14,7 +14,7 @@ if not entries:
 shown = library.filtered(entries)
 library.presets(shown)
 library.table(shown)
-picked = [entry for entry in entries if entry.key in library.picks()]
+picked = library.in_order(entries, library.picks())
 if not picked:
     st.caption("Tick comparisons to see them side by side. Algorithm, data, tags and note are yours to write.")
 else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import streamlit as st
@@ -115,17 +116,25 @@ def _put(name: str, values: Sequence[str]) -> None:
     address.put(query | ({name: list(values)} if values else {}))
 
 
+def in_order(known: Sequence[Entry], keys: Sequence[str]) -> list[Entry]:
+    """Of the known comparisons those of these keys, in the keys' order."""
+    entry_of_key = {entry.key: entry for entry in known}
+    return [entry_of_key[key] for key in dict.fromkeys(keys) if key in entry_of_key]
+
+
 def presets(shown: Sequence[Entry]) -> None:
     """Ticks to begin with: SFT against RL, everything, nothing."""
     of_kind: dict[Kind, list[str]] = {"RL": [], "SFT": []}
     for entry in shown:
         of_kind.setdefault(kind_of(entry.notes.algorithm), []).append(entry.key)
     buttons = st.container(horizontal=True)
-    against = [*of_kind["SFT"], *of_kind["RL"]]
+    in_turn = zip_longest(of_kind["SFT"], of_kind["RL"])  # so that the first few are of both kinds
+    against = [key for both in in_turn for key in both if key]
     buttons.button(
         "SFT against RL",
         disabled=not (of_kind["SFT"] and of_kind["RL"]),
-        help="Ticks every comparison below whose algorithm is supervised finetuning or reinforcement learning.",
+        help="Ticks the comparisons below whose algorithm is supervised finetuning (SFT), or reinforcement learning or "
+        "preference optimization (GRPO, PPO, DPO and the like), in turn.",
         on_click=_tick,
         args=(against,),
     )
@@ -284,8 +293,7 @@ def by_layer(query: Mapping[str, Sequence[str]]) -> Figure:
 
 
 def _ticked(query: Mapping[str, Sequence[str]]) -> list[Entry]:
-    picked = query.get("pick", ())[:MOST_OVERLAID]
-    found = [entry for entry in entries() if entry.key in picked]
+    found = in_order(entries(), query.get("pick", ())[:MOST_OVERLAID])
     if not found:
         raise BadReference("No comparison is ticked", do="Tick one on the page of all comparisons")
     return found

@@ -161,7 +161,7 @@ def _progress_words(job: Progress) -> str:
         words.append(f"{count(job.done)} of {count(job.planned)} measurements")
     if job.done and job.seconds_elapsed > 1 and job.stage in ("tallies", "spectra", "overlap", "dynamics"):
         words.append(f"{count(round(60 * job.done / job.seconds_elapsed))} a minute")
-    if job.seconds_left is not None:
+    if job.seconds_left is not None and job.seconds_left >= 1:
         words.append(f"about {duration(job.seconds_left)} left")
     if job.device:
         words.append(f"on {safe_label(job.device, 40)}")

@@ -75,8 +75,10 @@ def _watch(drawn: int) -> None:
 def families(of_base: Mapping[PinnedModel, Sequence[PinnedModel]]) -> None:
     """Links to the overlap of what was tuned from one base, where there are at least two."""
     for base, tuned in of_base.items():
-        label = f"Overlap of the {len(tuned)} models tuned from {safe_label(base.title, 60)}"
-        address.link(label, view_of("overlap", base, *runs.to_begin_with(base, tuned)))
+        shown = runs.to_begin_with(base, tuned)
+        number = f"{len(shown)} of the {len(tuned)}" if len(shown) < len(tuned) else f"the {len(tuned)}"
+        label = f"Overlap of {number} models tuned from {safe_label(base.title, 60)}"
+        address.link(label, view_of("overlap", base, *shown))
 
 
 def _unchanged(pair: StoredPair) -> float | None:

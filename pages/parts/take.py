@@ -52,7 +52,7 @@ def _files(page: str, query: Mapping[str, Sequence[str]]) -> None:
     asked = _encoded(query)
     numbers, figures = st.columns(2)
     with numbers:
-        st.caption("Numbers, whole, with models, commits and versions inside")
+        st.caption("Numbers, whole, with models, commits and versions inside (in CSV, as lines that begin with #)")
         st.markdown(_table_of_links(_number_lines(page, asked)))
     with figures:
         if not sources.figure_names(page):
