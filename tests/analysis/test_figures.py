@@ -127,6 +127,7 @@ class TestCurves:
         )
         assert np.all(np.diff(line.y) >= 0)
         assert list(figure.layout.yaxis.range) == [-0.01, 1.01]
+        assert dots.cliponaxis is False  # whole at 100 % too
 
     def test_the_chosen_tolerance_is_marked_by_its_value_on_the_log_axis(self):
         figure = curves.sparsity_over_tolerance([Curve("c", np.array([1e-9, 1.0]), np.array([0.5, 1.0]))], chosen=1e-4)
