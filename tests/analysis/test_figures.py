@@ -339,6 +339,11 @@ class TestVenn:
         assert figure.layout.height < 700
         assert figure.layout.xaxis.ticktext[11] == "<b>L</b>"
 
+    def test_pair_matrix_names_rows_and_gives_columns_their_letters(self):
+        figure = pairs.pair_matrix(self.of(900, 50, 30, 20, labels=["abacus-dpo-seed1", "abacus-dpo-seed2"]), "jaccard")
+        assert figure.layout.xaxis.ticktext == ("<b>A</b>", "<b>B</b>")
+        assert figure.layout.yaxis.ticktext == ("abacus-dpo-seed1 <b>A</b>", "abacus-dpo-seed2 <b>B</b>")
+
     def test_pair_matrix_shows_one_sided_overlaps_with_both_chances(self):
         table = pairs.pair_matrix(self.of(900, 50, 30, 20)).data[0]
         assert table.z[0][1] == pytest.approx(20 / 70)
