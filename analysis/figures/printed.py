@@ -25,6 +25,7 @@ _FONT = "Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 _CELL = 0.94
 _ROOM_FOR_TEXT = 38  # pixels a cell needs for its number
 _MARGIN = {"l": 6, "r": 6, "t": 10, "b": 6}
+_MARKER_OF_COLUMN = 0.85
 _LEGEND_LINE = 17  # pixels
 _LEAST_WIDTH = 520  # pixels; at 3.5 inches its text has 5.2 points
 
@@ -48,10 +49,21 @@ def printed(figure: go.Figure, inches: float) -> go.Figure:
     over_cells = any(trace.type == "heatmap" for trace in figure.data)  # elsewhere axes may take their range from them
     drawn = [trace for trace in figure.data if not (over_cells and _invisible(trace))]
     traces = [_trace(trace, width) for trace in drawn]
+    _fit_markers(traces, width)
     if any(trace["type"] == "bar" and isinstance(trace.get("base"), np.ndarray) for trace in traces):
         layout["barmode"] = "overlay"
     _add_legend(layout, [trace for trace in traces if trace.get("name") and trace.get("showlegend") is not False])
     return go.Figure(data=traces, layout=layout)
+
+
+def _fit_markers(traces: list[dict[str, Any]], width: float) -> None:
+    """Markers no wider than the columns of bars they stand on: on paper many bars have less room than on the page."""
+    columns = max((len(trace["x"]) for trace in traces if trace["type"] == "bar" and "base" not in trace), default=1)
+    widest = _MARKER_OF_COLUMN * width / 2 / max(columns, 1)
+    for trace in traces:
+        size = trace.get("marker", {}).get("size") if trace["type"] == "scatter" else None
+        if isinstance(size, int | float) and trace.get("mode", "").startswith("markers"):
+            trace["marker"]["size"] = min(size, widest)
 
 
 def _add_legend(layout: dict[str, Any], named: list[dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from analysis import overlaps, rollup
 from analysis.errors import NoChromium, ResourceError
-from analysis.figures import curves, density, venn
+from analysis.figures import curves, density, upset, venn
 from analysis.figures.heatmap import heatmap
 from analysis.figures.printed import WIDTHS, printed, to_html
 from analysis.measurements import Regions
@@ -58,6 +58,15 @@ def test_lines_that_lean_on_a_neighbours_legend_have_their_own_on_paper():
     figure = curves.layer_profiles(lines, CATALOG["unchanged-exact"]).update_layout(showlegend=False)
     assert printed(figure, 3.5).layout.showlegend
     assert not printed(curves.sparsity_over_tolerance(lines[:1]), 3.5).layout.showlegend
+
+
+def test_dots_below_bars_find_room_on_paper():
+    regions = {"w": Regions.of("exact", np.arange(1, 129)[::-1].copy())}
+    bars = upset.upset(overlaps.venn("exact", [f"run-{i}" for i in range(7)], regions))
+    marked = [trace for trace in printed(bars, 3.5).data if trace.type == "scatter" and "markers" in trace.mode]
+    assert marked
+    assert all(trace.marker.size <= 3.5 * 96 / 2 / upset.MOST_BARS for trace in marked)
+    assert [trace.marker.size for trace in bars.data[-2:]] == [10, 10]
 
 
 def test_very_many_cells_stay_a_picture():
