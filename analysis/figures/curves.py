@@ -122,6 +122,7 @@ def _dots(curve: Curve, position: int) -> go.Scatter:
         y=curve.y[at],
         mode="markers",
         showlegend=False,
+        cliponaxis=False,  # whole at 100 % too
         marker={"size": 7, "color": theme.line_style(position)["color"]},
         customdata=[
             [f"{tolerance}", share(value, 4)] for tolerance, value in zip(TOLERANCES, curve.y[at], strict=True)

@@ -12,7 +12,6 @@ from analysis.labels import count, letter, scientific, share
 from analysis.overlaps import Venn
 
 _MOST_WITH_CHANCES = 4  # runs whose cells have room for the chance levels
-_MOST_NAMED = 4  # runs whose columns have room for their names
 _LEAST_SPAN = 2.0  # times chance: colours span 1 to this at least, or 1.01 and 1.02 would look far apart
 
 
@@ -20,15 +19,14 @@ def pair_matrix(venn: Venn, measure: str = "one-sided") -> go.Figure:
     """Every model against every other: of what the row's model changed, the share that the column's changed too.
 
     `measure` is 'one-sided', 'jaccard', or 'matched' for the overlap over chance at equal magnitude; the two last are
-    the same both ways. Under each one-sided overlap of a few models stand both chance levels.
+    the same both ways. Under each one-sided overlap of a few models stand both chance levels. Rows carry names and
+    letters, columns their letters: names would print over each other in a narrow figure.
     """
     k = venn.n_models
     value = {"one-sided": venn.one_sided, "jaccard": venn.jaccard, "matched": venn.over_matched}[measure]
     table = np.array([[value(i, j) if i != j else np.nan for j in range(k)] for i in range(k)])
     rows = [f"{theme.tick(label, 28)} <b>{letter(i)}</b>" for i, label in enumerate(venn.labels)]
-    columns = [theme.tick(label, 20) for label in venn.labels]
-    if k > _MOST_NAMED:
-        columns = [f"<b>{letter(i)}</b>" for i in range(k)]
+    columns = [f"<b>{letter(i)}</b>" for i in range(k)]
     known = _logarithms(np.append(table, [1, _LEAST_SPAN]))
     colours = theme.plain_colours(known) if measure == "matched" else theme.share_colours()
     drawn = theme.figure(

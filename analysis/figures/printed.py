@@ -6,12 +6,16 @@ Cells of a heatmap become vectors, which Plotly's own heatmaps are not; only ver
 from __future__ import annotations
 
 import copy
+import html
 import json
+import math
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
+
+from analysis.figures import theme
 
 WIDTHS = {"3.5": 3.5, "7": 7.0}  # inches: one column, two columns
 DPI = 300
@@ -25,6 +29,11 @@ _FONT = "Helvetica, Arial, Liberation Sans, DejaVu Sans, sans-serif"
 _CELL = 0.94
 _ROOM_FOR_TEXT = 38  # pixels a cell needs for its number
 _MARGIN = {"l": 6, "r": 6, "t": 10, "b": 6}
+_MARKER_OF_COLUMN = 0.85
+_TEXT = _POINTS / 72 * CSS_DPI  # pixels
+_COLOUR_BAR = 80  # pixels, with its numbers and title
+_BETWEEN_TICKS = 4  # pixels
+_STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _LEGEND_LINE = 17  # pixels
 _LEAST_WIDTH = 520  # pixels; at 3.5 inches its text has 5.2 points
 
@@ -48,10 +57,49 @@ def printed(figure: go.Figure, inches: float) -> go.Figure:
     over_cells = any(trace.type == "heatmap" for trace in figure.data)  # elsewhere axes may take their range from them
     drawn = [trace for trace in figure.data if not (over_cells and _invisible(trace))]
     traces = [_trace(trace, width) for trace in drawn]
+    _fit_markers(traces, width)
     if any(trace["type"] == "bar" and isinstance(trace.get("base"), np.ndarray) for trace in traces):
         layout["barmode"] = "overlay"
+    if over_cells:
+        _thin_ticks(layout.get("xaxis", {}), _beside_names(layout, width))
     _add_legend(layout, [trace for trace in traces if trace.get("name") and trace.get("showlegend") is not False])
     return go.Figure(data=traces, layout=layout)
+
+
+def _beside_names(layout: dict[str, Any], width: float) -> float:
+    """About the pixels that cells have between the names of their rows and the colour bar."""
+    names = layout.get("yaxis", {}).get("ticktext") or ("",)
+    longest = max(theme.ems(html.unescape(str(name))) for name in names) * _TEXT
+    return max(width - longest - _COLOUR_BAR, width / 5)
+
+
+def _thin_ticks(axis: dict[str, Any], width: float) -> None:
+    """Numbers below columns of cells at even steps, upright and clear of each other and of words ('outside')."""
+    texts = [str(text) for text in axis.get("ticktext") or ()]
+    if not any(text.isdigit() for text in texts):
+        return
+    low, high = axis["range"]
+    column = width / (high - low)
+    widths = [theme.ems(text) * _TEXT for text in texts]
+    widest = max(room for text, room in zip(texts, widths, strict=True) if text.isdigit())
+    step = next((step for step in _STEPS if step * column >= widest + _BETWEEN_TICKS), _STEPS[-1])
+    kept, end = [], -math.inf
+    for at, text, room in zip(axis["tickvals"], texts, widths, strict=True):
+        on_step = not text.isdigit() or int(text) % step == 0
+        if on_step and at * column - room / 2 >= end + _BETWEEN_TICKS:
+            kept.append((at, text))
+            end = at * column + room / 2
+    axis |= {"tickvals": [at for at, _ in kept], "ticktext": [text for _, text in kept], "tickangle": 0}
+
+
+def _fit_markers(traces: list[dict[str, Any]], width: float) -> None:
+    """Markers no wider than the columns of bars they stand on: on paper many bars have less room than on the page."""
+    columns = max((len(trace["x"]) for trace in traces if trace["type"] == "bar" and "base" not in trace), default=1)
+    widest = _MARKER_OF_COLUMN * width / 2 / max(columns, 1)
+    for trace in traces:
+        size = trace.get("marker", {}).get("size") if trace["type"] == "scatter" else None
+        if isinstance(size, int | float) and trace.get("mode", "").startswith("markers"):
+            trace["marker"]["size"] = min(size, widest)
 
 
 def _add_legend(layout: dict[str, Any], named: list[dict[str, Any]]) -> None:

@@ -16,10 +16,7 @@ from analysis.overlaps import Venn, over
 
 MOST_BARS = 28
 _BARS_PIXELS, _ROW_PIXELS = 270, 26
-_CHANCES = (
-    ("by chance", theme.NEUTRAL, "line-ew-open"),
-    ("by chance at equal magnitude", theme.SERIES[1], "diamond-tall"),
-)
+_LEVEL = 0.42  # columns that a line by chance reaches to either side: a little past its bar, never to its neighbour
 _HOVER = (
     "%{customdata[0]}<br><b>%{customdata[1]}</b> entries, %{customdata[2]}<br>"
     "%{customdata[3]} by chance, %{customdata[4]} at equal magnitude%{customdata[5]}<extra></extra>"
@@ -99,15 +96,37 @@ def _add_bars(
         hovertemplate=_HOVER,
     )
     drawn.add_trace(bars, **place)
-    width = 40 if len(counts) <= 8 else 20 if len(counts) <= 16 else 14
-    for (name, colour, symbol), amounts in zip(_CHANCES, (expected, matched), strict=True):
-        if np.isfinite(amounts).any():
-            size = width if symbol.startswith("line") else 9
-            marker = {"symbol": symbol, "size": size, "color": colour, "line": {"width": 2.5, "color": colour}}
-            if not symbol.startswith("line"):
-                marker["line"] = {"width": 1, "color": "rgba(255,255,255,0.85)"}
-            trace = go.Scatter(x=positions, y=amounts, mode="markers", name=name, hoverinfo="skip", marker=marker)
+    for trace in (_levels(expected), _diamonds(matched)):
+        if trace is not None:
             drawn.add_trace(trace, **place)
+
+
+def _levels(amounts: np.ndarray) -> go.Scatter | None:
+    """A line across each bar, in columns and not in pixels, so that it is as wide as its bar in every figure."""
+    if not np.isfinite(amounts).any():
+        return None
+    return go.Scatter(
+        x=[at for i in range(len(amounts)) for at in (i - _LEVEL, i + _LEVEL, None)],
+        y=[at for amount in amounts.tolist() for at in (amount, amount, None)],
+        mode="lines",
+        name="by chance",
+        hoverinfo="skip",
+        line={"width": 2.5, "color": theme.NEUTRAL},
+    )
+
+
+def _diamonds(amounts: np.ndarray) -> go.Scatter | None:
+    if not np.isfinite(amounts).any():
+        return None
+    outline = {"width": 1, "color": "rgba(255,255,255,0.85)"}
+    return go.Scatter(
+        x=np.arange(len(amounts), dtype=np.int32),
+        y=amounts,
+        mode="markers",
+        name="by chance at equal magnitude",
+        hoverinfo="skip",
+        marker={"symbol": "diamond-tall", "size": 9, "color": theme.SERIES[1], "line": outline},
+    )
 
 
 def _add_dots(drawn: go.Figure, regions: Sequence[int], k: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import plotly.graph_objects as go
 
@@ -11,6 +13,9 @@ from analysis.overlaps import Venn
 
 NOTABLE_ERROR = 0.02  # of the union: from here on the figure says that its areas are approximate
 MOST_CIRCLES = 3
+_PAPER_IN_EMS = (44.0, 26.0)  # room for circles at 3.5 inches, width and height, beside names and notes
+_HEIGHT_IN_EMS, _CLEAR_IN_EMS = 0.75, 0.4  # of a number's digits; between them and a region's lines
+_FROM_CIRCLE = 4  # pixels between a name and its circle
 _REGION_HOVER = "%{customdata[0]}<br><b>%{customdata[1]}</b> entries<br>%{customdata[2]} of all changed<extra></extra>"
 
 
@@ -92,6 +97,7 @@ def _add_name(drawn: go.Figure, circle: circles.Circle, venn: Venn, position: in
         showarrow=False,
         xanchor=anchor,
         yanchor="bottom" if away[1] >= 0 else "top",
+        yshift=_FROM_CIRCLE if away[1] >= 0 else -_FROM_CIRCLE,
         align=anchor,
     )
 
@@ -136,8 +142,21 @@ def _notes(venn: Venn, placed: circles.Layout) -> str:
 
 
 def _has_room(venn: Venn, region: int, placed: circles.Layout) -> bool:
-    """Whether the region's number can be read inside it: a digit is about a hundredth of the drawing wide."""
-    return placed.room.get(region, 0.0) > 0.009 * len(count(int(venn.counts[region])))
+    """Whether the region's number stands inside it clear of its lines: the disc that fits there holds the text's box,
+    as on paper, where the drawing is smallest beside its text."""
+    number = count(int(venn.counts[region]))
+    box = math.hypot(theme.ems(number), _HEIGHT_IN_EMS) / 2 + _CLEAR_IN_EMS
+    return placed.room.get(region, 0.0) * _side_in_ems(placed) > box
+
+
+def _side_in_ems(placed: circles.Layout) -> float:
+    """The drawing's longer side in widths of an em of a region's number: paper limits its height and its width."""
+    width, height = (
+        max(centre + radius for centre, radius in along) - min(centre - radius for centre, radius in along)
+        for along in ([(c.x, c.radius) for c in placed.circles], [(c.y, c.radius) for c in placed.circles])
+    )
+    side = max(width, height)
+    return min(_PAPER_IN_EMS[0] * side / max(width, 1e-9), _PAPER_IN_EMS[1] * side / max(height, 1e-9))
 
 
 def _swatches(region: int) -> str:

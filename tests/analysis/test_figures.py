@@ -127,6 +127,7 @@ class TestCurves:
         )
         assert np.all(np.diff(line.y) >= 0)
         assert list(figure.layout.yaxis.range) == [-0.01, 1.01]
+        assert dots.cliponaxis is False  # whole at 100 % too
 
     def test_the_chosen_tolerance_is_marked_by_its_value_on_the_log_axis(self):
         figure = curves.sparsity_over_tolerance([Curve("c", np.array([1e-9, 1.0]), np.array([0.5, 1.0]))], chosen=1e-4)
@@ -295,6 +296,18 @@ class TestVenn:
         texts = " ".join(note.text for note in venn.circle_diagram(self.of(0, 100000, 1, 100000)).layout.annotations)
         assert texts.endswith(f'no room for: <span style="color:{theme.SERIES[1]}">●</span> 1')
 
+    def test_a_number_that_would_touch_the_lines_of_its_region_is_listed(self):
+        """45,000 is nearly as wide as its lens; a short number has room in a region just as wide."""
+        tight, short, roomy = (
+            venn.circle_diagram(self.of(0, 600_000 // n, 660_000 // n, both // n)).layout.annotations
+            for both, n in ((45_000, 1), (45_000, 1000), (150_000, 1))
+        )
+        assert "45,000" not in [note.text for note in tight]
+        assert "no room for" in tight[-1].text
+        assert "45,000" in tight[-1].text
+        assert "45" in [note.text for note in short]
+        assert "150,000" in [note.text for note in roomy]
+
     def test_nothing_changed_anywhere_still_draws(self):
         assert venn.circle_diagram(self.of(100, 0, 0, 0)).layout.shapes
 
@@ -311,8 +324,16 @@ class TestVenn:
         drawn = self.of(60, 10, 20, 10)  # by chance 14 only the first, 24 only the second, 6 both
         bars, by_chance, *_ = upset.upset(drawn).data
         assert list(bars.y) == [20, 10, 10]
-        assert list(by_chance.y) == pytest.approx([24, 14, 6])
+        assert list(by_chance.y[::3]) == pytest.approx([24, 14, 6])
         assert "only run-1" in bars.customdata[0][0]
+
+    @pytest.mark.parametrize("draw", [upset.upset, upset.agreement])
+    def test_chance_is_as_wide_as_its_bar_and_ends_before_the_next(self, draw):
+        by_chance = draw(self.of(*range(1, 65))).data[1]
+        lines = list(zip(by_chance.x[::3], by_chance.x[1::3], strict=True))
+        assert by_chance.mode == "lines"
+        assert all(left + right == pytest.approx(2 * i) for i, (left, right) in enumerate(lines))
+        assert all(0.6 < right - left < 1 for left, right in lines)
 
     def test_of_twelve_runs_the_largest_regions_are_drawn_and_the_rest_is_said(self):
         counts = np.arange(1, 4097)[::-1].copy()
@@ -330,13 +351,18 @@ class TestVenn:
     def test_agreement_counts_runs_not_regions(self):
         bars, by_chance = upset.agreement(self.of(40, 10, 8, 6, 5, 4, 3, 24)).data
         assert list(bars.y) == [23, 13, 24]
-        assert list(by_chance.y) == pytest.approx(self.of(40, 10, 8, 6, 5, 4, 3, 24).expected_by_runs[1:])
+        assert list(by_chance.y[::3]) == pytest.approx(self.of(40, 10, 8, 6, 5, 4, 3, 24).expected_by_runs[1:])
 
     @pytest.mark.parametrize("measure", ["one-sided", "jaccard", "matched"])
     def test_pair_matrix_of_twelve_runs_stays_readable(self, measure: str):
         figure = pairs.pair_matrix(self.of(*range(1, 4097)), measure)
         assert figure.layout.height < 700
         assert figure.layout.xaxis.ticktext[11] == "<b>L</b>"
+
+    def test_pair_matrix_names_rows_and_gives_columns_their_letters(self):
+        figure = pairs.pair_matrix(self.of(900, 50, 30, 20, labels=["abacus-dpo-seed1", "abacus-dpo-seed2"]), "jaccard")
+        assert figure.layout.xaxis.ticktext == ("<b>A</b>", "<b>B</b>")
+        assert figure.layout.yaxis.ticktext == ("abacus-dpo-seed1 <b>A</b>", "abacus-dpo-seed2 <b>B</b>")
 
     def test_pair_matrix_shows_one_sided_overlaps_with_both_chances(self):
         table = pairs.pair_matrix(self.of(900, 50, 30, 20)).data[0]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 
 from analysis import overlaps, rollup
 from analysis.errors import NoChromium, ResourceError
-from analysis.figures import curves, density, venn
+from analysis.figures import curves, density, theme, upset, venn
 from analysis.figures.heatmap import heatmap
 from analysis.figures.printed import WIDTHS, printed, to_html
 from analysis.measurements import Regions
@@ -58,6 +59,30 @@ def test_lines_that_lean_on_a_neighbours_legend_have_their_own_on_paper():
     figure = curves.layer_profiles(lines, CATALOG["unchanged-exact"]).update_layout(showlegend=False)
     assert printed(figure, 3.5).layout.showlegend
     assert not printed(curves.sparsity_over_tolerance(lines[:1]), 3.5).layout.showlegend
+
+
+@pytest.mark.parametrize(("inches", "cells_share"), [(3.5, 0.45), (7.0, 0.7)])
+@pytest.mark.parametrize("n_layers", [4, 12, 28, 80])
+def test_layers_on_paper_are_numbered_clear_of_each_other(n_layers: int, inches: float, cells_share: float):
+    alignment = small_model(n_layers)
+    cells = heatmap(rollup.grid(alignment, CATALOG["unchanged-exact"], measured(alignment)[0], {}))
+    axis = printed(cells, inches).layout.xaxis
+    column = inches * 96 * cells_share / (axis.range[1] - axis.range[0])
+    halves = [theme.ems(text) * 8 / 72 * 96 / 2 for text in axis.ticktext]
+    ends = [(at * column - half, at * column + half) for at, half in zip(axis.tickvals, halves, strict=True)]
+    assert axis.ticktext[0] == "outside"
+    assert axis.tickangle == 0
+    assert len(ends) >= 3
+    assert all(right + 2 <= left for (_, right), (left, _) in pairwise(ends))
+
+
+def test_dots_below_bars_find_room_on_paper():
+    regions = {"w": Regions.of("exact", np.arange(1, 129)[::-1].copy())}
+    bars = upset.upset(overlaps.venn("exact", [f"run-{i}" for i in range(7)], regions))
+    marked = [trace for trace in printed(bars, 3.5).data if trace.type == "scatter" and "markers" in trace.mode]
+    assert marked
+    assert all(trace.marker.size <= 3.5 * 96 / 2 / upset.MOST_BARS for trace in marked)
+    assert [trace.marker.size for trace in bars.data[-2:]] == [10, 10]
 
 
 def test_very_many_cells_stay_a_picture():
