@@ -96,7 +96,7 @@ def test_accelerates_pieces_are_refused_and_its_command_makes_them_comparable(
 PIECES = {
     "DeepSpeed": (
         ["latest", "zero_to_fp32.py", "global_step5/zero_pp_rank_0_mp_rank_00_optim_states.pt"],
-        "DeepSpeed's ZeRO checkpoint, in pieces. Weights are read from whole files. "
+        "DeepSpeed's ZeRO checkpoint, in pieces. Expected: Weights are read from whole files. "
         "Put them together with: python ./zero_to_fp32.py ./ OUT --safe_serialization.",
     ),
     "DeepSpeed below": (
@@ -115,7 +115,7 @@ PIECES = {
     ),
     "Megatron": (
         ["latest_checkpointed_iteration.txt", "iter_0000100/mp_rank_00/model_optim_rng.pt"],
-        "Megatron's checkpoint, in pieces (in iter_0000100). Weights are read from whole files. Export it",
+        "Megatron's checkpoint, in pieces (in iter_0000100). Expected: Weights are read from whole files. Export it",
     ),
     "Megatron, distributed": (["iter_0000100/__0_0.distcp", "iter_0000100/.metadata"], "Megatron's checkpoint"),
     "DCP": ([".metadata", "__0_0.distcp", "__1_0.distcp"], "dcp_to_torch ./ OUT/pytorch_model.bin; then set SUBNET"),
