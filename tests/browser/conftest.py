@@ -66,7 +66,7 @@ class Server:
         return sum(changed.size for changed in next(iter(self.changed.values())).values())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # so that what a file of tests finds does not hang on which ran before it
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The app over a folder './runs' (base, seed-1, seed-2, seed-3, slow-base, slow-tuned, hostile-base,
     hostile-tuned, many-base, many-tuned) and a Hub on which 'team/tuned' names 'team/base' as its base."""

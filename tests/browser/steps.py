@@ -68,13 +68,23 @@ def wait_for_demo(url: str, seconds: float = 300) -> None:
         time.sleep(0.5)
 
 
+def settled(page: Page) -> None:
+    """Waits until the page is drawn to its end and nothing of what stood there before is left."""
+    page.wait_for_timeout(200)  # what was just done has to reach the server first
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-connection-state", "CONNECTED")
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    expect(page.locator("[data-stale=true]")).to_have_count(0)
+
+
 def go(page: Page, where: str) -> None:
     """Another view of the same pair, by the sidebar."""
     page.get_by_test_id("stSidebar").get_by_role("link", name=where, exact=True).click()
+    settled(page)
 
 
 def chart(page: Page) -> Locator:
     """The page's first chart, once it can be pointed at."""
+    settled(page)
     found = page.locator(".js-plotly-plot").first
     found.locator(".nsewdrag").first.wait_for()
     return found
@@ -110,5 +120,6 @@ def models(page: Page) -> tuple[str, str]:
 
 def numbers(page: Page) -> list[str]:
     """The numbers at the top of the page."""
+    settled(page)
     expect(page.get_by_test_id("stMetricValue").first).to_be_visible()
     return [re.sub(r"\s+", " ", text) for text in page.get_by_test_id("stMetricValue").all_inner_texts()]

@@ -28,6 +28,7 @@ def test_from_a_filter_to_the_overlay_that_a_colleague_opens(server: Server, vis
         write(page, row, algorithm)
     page.get_by_role("button", name="SFT against RL").click()
     page.wait_for_url("**pick=*")
+    steps.settled(page)
     expect(page.get_by_text("Sparsity over tolerance")).to_be_visible()
     expect(page.locator(".js-plotly-plot")).to_have_count(4)  # over tolerance, over layers, a heatmap each
     names = page.locator(".js-plotly-plot").first.locator(".legendtext").all_text_contents()
