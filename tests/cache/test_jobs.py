@@ -255,7 +255,7 @@ def test_a_killed_worker_loses_no_finished_matrix_and_the_job_goes_on(jobs: Jobs
     assert len(jobs._store.spectra(key)) == 8
 
 
-def test_cancelling_takes_a_moment_and_keeps_what_was_measured(jobs: Jobs, big: Path):
+def test_cancelling_takes_less_than_two_seconds_and_keeps_what_was_measured(jobs: Jobs, big: Path):
     preparation = jobs.prepare("./models/big-base", "./models/big-tuned")
     assert preparation.pair is not None
     job_id = jobs.submit(preparation)
@@ -263,9 +263,9 @@ def test_cancelling_takes_a_moment_and_keeps_what_was_measured(jobs: Jobs, big: 
     pid = child_of(jobs, job_id)
     started = time.monotonic()
     jobs.cancel(job_id)
-    progress = jobs.wait(job_id, timeout=60)
+    progress = jobs.wait(job_id, timeout=5)
     assert progress.state == "cancelled"
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 2
     assert pid is not None
     assert not Path(f"/proc/{pid}").exists()
     assert jobs._store.tallies(preparation.pair.key)
