@@ -1,6 +1,6 @@
 """The elementwise pass from files in the page cache to Tally and masks, against reading the same bytes.
 
-    PYTHONPATH=. python benchmarks/elementwise.py [--gigabytes 1] [--hidden 2048] [--threads 2] [--repeats 5]
+    python -m benchmarks.elementwise [--gigabytes 1] [--hidden 2048] [--threads 2] [--repeats 5]
 
 `gigabytes` counts both sides together. Each way runs once a round, in turn, in this one process; medians and spread
 of the rounds are printed as a table. "reading" is one `readinto` pass over all files into one buffer of 16 MiB that is
@@ -11,8 +11,6 @@ the same tensors (bfloat16 difference, torch.isclose): whole tensors at a time, 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -28,6 +26,7 @@ from analysis.measure import Engine, measure_tally
 from analysis.measurements import MASK_RULES
 from analysis.tensors import TensorInfo, TensorPair
 from benchmarks.pair import write_pair
+from benchmarks.tables import machine
 from cache.backends.lanes import Keeper, Lanes
 from cache.backends.measure import _reader
 from cache.masks import begin_mask, settle
@@ -90,8 +89,7 @@ def run(place: Path, threads: int, repeats: int) -> None:
             way()
             seconds[name].append(time.perf_counter() - started)
             work[name].append(time.process_time() - used)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    print(f"Python {platform.python_version()}, numpy {np.__version__}, torch {torch.__version__}, {threads} threads")
+    print(f"{machine('numpy', 'torch')}; {threads} threads")
     print(f"{n_bytes / 1e9:.2f} GB in bfloat16, both sides; {repeats} rounds after one to warm up\n")
     print("| way | GB/s, median (least to most) | of reading | GB per CPU second |\n|---|---|---|---|")
     reading = statistics.median(n_bytes / one for one in seconds["reading"][1:])

@@ -1,6 +1,6 @@
 """What a comparison costs as it grows: time and memory of `cli.py compare --no-spectra`, by bytes and by matrices.
 
-    PYTHONPATH=. python benchmarks/growth.py [--gigabytes 0.1 0.5 2 8] [--matrices 100 1000 50000] [--side 64]
+    python -m benchmarks.growth [--gigabytes 0.1 0.5 2 8] [--matrices 100 1000 50000] [--side 64]
                                              [--repeats 3] [--keep FOLDER]
 
 `gigabytes` counts both sides of a Llama-shaped bfloat16 pair; `matrices` are squares of `side`, as of many small
@@ -14,29 +14,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import resource
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import duckdb
 import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from benchmarks.pair import write_pair
+from benchmarks.pair import into_page_cache, write_pair
+from benchmarks.processes import Cost, run
+from benchmarks.tables import heading, machine, row, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 _SHARD = 2000  # matrices
 _NOISE = 1.75e-5  # as in pair.py
-_BETWEEN_LOOKS = 0.05  # seconds
-_ABOUT = "cache.backends."
 
 
 def main() -> None:
@@ -50,17 +45,16 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.keep or Path(tempfile.mkdtemp(prefix="subnetscope-"))
     try:
-        run(folder, options)
+        show(folder, options)
     finally:
         if not options.keep:
             shutil.rmtree(folder)
 
 
-def run(folder: Path, options: argparse.Namespace) -> None:
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, duckdb {duckdb.__version__}\n")
-    print("| pair | tensors | GB | seconds, median (least to most) | of the CPU | worker, MB | all processes, MB |")
-    print("|---|---|---|---|---|---|---|", flush=True)
+def show(folder: Path, options: argparse.Namespace) -> None:
+    print(f"{machine('torch', 'duckdb')}; medians of {options.repeats} (least to most)\n")
+    peaks = ("worker, MB", "all processes, MB", "of that anonymous")
+    print(heading("pair", "tensors", "GB", "seconds", "of the CPU", *peaks), flush=True)
     by_size = [_row(folder, f"{size:g} GB", options, gigabytes=size) for size in options.gigabytes]
     by_number = [_row(folder, f"{number:,} matrices", options, matrices=number) for number in options.matrices]
     for unit, name in (("seconds", "s"), ("work", "s of the CPU")):
@@ -86,87 +80,30 @@ def _row(
         else:
             write_pair(place, gigabytes, options.hidden)
         (place / "written").touch()
-    seconds, work, peaks = [], [], []
+    costs = []
     for _ in range(options.repeats):
-        n_bytes = _into_page_cache(place)
-        took, used, peak = compare(place)
-        seconds.append(took)
-        work.append(used)
-        peaks.append(peak)
+        n_bytes = into_page_cache(place)
+        costs.append(compare(place))
     tensors = _tensors(place)
     if not options.keep:
         shutil.rmtree(place)
-    worker = max(peak.get("measure", 0) for peak in peaks)
-    together = max(peak["all"] for peak in peaks)
-    middle = statistics.median(seconds)
-    spread = f"{middle:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
-    used = statistics.median(work)
-    print(
-        f"| {title} | {tensors:,} | {n_bytes / 1e9:.2f} | {spread} | {used:.1f} | {worker} | {together} |", flush=True
-    )
-    return {"seconds": middle, "work": used, "gigabytes": n_bytes / 1e9, "tensors": tensors}
+    seconds, work = [cost.seconds for cost in costs], [cost.work for cost in costs]
+    worker = max(cost.peaks.of_process["measure"] for cost in costs)
+    together, anonymous = (max(getattr(cost.peaks, name) for cost in costs) for name in ("together", "anonymous"))
+    size = f"{n_bytes / 1e9:.2f}"
+    print(row(title, f"{tensors:,}", size, spread(seconds), spread(work), worker, together, anonymous), flush=True)
+    middle = {"seconds": statistics.median(seconds), "work": statistics.median(work)}
+    return middle | {"gigabytes": n_bytes / 1e9, "tensors": tensors}
 
 
-def compare(place: Path) -> tuple[float, float, dict[str, int]]:
-    """Seconds of the whole command, those of the CPU in all its processes, and peaks in MB: of each process, and of all
-    at one time ('all')."""
+def compare(place: Path) -> Cost:
+    """The whole command, on a store of its own."""
     data = Path(tempfile.mkdtemp(prefix="subnetscope-", dir=place))
     environ = os.environ | {"SUBNETSCOPE_DATA": str(data), "SUBNETSCOPE_LOCAL_ROOTS": str(place)}
     command = [sys.executable, "cli.py", "compare", str(place / "base"), str(place / "tuned"), "--no-spectra"]
-    began = time.monotonic()
-    before = _used()
-    process = subprocess.Popen(command, cwd=ROOT, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peaks = {"all": 0}
-    while process.poll() is None:
-        _look(process.pid, peaks)
-        time.sleep(_BETWEEN_LOOKS)
-    took = time.monotonic() - began
+    cost = run(command, ROOT, environ)
     shutil.rmtree(data)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} failed")
-    return took, _used() - before, peaks
-
-
-def _used() -> float:
-    """Seconds of the CPU of all processes that have ended, theirs included."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _look(pid: int, peaks: dict[str, int]) -> None:
-    together = 0
-    for process in (pid, *_descendants(pid)):
-        try:
-            command = Path(f"/proc/{process}/cmdline").read_text().split("\0")
-            status = dict(line.split(":", 1) for line in Path(f"/proc/{process}/status").read_text().splitlines())
-            now, peak = (int(status[name].split()[0]) // 1000 for name in ("VmRSS", "VmHWM"))
-        except (OSError, KeyError, ValueError):
-            continue  # it has ended meanwhile
-        name = next((part.removeprefix(_ABOUT) for part in command if part.startswith(_ABOUT)), "parent")
-        peaks[name] = max(peaks.get(name, 0), peak)
-        together += now
-    peaks["all"] = max(peaks["all"], together)
-
-
-def _descendants(pid: int) -> list[int]:
-    found: list[int] = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in task.read_text().split()]
-        except OSError:
-            continue
-        found += [entry for child in children for entry in (child, *_descendants(child))]
-    return found
-
-
-def _into_page_cache(place: Path) -> int:
-    """Bytes of the weight files, read once."""
-    buffer, total = bytearray(16 << 20), 0
-    for path in place.glob("*/*.safetensors"):
-        with path.open("rb", buffering=0) as file:
-            while n := file.readinto(buffer):
-                total += n
-    return total
+    return cost
 
 
 def _tensors(place: Path) -> int:

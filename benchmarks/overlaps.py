@@ -1,6 +1,6 @@
 """How fast regions are counted from packed masks, against a plain pass over the same bytes, and against other ways.
 
-    python benchmarks/overlaps.py [--entries 1e9] [--files FOLDER]
+    python -m benchmarks.overlaps [--entries 1e9] [--files FOLDER]
 
 Masks of a fifth set entries in memory, k = 2, 3, 4, 6, 8, 9, 12; one thread. GB are bytes of all k masks; seconds are
 of the CPU, so that other work on the machine does not count. The plain pass sums the same bytes as 64-bit words. With

@@ -1,6 +1,6 @@
 """Every page of the real app over a large pair, in a real Chromium: first paint, choices, bytes sent, memory.
 
-    python benchmarks/page_times.py [--size 8b|moe] [--models 3] [--visits 5] [--folder FOLDER]
+    python -m benchmarks.page_times [--size 8b|moe] [--models 3] [--visits 5] [--folder FOLDER]
 
 Fills a store (see synthetic_store.py; a FOLDER that has one is used as it is), starts the server on it, and opens each
 page: once as the first session of a fresh server, then `--visits` times in a fresh browser, which fetches Streamlit's
@@ -27,13 +27,11 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-
-import synthetic_store  # noqa: E402
-from analysis.links import to_link, view_of  # noqa: E402
-from cache.store import Store  # noqa: E402
-from two_gigabytes import CHROMIUM, peak_megabytes, ready, server, wait_for  # noqa: E402
+from analysis.links import to_link, view_of
+from benchmarks import synthetic_store
+from benchmarks.processes import peak_memory
+from benchmarks.two_gigabytes import CHROMIUM, ready, server, wait_for
+from cache.store import Store
 
 _CHART = "document.querySelector('.js-plotly-plot .nsewdrag')"
 _TABLE = "document.querySelector('[data-testid=stDataFrame] canvas')"
@@ -263,7 +261,7 @@ def measure(folder: Path, options: argparse.Namespace) -> None:
             seconds = choose(browser, address, case, choice, options.choices)
             print(f"| {choice.page} | {choice.what} | {spread(seconds)} |", flush=True)
         browser.close()
-        _, megabytes = peak_megabytes(pid)
+        megabytes = peak_memory(pid)
     print(f"\nPeak memory of the web process: {megabytes} MB")
 
 

@@ -1,6 +1,6 @@
 """Writes a Llama-shaped pair of checkpoints of a wanted size, in bfloat16, sharded, a fifth of the entries changed.
 
-    python benchmarks/pair.py FOLDER [--gigabytes 2] [--hidden 2048]
+    python -m benchmarks.pair FOLDER [--gigabytes 2] [--hidden 2048]
 
 `gigabytes` counts both sides together. The tuned side is base + Gaussian noise rounded to bfloat16, as an RL update at
 a small learning rate leaves it; FOLDER then holds base/ and tuned/.
@@ -15,28 +15,22 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from tests.hub.builders import llama_shapes
+
 _NOISE = 1.75e-5  # of the update, against weights of 0.02: about 20 % of the entries cross a bfloat16 step
 _LAYERS_A_SHARD = 2
 
 
 def shapes(hidden: int, layers: int) -> dict[str, tuple[int, ...]]:
-    """Tensor shapes of a Llama with grouped-query attention and a vocabulary of 16 times the hidden size."""
-    inner, keys = hidden * 11 // 4, hidden // 4
-    found: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (hidden * 16, hidden)}
-    for layer in range(layers):
-        block = f"model.layers.{layer}"
-        found |= {
-            f"{block}.input_layernorm.weight": (hidden,),
-            f"{block}.self_attn.q_proj.weight": (hidden, hidden),
-            f"{block}.self_attn.k_proj.weight": (keys, hidden),
-            f"{block}.self_attn.v_proj.weight": (keys, hidden),
-            f"{block}.self_attn.o_proj.weight": (hidden, hidden),
-            f"{block}.post_attention_layernorm.weight": (hidden,),
-            f"{block}.mlp.gate_proj.weight": (inner, hidden),
-            f"{block}.mlp.up_proj.weight": (inner, hidden),
-            f"{block}.mlp.down_proj.weight": (hidden, inner),
-        }
-    return found | {"model.norm.weight": (hidden,)}
+    """Tensor shapes of a Llama with grouped-query attention, a vocabulary of 16 times the hidden size, and no head but
+    the embedding."""
+    return llama_shapes(
+        layers=layers, hidden=hidden, inner=_inner(hidden), keys=hidden // 4, vocabulary=16 * hidden, head=False
+    )
+
+
+def _inner(hidden: int) -> int:
+    return hidden * 11 // 4
 
 
 def layers_for(gigabytes: float, hidden: int) -> int:
@@ -67,8 +61,25 @@ def write_pair(folder: Path, gigabytes: float, hidden: int) -> None:
     for side in ("base", "tuned"):
         index = {"metadata": {}, "weight_map": shard_of_tensor}
         (folder / side / "model.safetensors.index.json").write_text(json.dumps(index))
-        config = {"model_type": "llama", "hidden_size": hidden, "num_hidden_layers": layers, "num_attention_heads": 16}
-        (folder / side / "config.json").write_text(json.dumps(config))
+        (folder / side / "config.json").write_text(json.dumps(_config(hidden, layers)))
+
+
+def _config(hidden: int, layers: int) -> dict[str, object]:
+    """What transformers needs to load it."""
+    sizes = {"hidden_size": hidden, "intermediate_size": _inner(hidden), "vocab_size": 16 * hidden}
+    heads = {"num_hidden_layers": layers, "num_attention_heads": 16, "num_key_value_heads": 4}
+    kind = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16"}
+    return kind | sizes | heads | {"tie_word_embeddings": True}
+
+
+def into_page_cache(folder: Path) -> int:
+    """Bytes of the weight files of both sides, read once."""
+    buffer, total = bytearray(16 << 20), 0
+    for path in folder.glob("*/*.safetensors"):
+        with path.open("rb", buffering=0) as file:
+            while n := file.readinto(buffer):
+                total += n
+    return total
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """How fast singular values are computed, next to torch.linalg.svdvals and to WeightWatcher where it is installed.
 
-    PYTHONPATH=. python benchmarks/spectra.py [--shapes 1024x1024 ...] [--repeats 5] [--most-of-peers 3]
-    PYTHONPATH=. python benchmarks/spectra.py --two-cores [--shapes 1024x1024 ...] [--repeats 5]
+    python -m benchmarks.spectra [--shapes 1024x1024 ...] [--repeats 5] [--most-of-peers 3]
+    python -m benchmarks.spectra --two-cores [--shapes 1024x1024 ...] [--repeats 5]
 
 Every way gets the same update (a fifth of bfloat16 entries changed), in turn, in random order, on one thread. Seconds
 are of the CPU, so that other work on the machine counts as little as may be: the median, and from the least to the
@@ -36,7 +36,7 @@ import torch
 
 from analysis.elementwise import geometry
 from analysis.spectral import spectrum
-from updates import Random, normal
+from benchmarks.updates import Random, normal
 
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
 _SHAPES = ("1024x1024", "2048x2048", "4096x4096", "4096x11008")

@@ -1,7 +1,7 @@
 """How far singular values are off, and whether ranks are torch.linalg.matrix_rank's, by kind and shape of the update.
 
-    PYTHONPATH=. python benchmarks/spectra_accuracy.py [--shapes 640x640 700x900 ...] [--seeds 2] [--verbose]
-    PYTHONPATH=. python benchmarks/spectra_accuracy.py --previews --shapes 1024x1024 2048x640 1200x1500 --seeds 1
+    python -m benchmarks.spectra_accuracy [--shapes 640x640 700x900 ...] [--seeds 2] [--verbose]
+    python -m benchmarks.spectra_accuracy --previews --shapes 1024x1024 2048x640 1200x1500 --seeds 1
 
 Each update is decomposed as the app does, by torch.linalg.svdvals in float32, and by numpy's SVD in float64, which is
 taken for the truth. The shapes lie on both sides of every switch between methods. One line a method: the largest error
@@ -25,7 +25,7 @@ from analysis.measurements import Spectrum
 from analysis.metrics import effective_rank, stable_rank
 from analysis.preview import estimate
 from analysis.spectral import spectrum
-from updates import KINDS, update_of
+from benchmarks.updates import KINDS, update_of
 
 _SHAPES = ("512x512", "640x2000", "2000x640", "700x700", "700x900", "900x1200", "1200x900", "768x2048", "2048x768")
 

@@ -1,6 +1,6 @@
 """How long it takes to begin: the terminal on a tiny pair and the server, cold and warm, and what each imports.
 
-    PYTHONPATH=. python benchmarks/start.py [--repeats 5]
+    python -m benchmarks.start [--repeats 5]
 
 Cold: a copy of the program that never ran, so nothing of it is compiled, neither by Python nor by numba; the libraries
 are as they are installed. Warm: the same once more. The server is timed from its start to the first byte of its page,
@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import platform
 import re
 import shutil
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -24,6 +22,7 @@ import urllib.request
 from pathlib import Path
 
 from benchmarks.growth import write_matrices
+from benchmarks.tables import heading, machine, row, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAVY = (
@@ -52,15 +51,12 @@ def run(folder: Path, repeats: int) -> None:
             first_byte, ready = _serve(program, folder)[0]
             seconds.setdefault(f"server, first byte, {when}", []).append(first_byte)
             seconds.setdefault(f"server, ready, {when}", []).append(ready)
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    print(
-        f"Python {platform.python_version()}; {repeats} rounds\n\n| what | seconds, median (least to most) |\n|---|---|"
-    )
+    print(f"{machine()}; {repeats} rounds\n\n{heading('what', 'seconds, median (least to most)')}")
     for name, each in seconds.items():
-        print(f"| {name} | {statistics.median(each):.2f} ({min(each):.2f} to {max(each):.2f}) |")
-    print("\n| process | imports of the larger libraries |\n|---|---|")
-    print(f"| `cli.py compare` | {', '.join(_compare(program, folder, look=True)[1])} |")
-    print(f"| server | {', '.join(_serve(program, folder, look=True)[1])} |")
+        print(row(name, spread(each, 2)))
+    print(f"\n{heading('process', 'imports of the larger libraries')}")
+    print(row("`cli.py compare`", ", ".join(_compare(program, folder, look=True)[1])))
+    print(row("server", ", ".join(_serve(program, folder, look=True)[1])))
 
 
 def _copy(place: Path) -> Path:

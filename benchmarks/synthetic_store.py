@@ -1,6 +1,6 @@
 """A store as a large pair leaves it, without its weights: real tallies, spectra, regions and steps of true array sizes.
 
-    PYTHONPATH=. python benchmarks/synthetic_store.py FOLDER [--size 8b|moe] [--models 3]
+    python -m benchmarks.synthetic_store FOLDER [--size 8b|moe] [--models 3]
 
 '8b' has the 291 tensors of a Llama of 8 billion parameters, 226 of them matrices; 'moe' the 45,000 of a mixture of 256
 experts in 58 layers, shaped like a model of 671 billion. Numbers are invented but consistent: histograms, rows, columns
@@ -42,30 +42,16 @@ from analysis.series import Series
 from analysis.tensors import Alignment, TensorInfo, TensorPair
 from cache.records import ModelCard
 from cache.store import Store
+from tests.hub.builders import llama_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
 Weights = NDArray[np.float64]
 _VARIANTS = 4  # of how changes lie within a tensor, by shape
 
 
-def llama_8b() -> dict[str, tuple[int, ...]]:
+def llama_8b() -> Shapes:
     """A Llama of 8 billion parameters: 226 matrices, 65 norms."""
-    hidden, inner, keys = 4096, 14336, 1024
-    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (128256, hidden)}
-    for layer in range(32):
-        block = f"model.layers.{layer}"
-        shapes |= {
-            f"{block}.input_layernorm.weight": (hidden,),
-            f"{block}.self_attn.q_proj.weight": (hidden, hidden),
-            f"{block}.self_attn.k_proj.weight": (keys, hidden),
-            f"{block}.self_attn.v_proj.weight": (keys, hidden),
-            f"{block}.self_attn.o_proj.weight": (hidden, hidden),
-            f"{block}.post_attention_layernorm.weight": (hidden,),
-            f"{block}.mlp.gate_proj.weight": (inner, hidden),
-            f"{block}.mlp.up_proj.weight": (inner, hidden),
-            f"{block}.mlp.down_proj.weight": (hidden, inner),
-        }
-    return shapes | {"model.norm.weight": (hidden,), "lm_head.weight": (128256, hidden)}
+    return llama_shapes(layers=32, hidden=4096, inner=14336, keys=1024, vocabulary=128256, head=True)
 
 
 def mixture_671b() -> dict[str, tuple[int, ...]]:

@@ -1,6 +1,6 @@
 """A 2 GB pair through the real server and a real browser: peak memory of each process, and how quick pages stay.
 
-    python benchmarks/two_gigabytes.py [--gigabytes 2.1] [--no-spectra]
+    python -m benchmarks.two_gigabytes [--gigabytes 2.1] [--no-spectra]
 
 Pastes both folders, starts, and while the job runs opens the demo's overview again and again, each time in a fresh
 browser session. The same visit is timed before the job, so the figure to read is the ratio. Prints a markdown table.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import socket
 import statistics
@@ -26,7 +25,9 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
-from pair import write_pair
+from benchmarks.pair import write_pair
+from benchmarks.processes import Peaks
+from benchmarks.tables import heading, machine, row, spread
 
 ROOT = Path(__file__).resolve().parents[1]
 _DEMO_PAIRS = 8
@@ -64,34 +65,6 @@ def ready(address: str) -> dict[str, int]:
             return json.load(answer)
     except OSError:
         return {}
-
-
-def descendants(pid: int) -> list[int]:
-    found = []
-    for task in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = [int(child) for child in task.read_text().split()]
-        except OSError:
-            continue
-        found += [entry for child in children for entry in (child, *descendants(child))]
-    return found
-
-
-def peak_megabytes(pid: int) -> tuple[str, int]:
-    """(what the process is, its highest resident memory so far)."""
-    command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    name = next((part for part in command if part.startswith("cache.backends")), "web process")
-    [line] = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return name, int(line.split()[1]) // 1000
-
-
-def sample(pid: int, peaks: dict[str, int]) -> None:
-    for process in (pid, *descendants(pid)):
-        try:
-            name, megabytes = peak_megabytes(process)
-        except (OSError, ValueError):
-            continue
-        peaks[name] = max(peaks.get(name, 0), megabytes)
 
 
 def visit(browser: Browser, address: str) -> float:
@@ -143,7 +116,7 @@ def main() -> None:
 
 
 def run(folder: Path, *, spectra: bool) -> None:
-    peaks: dict[str, int] = {}
+    peaks = Peaks("web process")
     with server(folder / "data", folder / "pair") as (pid, address), sync_playwright() as playwright:
         wait_for(lambda: ready(address).get("pairs", 0) >= _DEMO_PAIRS and not ready(address)["active_jobs"], 300)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
@@ -152,21 +125,19 @@ def run(folder: Path, *, spectra: bool) -> None:
         start_job(browser, address, spectra)
         busy: list[float] = []
         while ready(address)["active_jobs"]:
-            sample(pid, peaks)
+            peaks.look(pid)
             busy.append(visit(browser, address))
             time.sleep(_BETWEEN_VISITS)
         seconds = time.monotonic() - began
-        sample(pid, peaks)
+        peaks.look(pid)
         browser.close()
-    print(f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}\n")
-    print("| what | value |\n|---|---|")
-    for name, megabytes in sorted(peaks.items()):
-        print(f"| peak memory, {name} | {megabytes} MB |")
-    print(f"| from paste to the last matrix{'' if spectra else ', no spectra'} | {seconds:.0f} s |")
-    print(f"| first page in a fresh session, no job: median of {len(quiet)} | {statistics.median(quiet):.2f} s |")
-    middle, worst = statistics.median(busy), max(busy)
-    print(f"| the same while the job ran: median, worst of {len(busy)} | {middle:.2f}, {worst:.2f} s |")
-    print(f"| ratio of medians | {middle / statistics.median(quiet):.1f} |")
+    print(f"{machine('streamlit')}\n\n{heading('what', 'value')}")
+    for name, megabytes in sorted(peaks.of_process.items()):
+        print(row(f"peak memory, {name}", f"{megabytes} MB"))
+    print(row(f"from paste to the last matrix{'' if spectra else ', no spectra'}", f"{seconds:.0f} s"))
+    print(row(f"first page in a fresh session, no job, {len(quiet)} visits", f"{spread(quiet, 2)} s"))
+    print(row(f"the same while the job ran, {len(busy)} visits", f"{spread(busy, 2)} s"))
+    print(row("ratio of medians", f"{statistics.median(busy) / statistics.median(quiet):.1f}"))
 
 
 if __name__ == "__main__":

@@ -81,14 +81,15 @@ def write_model(folder: Path, tensors: Tensors, *, shards: int = 1, config: Mapp
     return folder
 
 
-def llama(*, seed: int = 0, layers: int = 2, hidden: int = 32, vocabulary: int = 64) -> dict[str, BFloat16]:
-    """A Llama in bfloat16: grouped attention (4 heads, 2 for keys and values), gated MLP, untied head."""
-    random = np.random.default_rng(seed)
-    keys, inner = hidden // 2, hidden * 2
-    shape_of = {"model.embed_tokens.weight": (vocabulary, hidden)}
+def llama_shapes(
+    *, layers: int, hidden: int, inner: int, keys: int, vocabulary: int, head: bool
+) -> dict[str, tuple[int, ...]]:
+    """The tensors of a Llama by name. `keys`: columns that keys have together, as values have; `head`: one of its own,
+    not the embedding's."""
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (vocabulary, hidden)}
     for layer in range(layers):
         block = f"model.layers.{layer}"
-        shape_of |= {
+        shapes |= {
             f"{block}.input_layernorm.weight": (hidden,),
             f"{block}.self_attn.q_proj.weight": (hidden, hidden),
             f"{block}.self_attn.k_proj.weight": (keys, hidden),
@@ -99,7 +100,16 @@ def llama(*, seed: int = 0, layers: int = 2, hidden: int = 32, vocabulary: int =
             f"{block}.mlp.up_proj.weight": (inner, hidden),
             f"{block}.mlp.down_proj.weight": (hidden, inner),
         }
-    shape_of |= {"model.norm.weight": (hidden,), "lm_head.weight": (vocabulary, hidden)}
+    shapes["model.norm.weight"] = (hidden,)
+    return shapes | ({"lm_head.weight": (vocabulary, hidden)} if head else {})
+
+
+def llama(*, seed: int = 0, layers: int = 2, hidden: int = 32, vocabulary: int = 64) -> dict[str, BFloat16]:
+    """A Llama in bfloat16: grouped attention (4 heads, 2 for keys and values), gated MLP, untied head."""
+    random = np.random.default_rng(seed)
+    shape_of = llama_shapes(
+        layers=layers, hidden=hidden, inner=hidden * 2, keys=hidden // 2, vocabulary=vocabulary, head=True
+    )
     return {
         name: BFloat16.of(np.ones(shape) if len(shape) == 1 else random.normal(0, 0.02, shape))
         for name, shape in shape_of.items()
