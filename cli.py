@@ -323,7 +323,7 @@ def _working(options: argparse.Namespace) -> Iterator[tuple[Store, Jobs]]:
     if options.json and str(options.json) != "-":
         _make_folder(options.json)  # before the work, not after it
     with Store.open(file) as store:
-        jobs = Jobs(store, settings, any_folder=True)
+        jobs = Jobs(store, settings, any_folder=True, measures_next=not getattr(options, "dry_run", False))
         jobs.start(resume=False)
         try:
             yield store, jobs

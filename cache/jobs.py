@@ -27,6 +27,7 @@ from analysis.plan import Plan
 from analysis.series import Series, read_lines
 from analysis.tensors import Alignment
 from cache import machine
+from cache.backends.ahead import Ahead
 from cache.backends.child import Child
 from cache.following import PLAN as FOLLOWING
 from cache.following import follow
@@ -74,10 +75,17 @@ class SeriesPreparation:
 
 
 class Jobs:
-    """The process-wide queue over one store. Safe to call from any thread. `any_folder` is for the terminal."""
+    """The process-wide queue over one store. Safe to call from any thread. For the terminal: `any_folder`, and
+    `measures_next`, since what is looked up there is measured at once, by a child that is started meanwhile."""
 
     def __init__(
-        self, store: Store, settings: Settings, *, any_folder: bool = False, patience: Patience = PATIENT
+        self,
+        store: Store,
+        settings: Settings,
+        *,
+        any_folder: bool = False,
+        measures_next: bool = False,
+        patience: Patience = PATIENT,
     ) -> None:
         self._store, self._settings, self._any_folder, self._patience = store, settings, any_folder, patience
         self._lock = threading.Lock()
@@ -87,6 +95,7 @@ class Jobs:
         self._lanes: list[threading.Thread] = []
         self._preparing = threading.BoundedSemaphore(_PREPARED_AT_ONCE)
         self._alarm_of_id: dict[str, threading.Timer] = {}  # of jobs that wait for the Hub
+        self._ahead, self._measures_next = Ahead(), measures_next
         self._stopping = False
 
     def start(self, *, resume: bool = True) -> None:
@@ -107,6 +116,7 @@ class Jobs:
             alarm.cancel()
         for job in list(self._job_of_id.values()):
             job.cancel()
+        self._ahead.end()
         for lane in self._lanes:
             lane.join(timeout=10)
 
@@ -121,6 +131,8 @@ class Jobs:
             if text.strip() and not self._any_folder:
                 parse_model(text)  # a slip of the pen is answered without a child
         request = {"base": base, "tuned": tuned, "any_folder": self._any_folder}
+        if self._measures_next:
+            self._ahead.begin()
         message = self._looked_up(request)
         if "alignment" not in message:
             return Preparation(None, None, None, None, message["suggested_base"])
@@ -314,7 +326,13 @@ class Jobs:
             run = Series.of_pairs(pairs).checkpoints
             title = f"{len(run)} checkpoints from {pairs[0].base.title} to {run[-1].title}"
         meter = Meter(record.id, record.kind, title, tuple(pair.key for pair in pairs))
-        job = Job(record.id, record.kind, pairs, plan, meter, self._any_folder, self._keys_in_use, self._patience)
+        job = Job(
+            *(record.id, record.kind, pairs, plan, meter),
+            any_folder=self._any_folder,
+            keys_in_use=self._keys_in_use,
+            patience=self._patience,
+            ahead=self._ahead,
+        )
         self._job_of_id[record.id], self._record_of_id[record.id] = job, record
         for old in [i for i, j in self._job_of_id.items() if j.meter.state in ENDED][:-_KEPT_ENDED]:
             self._job_of_id.pop(old)

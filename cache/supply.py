@@ -1,4 +1,5 @@
-"""Two children at work on one pair, side by side: one with the network that brings weights, one that measures them.
+"""Two children at work on one pair, side by side: one with the network that brings weights, one that measures them,
+which loads its libraries while the other finds out what there is.
 
 Weights come as files, each told of when it is there, or as bytes through pipes from child to child: the process in the
 middle sees none of them. Whichever ends early, the other finishes what it has; the holes left over say the rest.
@@ -46,30 +47,27 @@ def bring_and_measure(job: Job, feed: Feed, streamed: Iterable[str]) -> None:
     pipes = _Pipes(streamed)
     module = "cache.backends.stream" if pipes.readers else "cache.backends.fetch"
     try:
-        with _Supply(job, module, feed, pipes.writers) as supply:
+        with (
+            _Supply(job, module, feed, pipes.writers) as supply,
+            job.worker(tuple(pipes.readers.values())) as worker,
+        ):
             pipes.close(pipes.writers)
             planned = supply.planned()
             if not planned["fits"]:
                 raise NoRoom
             request = feed.request() | {"steps": planned.get("steps", ()), "files": planned.get("files", ())}
-            _measure(job, feed, supply, request | {"pipes": pipes.readers})
+            worker.tell(request | {"pipes": pipes.readers})
+            _measure(job, feed, supply, worker)
             supply.finish()
     finally:
         pipes.close(pipes.writers)
         pipes.close(pipes.readers)
 
 
-def _measure(job: Job, feed: Feed, supply: _Supply, request: Mapping[str, Any]) -> None:
-    descriptors = tuple(request["pipes"].values())
+def _measure(job: Job, feed: Feed, supply: _Supply, worker: Child) -> None:
+    supply.pass_on_to(worker)
     try:
-        job.run(
-            "cache.backends.measure",
-            request,
-            feed.on_message,
-            network=False,
-            pass_fds=descriptors,
-            on_start=supply.pass_on_to,
-        )
+        job.hear(worker, feed.on_message)
     except WorkerDied:
         if feed.starved:
             supply.finish()  # what it met is the cause

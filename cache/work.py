@@ -17,6 +17,7 @@ from analysis.measurements import Gap, MaskRule, Regions
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.tensors import SIDES, Alignment, TensorPair
+from cache.backends.ahead import MEASURE, Ahead
 from cache.backends.child import Child
 from cache.masks import MaskFile, enforce_quota
 from cache.patience import PATIENT, Patience
@@ -49,6 +50,7 @@ class Job:
     any_folder: bool
     keys_in_use: Callable[[], set[str]]  # pairs that any job works for: their masks stay
     patience: Patience = PATIENT  # with the Hub
+    ahead: Ahead = field(default_factory=Ahead)  # started while the models were looked up
     finished: threading.Event = field(default_factory=threading.Event)
     children: list[Child] = field(default_factory=list)
     _cancelled: bool = False
@@ -63,28 +65,44 @@ class Job:
         on_message: Callable[[dict[str, Any]], None],
         *,
         network: bool,
-        pass_fds: Sequence[int] = (),
-        on_start: Callable[[Child], None] | None = None,
     ) -> None:
         """Feeds every message of a new child to `on_message`. Raises Cancelled, the child's error, or WorkerDied."""
-        child = self.start(module, request, network=network, pass_fds=pass_fds)
+        child = self.start(module, request, network=network)
         try:
-            if on_start:
-                on_start(child)
+            self.hear(child, on_message)
+        finally:
+            self.forget(child)
+
+    def hear(self, child: Child, on_message: Callable[[dict[str, Any]], None]) -> None:
+        """The same of a child that was started before."""
+        try:
             with closing(child.messages()) as messages:  # ends the child also where `on_message` raises
                 for message in messages:
                     on_message(message)
         except WorkerDied:
             self.raise_if_cancelled()
             raise
-        finally:
-            self.forget(child)
 
     def start(self, module: str, request: Mapping[str, Any], *, network: bool, pass_fds: Sequence[int] = ()) -> Child:
         """A child that `cancel` ends, until it is forgotten. Raises Cancelled."""
+        return self._joined(lambda: Child(module, request, network=network, pass_fds=pass_fds))
+
+    @contextmanager
+    def worker(self, pass_fds: Sequence[int]) -> Iterator[Child]:
+        """A measuring child that waits to be told its request; ended with the block."""
+        ready = Ahead() if pass_fds else self.ahead
+        child = self._joined(lambda: ready.take() or Child(MEASURE, None, network=False, pass_fds=pass_fds))
+        try:
+            yield child
+        finally:
+            child.kill()
+            child.close()
+            self.forget(child)
+
+    def _joined(self, child_of: Callable[[], Child]) -> Child:
         with self._lock:
             self.raise_if_cancelled()
-            child = Child(module, request, network=network, pass_fds=pass_fds)
+            child = child_of()
             self.children.append(child)
             return child
 

@@ -38,10 +38,13 @@ _SECRETS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
 
 
 class Child:
-    """A running child. Iterate over `messages()`; `kill()` ends it at once, from any thread. `pass_fds`: descriptors
-    that it gets beside its standard ones, under the same numbers."""
+    """A running child. Iterate over `messages()`; `kill()` ends it at once, from any thread. `request` None: it loads
+    its libraries, and waits for what it is told first. `pass_fds`: descriptors that it gets beside its standard ones,
+    under the same numbers."""
 
-    def __init__(self, module: str, request: Mapping[str, Any], *, network: bool, pass_fds: Sequence[int] = ()) -> None:
+    def __init__(
+        self, module: str, request: Mapping[str, Any] | None, *, network: bool, pass_fds: Sequence[int] = ()
+    ) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the child)
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", module],
@@ -53,7 +56,7 @@ class Child:
             pass_fds=pass_fds,
         )
         self.module = module
-        self._to_say = [to_line(request)]
+        self._to_say = [to_line(request)] if request is not None else []
         self._is_heard, self._saying = False, threading.Lock()
 
     def messages(self) -> Generator[dict[str, Any], None, None]:

@@ -241,6 +241,22 @@ def child_of(jobs: Jobs, job_id: str, module: str = "cache.backends.measure") ->
     return next((child.pid for child in jobs._job_of_id[job_id].children if child.module == module), None)
 
 
+def test_a_worker_started_during_the_look_up_is_the_one_that_measures(jobs: Jobs):
+    jobs._measures_next = True
+    preparation = jobs.prepare("./models/base", "./models/tuned1")
+    waiting = jobs._ahead._child
+    assert waiting is not None
+    assert is_alive(waiting.pid)
+    assert jobs.wait(jobs.submit(preparation), timeout=180).state == "done"
+    assert jobs._ahead.take() is None
+    assert waiting._process.returncode == 0, "it was heard to its end"
+    jobs.prepare("./models/base", "./models/tuned2")
+    unused = jobs._ahead._child
+    assert unused is not None
+    jobs.stop()
+    assert not is_alive(unused.pid), "nothing was asked of it"
+
+
 def test_a_killed_worker_loses_no_finished_matrix_and_the_job_goes_on(jobs: Jobs, big: Path):
     preparation = jobs.prepare("./models/big-base", "./models/big-tuned")
     assert preparation.pair is not None
