@@ -46,6 +46,7 @@ from analysis.tensors import Alignment
 from cache.bases import alerts_about_bases
 from cache.jobs import Jobs, Preparation
 from cache.progress import Progress
+from cache.rows import without_pandas
 from cache.settings import Settings
 from cache.store import Store
 
@@ -418,4 +419,5 @@ def _write_text(file: Path, text: str) -> None:
 
 
 if __name__ == "__main__":
+    without_pandas()
     sys.exit(main())

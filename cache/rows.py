@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import pairwise
@@ -49,6 +50,25 @@ Row = Mapping[str, Any]
 def arrow_table(table: Table, rows: Sequence[Row]) -> pa.Table:
     """The rows as one Arrow table of the table's own types; a number that does not fit is refused."""
     return pa.table({name: _column(kind, [row[name] for row in rows]) for name, kind in table.columns.items()})
+
+
+def without_pandas() -> None:
+    """For a process without any: pyarrow would import it, if only to know its values when it sees them, at the first
+    array that it makes, which takes longer than opening a store. It looks once; here it finds none."""
+    sys.meta_path.insert(0, _NoPandas)
+    try:
+        pa.array([0])
+    finally:
+        sys.meta_path.remove(_NoPandas)
+
+
+class _NoPandas:
+    """Finds no pandas."""
+
+    @staticmethod
+    def find_spec(name: str, *_: object) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError("this process has no use for pandas", name=name)
 
 
 def _column(kind: pa.DataType, values: list[Any]) -> pa.Array:

@@ -19,7 +19,7 @@ from analysis.elementwise import torch_blocks, triton_pass
 from analysis.elementwise.block import BlockTally, Geometry, geometry
 from analysis.measurements import MASK_RULES, MaskRule, Tally
 
-__all__ = ["Geometry", "geometry", "tally", "tally_stack", "way_on"]
+__all__ = ["Geometry", "geometry", "load", "tally", "tally_stack", "way_on"]
 
 Blocks = Iterable[tuple[Tensor, Tensor]]
 OnMask = Callable[[MaskRule, np.ndarray], None]
@@ -63,6 +63,13 @@ def tally_stack(before: Tensor, after: Tensor) -> list[Tally]:
     counting = triton_pass.TritonPass(shape, before.device, stacked=len(before))
     counting.add(before, after)
     return [found.as_tally(found.row_changes) for found in counting.finish()]
+
+
+def load() -> None:
+    """Loads what the passes on the CPU need, numba and its compiled code, by passes over next to nothing."""
+    for rows in (1, 512):  # as of a norm, and enough for `bf16_steps`
+        before, after = torch.zeros((rows, 512)).bfloat16(), torch.ones((rows, 512)).bfloat16()
+        tally([(before, after)], Geometry(rows, 512))
 
 
 def way_on(device_type: str) -> str:

@@ -135,8 +135,9 @@ class Child:
         return self._process.pid
 
 
-def serve(work: Work) -> None:
-    """The child's side: reads the request, does `work`, reports 'done' or 'failed'. Ends the process."""
+def serve(work: Work, *, meanwhile: Callable[[], None] | None = None) -> None:
+    """The child's side: reads the request, does `work`, reports 'done' or 'failed'. Ends the process. `meanwhile` is
+    begun in a thread before there is a request: what nearly every request will need."""
     _die_with_parent()
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not break the protocol
@@ -147,6 +148,8 @@ def serve(work: Work) -> None:
             out.write(to_line(message))
             out.flush()
 
+    if meanwhile is not None:
+        threading.Thread(target=meanwhile, name="meanwhile", daemon=True).start()
     request = from_line(sys.stdin.buffer.readline())
     threading.Thread(target=_hear_until_end_of_input, daemon=True).start()
     try:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from analysis.adapters import Merging, ReadRows, widened
-from analysis.elementwise import geometry
+from analysis.elementwise import geometry, load
 from analysis.errors import BadSetting, WorkerDied
 from analysis.footprint import PROCESS, worker_bytes
 from analysis.measure import (
@@ -328,5 +328,11 @@ def _reader(files: Rows, tensor: TensorInfo) -> ReadRows:
     return read
 
 
+def load_kernels() -> None:
+    """Where the CPU will measure: a GPU's worker does without numba."""
+    if pick_device("auto") == "cpu":
+        load()
+
+
 if __name__ == "__main__":
-    serve(measure)
+    serve(measure, meanwhile=load_kernels)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -29,6 +31,8 @@ from analysis.measurements import (
 from cache.rows import moved, spread_over_binades
 from cache.store import Store
 from tests.cache.samples import PAIR, bits, matrices, register, spectrum, tally
+
+ROOT = Path(__file__).resolve().parents[2]
 
 counts = st.integers(0, 2**62)
 small_counts = st.integers(0, 2**32 - 1)
@@ -196,3 +200,18 @@ def test_counts_of_a_tensor_stored_since_the_names_were_read_are_left_out():
     assert found.sum(axis=1).tolist() == [19, 7, 0]
     assert found[0, [5, 6]].tolist() == [9, 10]
     assert found[1, 3] == 7
+
+
+def test_a_process_may_do_without_pandas_which_pyarrow_would_import():
+    code = """
+import sys
+from cache.rows import without_pandas
+if sys.argv[1:]: without_pandas()
+import pyarrow
+assert pyarrow.array(["a", None]).to_pylist() == ["a", None]
+print("pandas" in sys.modules)
+import pandas
+"""
+    commands = ([sys.executable, "-c", code], [sys.executable, "-c", code, "without"])
+    ended = [subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True) for command in commands]
+    assert [one.stdout.split() for one in ended] == [["True"], ["False"]]
