@@ -24,6 +24,7 @@ from tests.hub.builders import LLAMA_CONFIG, BFloat16, llama, model_files, tuned
 from tests.hub.faults import FlippedBit, Latency, Status
 from tests.hub.loopback import Asked, LoopbackHub
 from tests.hub.repositories import Blob
+from tests.running import child_of, wait_until
 
 STREAMED = Plan(keep_files=False)
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,18 +117,6 @@ def small_pair(hub: LoopbackHub, *, changed: str = "") -> None:
     tuned = {n: t if changed not in n else tuned_from({n: t}, changed_share=0.2)[0][n] for n, t in base.items()}
     hub.add("org/base", model_files(base, shards=2))
     hub.add("org/tuned", model_files(tuned, shards=2))
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
-
-
-def child_of(jobs: Jobs, job_id: str, module: str) -> int | None:
-    children = jobs._job_of_id[job_id].children
-    return next((child.pid for child in children if child.module == f"cache.backends.{module}"), None)
 
 
 def key_of(preparation: Preparation) -> str:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from cache.settings import Settings
 from cache.store import Store
 from tests.hub.builders import model_files, write_model
 from tests.hub.loopback import LoopbackHub
+from tests.running import wait_until
 from tests.series.planted import Run, planted_run
 
 COUNTED = ("changed", "moved", "changed_outside", "moved_outside", "union")
@@ -199,10 +199,3 @@ def test_wrapped_names_are_followed_and_a_tensor_that_one_checkpoint_has_not_is_
     del shorter[gone]
     assert counts(jobs._store, found.series, "exact") == shorter
     assert set(followed(found.series, jobs._store)) == set(shorter)
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
