@@ -20,8 +20,7 @@ from analysis.measurements import MAX_DENSITY_SIDE, MOST_MODELS
 Bits = NDArray[np.uint8]
 
 _BY_POPCOUNT = 8  # models; from the next on codes are faster (benchmarks/overlaps.py)
-_STRETCH = 64  # words of one intersection, small enough for the first-level cache
-_BLOCK_BYTES = 64 * 8 * _STRETCH  # of each mask at a time, intersected
+_STRETCH = 512  # words of one intersection; 32 intersections of eight masks fit into the second-level cache
 _CODED_BYTES = 4096  # of each mask at a time, spread: eight times that in codes
 
 
@@ -40,6 +39,7 @@ def count_regions(masks: Sequence[Iterable[Bits]], entries: int) -> NDArray[np.i
     if n_read != -(-entries // 8):
         raise ValueError(f"{n_read} bytes are no mask of {entries} entries")
     if k <= _BY_POPCOUNT:
+        counts[1 << k :] = 0
         _take_off_supersets(counts)
     counts[0] = entries - counts[1:].sum()
     return counts[: 1 << k]
@@ -69,15 +69,18 @@ def _in_step(masks: Sequence[Iterable[Bits]]) -> Iterator[tuple[Bits, ...]]:
 
 
 def _count_intersections(chunks: Sequence[Bits], together: NDArray[np.int64]) -> None:
-    """Adds to together[s], for each subset s but the empty one, the bits that all its masks share."""
-    masks = np.zeros((max(len(chunks), 3), _BLOCK_BYTES), np.uint8)
+    """Adds to together[s], for each subset s but the empty one, the bits that all its masks share; what it adds beyond
+    the subsets of these masks means nothing."""
+    words = [_words(chunk) for chunk in chunks]
+    absent = [words[0]] * (_BY_POPCOUNT - len(words))
     shared = np.full((len(together) // 8, _STRETCH), -1, np.int64).view(np.uint64)
-    for start in range(0, len(chunks[0]), _BLOCK_BYTES):
-        size = min(_BLOCK_BYTES, len(chunks[0]) - start)
-        masks[:, size:] = 0
-        for position, chunk in enumerate(chunks):
-            masks[position, :size] = chunk[start : start + size]
-        _intersect(masks.view(np.uint64), -(-size // (8 * _STRETCH)), shared, together)
+    _intersect(*words, *absent, shared, together)
+
+
+def _words(bits: Bits) -> NDArray[np.uint64]:
+    """The same bits eight bytes at a time, a last, odd stretch filled up with zeros."""
+    spare = -len(bits) % 8
+    return (np.concatenate([bits, np.zeros(spare, np.uint8)]) if spare else bits).view(np.uint64)
 
 
 def _take_off_supersets(counts: NDArray[np.int64]) -> None:
@@ -114,24 +117,23 @@ def _popcount(_context: Any, _word: Any) -> Any:
 
 @no_type_check
 @njit(cache=True, nogil=True, boundscheck=False)
-def _intersect(masks, n_stretches, shared, together):
+def _intersect(one, two, three, four, five, six, seven, eight, shared, together):
     """The first three masks' seven intersections, within each intersection of the others (`shared`, by subset)."""
-    for start in range(0, n_stretches * _STRETCH, _STRETCH):
-        stop = start + _STRETCH
-        one, two, three = masks[0, start:stop], masks[1, start:stop], masks[2, start:stop]
+    for start in range(0, len(one), _STRETCH):
+        n = min(_STRETCH, len(one) - start)
+        first, second, third = one[start : start + n], two[start : start + n], three[start : start + n]
         for others in range(len(shared)):
             within = shared[others]
             if others:
-                last = 0
-                while not others >> last & 1:
-                    last += 1
-                wider, mask = shared[others & (others - 1)], masks[3 + last, start:stop]
-                for j in range(_STRETCH):
+                last = others & -others  # the one that is not in `wider`
+                mask = four if last == 1 else five if last == 2 else six if last == 4 else seven if last == 8 else eight
+                wider, mask = shared[others & (others - 1)], mask[start : start + n]
+                for j in range(n):
                     within[j] = wider[j] & mask[j]
             a = b = c = ab = ac = bc = abc = none = np.uint64(0)
-            for j in range(_STRETCH):
+            for j in range(n):
                 w = within[j]
-                x, y, z = one[j] & w, two[j] & w, three[j] & w
+                x, y, z = first[j] & w, second[j] & w, third[j] & w
                 none += _popcount(w)
                 a += _popcount(x)
                 b += _popcount(y)
@@ -140,15 +142,15 @@ def _intersect(masks, n_stretches, shared, together):
                 ac += _popcount(x & z)
                 bc += _popcount(y & z)
                 abc += _popcount(x & y & z)
-            first = others * 8
-            together[first] += np.int64(none)
-            together[first + 1] += np.int64(a)
-            together[first + 2] += np.int64(b)
-            together[first + 3] += np.int64(ab)
-            together[first + 4] += np.int64(c)
-            together[first + 5] += np.int64(ac)
-            together[first + 6] += np.int64(bc)
-            together[first + 7] += np.int64(abc)
+            at = others * 8
+            together[at] += np.int64(none)
+            together[at + 1] += np.int64(a)
+            together[at + 2] += np.int64(b)
+            together[at + 3] += np.int64(ab)
+            together[at + 4] += np.int64(c)
+            together[at + 5] += np.int64(ac)
+            together[at + 6] += np.int64(bc)
+            together[at + 7] += np.int64(abc)
 
 
 @no_type_check
