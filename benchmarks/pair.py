@@ -10,6 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -70,6 +74,19 @@ def _config(hidden: int, layers: int) -> dict[str, object]:
     heads = {"num_hidden_layers": layers, "num_attention_heads": 16, "num_key_value_heads": 4}
     kind = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16"}
     return kind | sizes | heads | {"tie_word_embeddings": True}
+
+
+@contextmanager
+def pair_in(keep: Path | None, gigabytes: float, hidden: int) -> Iterator[Path]:
+    """A folder with a pair: `keep`, which stays, and is used as it is where it has one; or one that is removed."""
+    folder = keep or Path(tempfile.mkdtemp(prefix="subnetscope-"))
+    try:
+        if not (folder / "tuned" / "config.json").exists():
+            write_pair(folder, gigabytes, hidden)
+        yield folder
+    finally:
+        if not keep:
+            shutil.rmtree(folder)
 
 
 def into_page_cache(folder: Path) -> int:

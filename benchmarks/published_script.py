@@ -16,14 +16,13 @@ import argparse
 import json
 import os
 import re
-import shutil
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks.pair import into_page_cache, write_pair
+from benchmarks.pair import into_page_cache, pair_in
 from benchmarks.processes import Cost, run
 from benchmarks.tables import heading, machine, row, spread
 
@@ -39,14 +38,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the pair there; use the one that is there")
     options = parser.parse_args()
-    folder = options.keep or Path(tempfile.mkdtemp(prefix="subnetscope-"))
-    try:
-        if not (folder / "base").exists():
-            write_pair(folder, options.gigabytes, options.hidden)
+    with pair_in(options.keep, options.gigabytes, options.hidden) as folder:
         show(folder, options.script.resolve(), options.python, options.repeats)
-    finally:
-        if not options.keep:
-            shutil.rmtree(folder)
 
 
 def show(pair: Path, script: Path, python: str, repeats: int) -> None:

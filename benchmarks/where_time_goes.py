@@ -13,7 +13,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import sys
 import tempfile
 from collections import defaultdict
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pair import into_page_cache, write_pair
+from benchmarks.pair import into_page_cache, pair_in
 from benchmarks.processes import Cost, run
 from benchmarks.sampler import plant
 from benchmarks.tables import heading, machine, row, spread
@@ -85,14 +84,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="plain runs")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="leave the pair there; use the one that is there")
     options = parser.parse_args()
-    folder = options.keep or Path(tempfile.mkdtemp(prefix="subnetscope-"))
-    try:
-        if not (folder / "base").exists():
-            write_pair(folder, options.gigabytes, options.hidden)
+    with pair_in(options.keep, options.gigabytes, options.hidden) as folder:
         show(folder, [] if options.spectra else ["--no-spectra"], options.repeats)
-    finally:
-        if not options.keep:
-            shutil.rmtree(folder)
 
 
 def show(pair: Path, options: list[str], repeats: int) -> None:
