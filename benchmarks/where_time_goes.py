@@ -94,9 +94,11 @@ def show(pair: Path, options: list[str], repeats: int) -> None:
     with tempfile.TemporaryDirectory(prefix="subnetscope-") as folder:
         looked_at = compare(pair, options, {"PYTHONPATH": plant(Path(folder))})
         processes = [process_of(json.loads(file.read_text())) for file in Path(folder).glob("*.json")]
-    seconds, work = spread([cost.seconds for cost in plain]), spread([cost.work for cost in plain])
-    print(f"{load}; {n_bytes / 1e9:.2f} GB. Plainly, median of {repeats}: {seconds} s, {work} s of the CPU;")
-    print(f"looked at: {looked_at.seconds:.1f} s, {looked_at.work:.1f} s of the CPU\n")
+    print(f"{load}; {n_bytes / 1e9:.2f} GB\n")
+    if plain:
+        seconds, work = spread([cost.seconds for cost in plain]), spread([cost.work for cost in plain])
+        print(f"Plainly, median of {repeats}: {seconds} s, {work} s of the CPU\n")
+    print(f"Looked at: {looked_at.seconds:.1f} s, {looked_at.work:.1f} s of the CPU\n")
     print(heading("process", "part", "s of the CPU", "without a core", "waiting", "from", "to"))
     processes.sort(key=lambda process: process.began)
     for process in processes:
