@@ -20,7 +20,7 @@ page = st.navigation(
         st.Page("layers.py", title="Layers", url_path="layers"),
         st.Page("matrix.py", title="Matrix", url_path="matrix", visibility="hidden"),
         st.Page("spectra.py", title="Spectra", url_path="spectra"),
-        st.Page("overlap.py", title="Overlap", url_path="overlap"),
+        st.Page("overlap.py", title="Overlap of runs", url_path="overlap"),
         st.Page("dynamics.py", title="Training dynamics", url_path="dynamics"),
         st.Page("library.py", title="All comparisons", url_path="library"),
         st.Page("gallery.py", title="Published pairs", url_path="gallery"),

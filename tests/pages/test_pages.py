@@ -167,6 +167,32 @@ def test_only_a_tolerance_has_a_slider_and_it_is_kept_by_the_sidebar(pair: Pair)
     assert not opened(view_of("pair", pair.base, pair.tuned)).select_slider
 
 
+def sidebar(app: AppTest) -> dict[str, str]:
+    """The way between pages: label -> the query that it opens."""
+    return {link.proto.label: link.proto.query_string for link in app.sidebar.get("page_link")}
+
+
+def test_the_sidebar_has_the_same_entries_everywhere(two_runs):
+    first, second = two_runs
+    empty, jobs = sidebar(opened()), sidebar(opened(page="jobs"))
+    layers = sidebar(opened(view_of("layers", first.base, first.tuned)))
+    overlap = sidebar(opened(view_of("overlap", first.base, first.tuned, second.tuned)))
+    assert list(empty) == list(jobs) == list(layers) == list(overlap)
+    assert list(empty)[-4:] == ["Overview", "Layers", "Spectra", "Overlap of runs"]
+    assert empty["Layers"] == "", "which asks for a comparison"
+    assert f"tuned={SEEDS[0].name}" in layers["Overview"].replace("%2F", "/")
+
+
+def test_a_comparison_stays_open_in_the_sidebar_of_pages_about_none(pair: Pair):
+    app = opened(view_of("layers", pair.base, pair.tuned, rule="bf16"))
+    app.switch_page("jobs.py")
+    for name in list(app.query_params):
+        del app.query_params[name]
+    there = sidebar(app.run())
+    assert "rule=bf16" in there["Overview"]
+    assert f"Open: {pair.tuned.title} against {pair.base.title}".replace("/", r"\/").replace("-", r"\-") in texts(app)
+
+
 def test_matrix_page_ranks_heads_and_neurons(pair: Pair):
     q_proj = opened(view_of("matrix", pair.base, pair.tuned, name="model.layers.1.self_attn.q_proj.weight"))
     assert "Parted by head: 4 query heads of 4 rows; each key-value head serves 2 query heads" in texts(q_proj)
