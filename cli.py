@@ -143,7 +143,9 @@ def _compare(options: argparse.Namespace) -> int:
         pair, alignment = preparation.pair, preparation.alignment
         assert pair is not None
         assert alignment is not None
-        if not _foretold(options, preparation, jobs.forecast(preparation, plan), plan):
+        forecast = jobs.forecast(preparation, plan)
+        _print((f"note: {shown(sentence)}" for sentence in selection.unmet(alignment.pairs)), to=sys.stderr)
+        if not _foretold(options, preparation, forecast, plan):
             return 0
         _watch(jobs, jobs.submit(preparation, plan))
         wanted: set[tuple[str, str]] = {(hole.kind, hole.name) for hole in plan.wanted(alignment)}

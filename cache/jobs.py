@@ -148,7 +148,7 @@ class Jobs:
         key = known.pair.key
         alignment, holes = self._store.alignment(key), self._store.holes(key, plan)
         if alignment.pairs and not any(map(plan.chooses, alignment.pairs)):
-            raise plan.selection.names_nothing()
+            raise plan.selection.names_nothing(alignment.pairs)
         kept = machine.seen(self._settings, known.downloads_dir)
         streamed = replace(kept, keeps_files=False)
         exact = [hole for hole in holes if hole.kind != "preview"]  # no preview of what streams

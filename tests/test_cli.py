@@ -434,11 +434,20 @@ def test_a_selection_fetches_and_measures_what_it_names(family: LoopbackHub, tmp
     assert all(entry["unchanged"] for entry in whole["tensors"])
 
 
+def test_a_selection_of_which_only_a_part_is_there_says_so(tmp_path: Path, capsys):
+    pair = write_pair(tmp_path / "models")
+    assert cli.main(["compare", *pair, "--layers", "0-1,30-31", "--modules", "q_proj,k_porj", "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "note: The models have no layers 30-31: theirs are 0 to 1." in said
+    assert "note: 'k_porj' fits no tensor that both models have in these layers." in said
+
+
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
         ("--layers", "3-1", "ends before it begins"),
         ("--layers", "17", "names no tensor"),
+        ("--layers", "30-31", "The models have no layers 30-31: theirs are 0 to 1"),
         ("--modules", "q_porj", "names no tensor"),
         ("--spectra", "some", "every:4"),
     ],

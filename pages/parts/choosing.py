@@ -10,7 +10,7 @@ from analysis.plan import Plan
 from analysis.selection import select
 from analysis.tensors import Alignment
 from pages.parts import panels
-from pages.parts.text import plain
+from pages.parts.text import plain, safe_label
 
 _SPECTRA_TITLES = {"all": "of all matrices", "every": "of every n-th layer", "none": "none"}
 
@@ -41,10 +41,12 @@ def plan(key: str, alignment: Alignment) -> Plan | None:
         selection = select(text, modules)
         found = Plan(spectra=spectra != "none", selection=selection, spectra_every=every)
         if not any(map(found.chooses, alignment.pairs)):
-            raise selection.names_nothing()
+            raise selection.names_nothing(alignment.pairs)
     except BadSelection as error:
         panels.failure(error)
         return None
+    for sentence in selection.unmet(alignment.pairs):
+        st.warning(safe_label(sentence, 500))
     return found
 
 

@@ -121,6 +121,9 @@ def test_a_selection_that_cannot_be_read_is_answered_and_nothing_starts(models: 
     assert "Start" not in [button.label for button in app.button]
     control(app, "text_input", "layers").input("40").run()
     assert "names no tensor that both models have" in texts(app)
+    control(app, "text_input", "layers").input("0-1,30-31").run()
+    assert "theirs are 0 to 3" in texts(app)
+    assert "Start" in [button.label for button in app.button]
 
 
 @pytest.mark.parametrize(
