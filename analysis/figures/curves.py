@@ -27,7 +27,7 @@ def sparsity_over_tolerance(curves: Sequence[Curve], *, chosen: float | None = N
     drawn = theme.figure(
         height=320,
         xaxis=theme.log_axis("tolerance on |after − before|", *_span(curves), fixedrange=True),
-        yaxis=theme.share_axis("unchanged entries"),
+        yaxis=theme.share_axis("unchanged share"),
         legend={"x": 1, "xanchor": "right", "y": 0.02, "yanchor": "bottom"} if len(curves) <= _MOST_INSIDE else {},
         showlegend=len(curves) > 1,
     )
@@ -44,7 +44,7 @@ def share_over_eta(curves: Sequence[Curve], *, published: float = 1e-3) -> go.Fi
     drawn = theme.figure(
         height=320,
         xaxis=theme.log_axis("η: tolerance on |after − before| / max(|after|, |before|)", 1e-7, 2.0, fixedrange=True),
-        yaxis=theme.share_axis("unchanged entries"),
+        yaxis=theme.share_axis("unchanged share"),
         showlegend=len(curves) > 1,
     )
     for position, curve in enumerate(curves):

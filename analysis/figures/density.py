@@ -18,10 +18,10 @@ def density_map(counts: NDArray[np.int64], rows: int, columns: int, *, whole_ran
     """Changed share by block of a (rows, columns) matrix, row 0 at the top, column 0 at the left.
 
     Colours span 0 to 100 % with `whole_range`; else they begin at 0 and end at the next round share above the largest
-    block's, or span the blocks' own range where that is more than half.
+    block's, or span the blocks' own range where that is more than half. Dark is much changed, as in every heatmap.
     """
     entries = _entries_of_blocks(rows, columns, counts.shape)
-    return _block_map(counts / entries, rows, columns, "changed entries", "changed", whole_range=whole_range)
+    return _block_map(counts / entries, rows, columns, "changed share", "changed", whole_range=whole_range)
 
 
 def consensus_map(found: Consensus, *, at_least: int = 0, whole_range: bool = False) -> go.Figure:
@@ -52,7 +52,7 @@ def _block_map(
     top, bottom = _span(shares, whole_range=whole_range)
     drawn = theme.figure(
         height=460,
-        coloraxis=theme.share_colours(top, bottom, title=title),
+        coloraxis=theme.share_colours(top, bottom, title=title, of_changes=True),
         xaxis=_axis(f"columns (inputs), 0 to {columns - 1}", column_starts, reverse=False),
         yaxis=_axis(f"rows (outputs), 0 to {rows - 1}", row_starts, reverse=True),
     )

@@ -33,7 +33,7 @@ def along(changes: NDArray[np.int64], width: int, what: str, heads: Heads | None
     drawn = theme.figure(
         height=220,
         xaxis=theme.axis(what, fixedrange=True, rangemode="nonnegative"),
-        yaxis=theme.axis("changed", tickformat=".3~%", rangemode="tozero", fixedrange=True),
+        yaxis=theme.axis("changed share", tickformat=".3~%", rangemode="tozero", fixedrange=True),
         showlegend=False,
     )
     if len(changes) > MOST_BINS:

@@ -38,7 +38,7 @@ def sparsity_over_steps(lines: Sequence[tuple[str, Sequence[Share]]], axis: Axis
     drawn = theme.figure(
         height=320,
         xaxis=_step_axis(axis),
-        yaxis=_share_axis("unchanged entries", values, fitted=fitted),
+        yaxis=_share_axis("unchanged share", values, fitted=fitted),
         legend=_LEGEND_ABOVE,
     )
     for position, ((name, shares), heights) in enumerate(zip(lines, values, strict=True)):
@@ -280,8 +280,9 @@ def _row_text(row: str, rows: str) -> str:
 def _colours(grid: StepGrid, *, fitted: bool) -> dict[str, Any]:
     known = grid.values[np.isfinite(grid.values)]
     if fitted and known.size and known.max() > known.min():
-        return theme.share_colours(float(known.max()), float(known.min()), f"{grid.measure.unit}, fitted")
-    return theme.share_colours(title=grid.measure.unit)
+        top, bottom, title = float(known.max()), float(known.min()), f"{grid.measure.unit}, fitted"
+        return theme.share_colours(top, bottom, title, of_changes=grid.measure.of_changes)
+    return theme.share_colours(title=grid.measure.unit, of_changes=grid.measure.of_changes)
 
 
 def _signs(grid: StepGrid, state: Cell, symbol: str) -> go.Scatter:

@@ -124,7 +124,7 @@ _ALL = (
     Metric(
         "unchanged-exact",
         "Unchanged, exact",
-        "share of entries",
+        "unchanged share",
         "share",
         "Entries equal in value before and after.",
         "tally",
@@ -133,7 +133,7 @@ _ALL = (
     Metric(
         "unchanged-mukherjee",
         "Unchanged, Mukherjee's rule",
-        "share of entries",
+        "unchanged share",
         "share",
         "Both sides cast to bfloat16, subtracted in bfloat16, within 1e-5 of zero: the rule behind the published "
         "update sparsity (arXiv 2505.11711).",
@@ -143,7 +143,7 @@ _ALL = (
     Metric(
         "unchanged-bf16",
         "Unchanged, bf16 rule",
-        "share of entries",
+        "unchanged share",
         "share",
         "|after - before| at most 0.001 of the larger of the two (Zhu, definition 2.1, arXiv 2511.08567).",
         "tally",
@@ -152,7 +152,7 @@ _ALL = (
     Metric(
         "unchanged-tolerance",
         "Unchanged, at the chosen tolerance",
-        "share of entries",
+        "unchanged share",
         "share",
         "|after - before| at most the tolerance of the slider.",
         "tally",

@@ -247,6 +247,14 @@ class TestOneMatrix:
         axis = density.density_map(blocks, 128 * 10, 128 * 100, whole_range=True).layout.coloraxis
         assert (axis.cmin, axis.cmax) == (0.0, 1.0)
 
+    def test_dark_is_much_changed_in_heatmaps_of_either_share(self):
+        unchanged, changed = (
+            theme.share_colours(),
+            density.density_map(np.eye(2, dtype=np.int64), 2, 2).layout.coloraxis,
+        )
+        assert changed.colorbar.title.text == "changed share"
+        assert [colour for _, colour in changed.colorscale] == list(unchanged["colorscale"][::-1])
+
     def test_the_largest_density_map_stays_small(self):
         figure = density.density_map(np.ones((128, 128), np.int64), 151_936, 8192)
         assert len(figure.to_json()) < 120_000
