@@ -87,10 +87,11 @@ def tolerance_text(value: float) -> str:
     return power if float(mantissa) == 1 else f"{float(mantissa):g} × {power}"
 
 
-def rule_title(rule: str, tolerance: str) -> str:
-    """What counts as unchanged, in words: 'exact', 'bf16 rule', 'Mukherjee's rule', 'within 10⁻⁶'."""
+def rule_title(rule: str, tolerance: str = "") -> str:
+    """What counts as unchanged, in words: 'exact', 'bf16 rule', 'Mukherjee's rule', 'within 10⁻⁶' (for the rule '1e-6',
+    and for 'tolerance' with one)."""
     titles = {"exact": "exact", "bf16": "bf16 rule", "mukherjee": "Mukherjee's rule"}
-    return titles.get(rule) or f"within {tolerance_text(float(tolerance))}"
+    return titles.get(rule) or f"within {tolerance_text(float(tolerance if rule == 'tolerance' else rule))}"
 
 
 def power_of_ten(exponent: int) -> str:

@@ -46,7 +46,7 @@ MEASURES: dict[str, Metric] = {
         ),
         Metric(
             "matched",
-            "Overlap over chance at equal magnitude",
+            "Overlap over magnitude-matched chance",
             "times",
             "log",
             "One-sided overlap over what it would be if both had chosen at random among weights of the same magnitude.",
@@ -76,7 +76,7 @@ AGREEMENTS: dict[str, Metric] = {
         ),
         Metric(
             "matched",
-            "Over chance at equal magnitude",
+            "Over magnitude-matched chance",
             "times",
             "log",
             "That share over what it would be if the runs had chosen at random among weights of the same magnitude.",

@@ -68,7 +68,7 @@ def test_compare_two_models_of_the_hub(family: LoopbackHub, tmp_path: Path, caps
     assert len(up["singular_values"]) == 32
     said = capsys.readouterr()
     assert f"org/base@{report['base']['commit']}" in said.err
-    assert "unchanged exact" in said.out
+    assert "unchanged, exact" in said.out
 
 
 def test_without_spectra_there_are_none(family: LoopbackHub, tmp_path: Path):

@@ -18,7 +18,7 @@ _LEAST_SPAN = 2.0  # times chance: colours span 1 to this at least, or 1.01 and 
 def pair_matrix(venn: Venn, measure: str = "one-sided") -> go.Figure:
     """Every model against every other: of what the row's model changed, the share that the column's changed too.
 
-    `measure` is 'one-sided', 'jaccard', or 'matched' for the overlap over chance at equal magnitude; the two last are
+    `measure` is 'one-sided', 'jaccard', or 'matched' for the overlap over magnitude-matched chance; the two last are
     the same both ways. Under each one-sided overlap of a few models stand both chance levels. Rows carry names and
     letters, columns their letters: names would print over each other in a narrow figure.
     """
@@ -78,6 +78,6 @@ def _hover(venn: Venn, one: int, other: int) -> str:
     return (
         f"of what {names[0]} changed, {names[1]} changed <b>{share(venn.one_sided(one, other), 4)}</b> too<br>"
         f"by chance {share(venn.chance(one, other), 4)}, "
-        f"at equal magnitude {share(venn.matched_chance(one, other), 4)}<br>"
+        f"by magnitude-matched chance {share(venn.matched_chance(one, other), 4)}<br>"
         f"{count(venn.changed(one, other))} entries changed by both, Jaccard index {share(venn.jaccard(one, other), 4)}"
     )

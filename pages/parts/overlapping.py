@@ -19,9 +19,10 @@ from pages.parts import address, charts, flow, handles, lookups, panels, permiss
 from pages.parts.text import safe_label
 
 CAPTION_OF_PAIRS = {
-    "one-sided": "Of what the row's run changed, the share that the column's changed too (o1, o2).",
+    "one-sided": "Of what the row's run changed, the share that the column's run changed too (o1, o2); below it what "
+    "chance gives, and what magnitude-matched chance gives.",
     "jaccard": "Jaccard index: changed by both over changed by either.",
-    "matched": "Parameters changed by both, over what chance at equal magnitude gives: 1 is chance.",
+    "matched": "Parameters changed by both, over what magnitude-matched chance gives: 1 is chance.",
 }
 
 
@@ -125,9 +126,9 @@ def agreement_table(found: Venn) -> None:
             "of": None,
             "entries": number(format="localized"),
             "share_of_entries": number("share", format="percent"),
-            "chance": number("by chance", format="%,.0f"),
-            "chance_matched": number("at equal magnitude", format="%,.0f"),
-            "over_chance_matched": number("times that", format="%.3g"),
+            "chance": number("chance", format="%,.0f"),
+            "chance_matched": number("magnitude-matched chance", format="%,.0f"),
+            "over_chance_matched": number("over matched", format="%.3g"),
         },
     )
 
@@ -166,7 +167,7 @@ def table(found: Venn) -> None:
             "changed_by_both": st.column_config.NumberColumn("changed by both", format="localized"),
             "one_sided_overlap": st.column_config.NumberColumn("one-sided overlap", format="percent"),
             "chance": in_percent,
-            "chance_matched": st.column_config.NumberColumn("chance at equal magnitude", format="percent"),
+            "chance_matched": st.column_config.NumberColumn("magnitude-matched chance", format="percent"),
             "jaccard": in_percent,
         },
     )

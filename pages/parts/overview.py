@@ -21,7 +21,6 @@ from pages.parts import address, numbers
 from pages.parts.text import safe_label
 
 _PUBLISHED_RULES = ("exact", "mukherjee")
-_TITLE_OF_RULE = {rule: rule_title(rule, "") for rule in ("bf16", "mukherjee")}
 
 
 def headline(found: Headline, alignment: Alignment, chosen: Mapping[str, Share]) -> None:
@@ -39,7 +38,7 @@ def headline(found: Headline, alignment: Alignment, chosen: Mapping[str, Share])
             _coverage(found, alignment)
         return
     with numbers.row():
-        always = {rule_title(rule, ""): found.unchanged[rule] for rule in _PUBLISHED_RULES}
+        always = {rule_title(rule): found.unchanged[rule] for rule in _PUBLISHED_RULES}
         for title, unchanged in {**chosen, **always}.items():
             _share(f"Unchanged, {title}", unchanged, _help(title, found))
         numbers.number(
@@ -53,9 +52,9 @@ def headline(found: Headline, alignment: Alignment, chosen: Mapping[str, Share])
 
 
 def _help(title: str, found: Headline) -> str:
-    helps = {rule_title(rule, ""): CATALOG[f"unchanged-{rule}"].help for rule in _PUBLISHED_RULES}
+    helps = {rule_title(rule): CATALOG[f"unchanged-{rule}"].help for rule in _PUBLISHED_RULES}
     mean = f" The mean over tensors of their own shares is {share(found.mean_of_layer_averages)}."
-    helps[rule_title("mukherjee", "")] += mean
+    helps[rule_title("mukherjee")] += mean
     return helps.get(title, "|after − before| at most this tolerance.")
 
 
@@ -140,7 +139,7 @@ def matches(alignment: Alignment) -> None:
 def rule_table(found: Headline) -> None:
     """Unchanged and changed entries by every rule that is stored."""
     st.dataframe(
-        [row | {"rule": _TITLE_OF_RULE.get(str(row["rule"]), row["rule"])} for row in rule_rows(found)],
+        rule_rows(found),
         hide_index=True,
         height="content",
         column_config={

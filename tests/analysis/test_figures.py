@@ -326,7 +326,7 @@ class TestVenn:
         members = [at for at in on.x if at is not None]
         assert len(members) == sum(s.bit_count() for s in range(1, 16))
         assert len(members) + len(off.x) == 15 * 4
-        assert by_chance.name == "by chance", "and no marks at equal magnitude, which is unknown here"
+        assert by_chance.name == "by chance", "and no marks of magnitude-matched chance, which is unknown here"
 
     def test_chance_stands_on_the_bar_of_its_own_region(self):
         drawn = self.of(60, 10, 20, 10)  # by chance 14 only the first, 24 only the second, 6 both
