@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from analysis.errors import SubnetscopeError
-from pages.parts import address, flow, handles, panels, sidebar
+from pages.parts import address, flow, handles, panels, sidebar, unpinned
 
 st.set_page_config(
     page_title="Subnetscope", layout="wide", initial_sidebar_state=230, menu_items={"About": "Subnetscope"}
@@ -34,5 +34,6 @@ except SubnetscopeError as error:
     panels.failure(error)
     flow.stop()
 address.enter(page.url_path or "compare")
+unpinned.resolve(address.page())
 sidebar.draw()
 page.run()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from analysis.errors import BadReference, SubnetscopeError
+from analysis.errors import SubnetscopeError
 from analysis.figures import density
 from analysis.labels import count
 from analysis.links import View, to_query, view_of
@@ -15,7 +15,7 @@ from analysis.models import Pair
 from analysis.overlaps import Venn
 from analysis.summary import summarize_overlap
 from analysis.tables import agreement_rows, overlap_rows
-from pages.parts import address, charts, flow, handles, lookups, panels, permission, pickers, runs
+from pages.parts import address, charts, flow, handles, lookups, panels, permission, pickers, runs, unpinned
 from pages.parts.text import safe_label
 
 CAPTION_OF_PAIRS = {
@@ -32,6 +32,7 @@ def open_overlap() -> View:
     families = runs.families(lookups.pairs())
     view = _named() or _first(families)
     _stop_at_strangers(view)
+    unpinned.say(view.models)
     base, rule = st.columns(2)
     with base:
         pickers.base_model("Base", view, list(families))
@@ -45,13 +46,7 @@ def open_overlap() -> View:
 
 
 def _named() -> View | None:
-    if not address.names_models():
-        return None
-    try:
-        return address.open_view("overlap")
-    except BadReference as error:
-        panels.failure(error)
-        flow.stop()
+    return panels.open_view("overlap") if address.names_models() else None
 
 
 def _first(families: runs.Families) -> View:
@@ -71,7 +66,7 @@ def _stop_at_strangers(view: View) -> None:
     """Stops where a pair of the link was never compared here, and offers to do it."""
     strangers = [Pair(view.base, model) for model in view.tuned if lookups.stored(Pair(view.base, model)) is None]
     for pair in strangers:
-        panels.missing(pair)
+        panels.missing(str(pair.base), str(pair.tuned))
     if strangers:
         flow.stop()
     panels.stop_at_hidden(*(Pair(view.base, model) for model in view.tuned))

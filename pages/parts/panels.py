@@ -15,7 +15,7 @@ from analysis.plan import Plan
 from cache.jobs import Preparation
 from cache.progress import Progress
 from cache.records import ModelCard
-from pages.parts import address, flow, handles, lookups, permission, stored_pairs
+from pages.parts import address, flow, handles, lookups, permission, stored_pairs, unpinned
 from pages.parts.text import safe_label
 
 _POLL = "2s"
@@ -38,20 +38,30 @@ def open_pair(page: str, title: str) -> tuple[View, Pair]:
     if not address.names_models():
         stored_pairs.pick_pair(page)
         flow.stop()
-    try:
-        view = address.open_view(page)
-    except BadReference as error:
-        failure(error)
-        flow.stop()
+    view = open_view(page)
     pair = Pair(view.base, view.tuned[0])
     st.markdown(f"{_model(pair.tuned)} against its base {_model(pair.base)}")
+    unpinned.say(view.models)
     if lookups.stored(pair) is None:
-        missing(pair)
+        missing(str(pair.base), str(pair.tuned))
         flow.stop()
     stop_at_hidden(pair)
     progress(pair.key)
     holes(pair)
     return view, pair
+
+
+def open_view(page: str) -> View:
+    """The view that the address names. Stops the page at a link that cannot be read, and at one without commits to
+    models that were never compared here."""
+    if texts := unpinned.texts():
+        missing(*texts)
+        flow.stop()
+    try:
+        return address.open_view(page)
+    except BadReference as error:
+        failure(error)
+        flow.stop()
 
 
 def _model(model: PinnedModel) -> str:
@@ -74,11 +84,16 @@ def failure(error: SubnetscopeError) -> None:
     st.error("\n\n".join(lines))
 
 
-def missing(pair: Pair) -> None:
+def missing(base: str, tuned: str) -> None:
     """The state 'missing': a link to a pair that was never compared here, and how to get it."""
-    st.info("This pair has not been compared on this server yet.")
-    if st.button("Look it up and compare", type="primary"):
-        address.go_compare(str(pair.base), str(pair.tuned))
+    names = " against ".join(safe_label(_without_commit(text), 100) for text in (tuned, base))
+    st.info(f"{names} has not been compared on this server yet.")
+    if st.button("Look it up and compare", type="primary", key=f"missing-{base}-{tuned}"):
+        address.go_compare(base, tuned)
+
+
+def _without_commit(text: str) -> str:
+    return text.rpartition("@")[0] or text
 
 
 def holes(pair: Pair) -> None:

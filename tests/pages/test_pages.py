@@ -239,9 +239,34 @@ def test_a_pair_that_was_never_compared_offers_to_compare_it(current):
     assert [button.label for button in app.button] == ["Look it up and compare"]
 
 
-def test_a_link_without_a_commit_says_what_a_link_is(current):
+def test_a_link_to_a_pair_that_was_never_compared_here_leads_to_compare_also_without_commits(current):
     app = opened(page="pair", base=["org/base"], tuned=["org/tuned"])
-    assert "names no commit" in texts(app).replace("\\", "")
+    assert "has not been compared on this server" in texts(app)
+    app.button[0].click().run()
+    assert [box.value for box in app.text_input] == ["org/base", "org/tuned"]
+
+
+def test_a_link_without_commits_opens_what_was_measured_last_and_says_which(current, pair: Pair):
+    newer = Pair(BASE, dataclasses.replace(pair.tuned, commit="f" * 40))
+    put_pair(current, newer, small_model(), seed=3)
+    app = opened(page="layers", base=[BASE.name], tuned=[pair.tuned.name], metric=["rank"])
+    assert query(app) == to_query(view_of("layers", newer.base, newer.tuned, metric="rank"))
+    assert "The link named no commits" in texts(app)
+    assert "`fffffff`" in texts(app)
+    older = opened(page="pair", base=[BASE.name], tuned=[f"{pair.tuned.name}@{pair.tuned.short_commit}"])
+    assert query(older)["tuned"] == [str(pair.tuned)]
+    assert "has not been compared" in texts(opened(page="pair", base=[BASE.name], tuned=[f"{pair.tuned.name}@step_9"]))
+
+
+def test_a_link_without_commits_to_an_overlap_takes_models_of_one_base(two_runs):
+    first, second = two_runs
+    app = opened(page="overlap", base=[BASE.name], tuned=[second.tuned.name, first.tuned.name])
+    assert query(app)["tuned"] == [str(second.tuned), str(first.tuned)]
+
+
+def test_a_link_that_names_no_model_says_what_a_link_is(current):
+    app = opened(page="pair", base=["base"], tuned=["org/tuned"])
+    assert "is not a model id" in texts(app).replace("\\", "")
 
 
 def test_a_page_without_a_pair_offers_the_stored_ones(pair: Pair):
