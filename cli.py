@@ -143,12 +143,16 @@ def _compare(options: argparse.Namespace) -> int:
         pair, alignment = preparation.pair, preparation.alignment
         assert pair is not None
         assert alignment is not None
+        if pair.is_one_model:
+            print("note: base and tuned are the same model, with the same files: nothing can differ", file=sys.stderr)
         forecast = jobs.forecast(preparation, plan)
         _print((f"note: {shown(sentence)}" for sentence in selection.unmet(alignment.pairs)), to=sys.stderr)
-        if not _foretold(options, preparation, forecast, plan):
-            return 0
-        _watch(jobs, jobs.submit(preparation, plan))
         wanted: set[tuple[str, str]] = {(hole.kind, hole.name) for hole in plan.wanted(alignment)}
+        measured = _measured_already(store, pair, forecast, wanted)
+        if not _foretold(options, preparation, forecast, plan, measured):
+            return 0
+        if not measured:
+            _watch(jobs, jobs.submit(preparation, plan))
         tallies = {n: t for n, t in store.tallies(pair.key, arrays=False).items() if ("tally", n) in wanted}
         spectra = {n: s for n, s in store.spectra(pair.key).items() if ("spectrum", n) in wanted}
         gaps = {place: reason for place, reason in store.gaps(pair.key).items() if place in wanted}
@@ -181,11 +185,23 @@ def _own_updates(
     return OwnUpdates(tallies, spectra), gaps
 
 
-def _foretold(options: argparse.Namespace, looked_up: Preparation, forecast: Forecast, plan: Plan) -> bool:
-    """Whether to go on, after saying what it will take. Raises what this machine has too little of."""
+def _measured_already(store: Store, pair: Pair, forecast: Forecast, wanted: Collection[tuple[str, str]]) -> str:
+    """Since when all of this is measured, in words; '' where some of it is missing, or failed and is tried again."""
+    failed = [place for of in ("update", "adapter") for place in store.gaps(pair.key, of) if place in wanted]
+    known = store.find_pair(pair.key)
+    if forecast.measurements or failed or not known:
+        return ""
+    return f"already measured on {known.last_activity:%Y-%m-%d %H:%M} UTC, at exactly these commits; nothing to do"
+
+
+def _foretold(
+    options: argparse.Namespace, looked_up: Preparation, forecast: Forecast, plan: Plan, measured: str
+) -> bool:
+    """Whether to go on, after saying what it will take, or that nothing is left to do. Raises what this machine has
+    too little of."""
     cards = {"base": looked_up.base, "tuned": looked_up.tuned}
     sides = {side: (card.parameters, card.bytes) for side, card in cards.items() if card}
-    lines = printed.forecast_lines(sides, looked_up.alignment, forecast)
+    lines = [measured] if measured else printed.forecast_lines(sides, looked_up.alignment, forecast)
     _print(lines, to=sys.stdout if options.dry_run and not options.json else sys.stderr)
     if options.dry_run and options.json and looked_up.pair and looked_up.alignment:
         _write(options.json, report.forecast(looked_up.pair, looked_up.alignment, plan, forecast))

@@ -42,6 +42,9 @@ def show(found: Preparation, tuned: str) -> None:
         panels.card("Fine-tuned", found.pair.tuned, found.tuned)
     for note in found.notes:
         st.warning(safe_label(note, 500))
+    if found.pair.is_one_model:
+        _refuse(found.pair)
+        return
     _declared(found.pair, found.tuned)
     _coverage(found.alignment)
     if not found.alignment.pairs:
@@ -50,6 +53,15 @@ def show(found: Preparation, tuned: str) -> None:
         _open(found.pair, "This pair is compared already, at exactly these commits.")
     elif plan := choosing.plan(found.pair.key, found.alignment):
         _start(found.pair, found, plan)
+
+
+def _refuse(pair: Pair) -> None:
+    """That base and tuned are one model."""
+    what = "at the same commit" if pair.base.where == "hub" else "with the same weight files"
+    st.error(
+        f"**Base and fine-tuned are the same model**, {what} (`{pair.base.short_commit}`): there is nothing to "
+        "compare. Name another model, or another revision of this one as 'org/name@revision'."
+    )
 
 
 def _suggest(suggested: str | None, tuned: str) -> None:

@@ -114,6 +114,12 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+def test_a_model_against_itself_is_not_started(models: instance.Instance):
+    app = opened(page="compare", base=["./runs/base"], tuned=["./runs/base"])
+    assert "Base and fine-tuned are the same model" in texts(app)
+    assert "Start" not in [button.label for button in app.button]
+
+
 def test_a_selection_that_cannot_be_read_is_answered_and_nothing_starts(models: instance.Instance):
     app = looked_up()
     control(app, "text_input", "layers").input("three").run()
