@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.dynamics import Course, StepGrid
 from analysis.figures import theme
+from analysis.figures.apart import told_apart
 from analysis.figures.ink import inked
 from analysis.labels import count, share, size
 from analysis.patches import ENCODINGS, PatchSize
@@ -58,7 +59,7 @@ def sparsity_over_steps(lines: Sequence[tuple[str, Sequence[Share]]], axis: Axis
                 "%{customdata[1]}<extra></extra>",
             )
         )
-    return drawn
+    return told_apart(drawn)
 
 
 def fates_over_steps(run: Course, axis: Axis, *, fitted: bool = False) -> go.Figure:
@@ -118,7 +119,7 @@ def union_growth(run: Course, axis: Axis, *, fitted: bool = False) -> go.Figure:
                 "%{customdata[2]}<extra></extra>",
             )
         )
-    return drawn
+    return told_apart(drawn)
 
 
 def step_heatmap(grid: StepGrid, axis: Axis, *, fitted: bool = False, rows: str = "layer") -> go.Figure:
@@ -194,7 +195,7 @@ def patch_sizes(sizes: Sequence[PatchSize | None], axis: Axis) -> go.Figure:
         )
     if most > 0.9:
         theme.mark(drawn, "as large as the checkpoint", y=1.0)
-    return drawn
+    return told_apart(drawn)
 
 
 _LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
