@@ -249,7 +249,7 @@ def _dynamics(options: argparse.Namespace) -> int:
         if where.title != "step":
             print("note: the names do not tell rising steps; checkpoints are numbered 1, 2, 3, ...", file=sys.stderr)
         print(f"base   {series.base}", file=sys.stderr)
-        for label, model in zip(where.labels, series.checkpoints, strict=True):
+        for label, model in zip(where.names, series.checkpoints, strict=True):
             print(f"{shown(label)}   {model}", file=sys.stderr)
         _watch(jobs, jobs.submit_series(series))
         sides = [

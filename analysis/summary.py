@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from analysis.alerts import not_related
-from analysis.labels import count, percent, scientific, share
+from analysis.labels import count, counted, percent, scientific, share
 from analysis.overlaps import Venn, over
 from analysis.own_updates import AdapterSummary
 from analysis.own_updates import sentences as adapter_sentences
@@ -140,10 +140,10 @@ def _where(headline: Headline) -> str:
     other_tensors = headline.tensors_measured - matrices
     if not headline.tensors_touched:
         return "No tensor was touched."
-    spread = f"{count(touched)} of {count(matrices)} matrices"
+    spread = [f"{count(touched)} of {counted(matrices, 'matrix', 'matrices')}"] if matrices else []
     if other_tensors:
-        spread += f" and {count(others)} of {count(other_tensors)} vectors (norms, biases)"
-    return f"Changes lie in {spread}."
+        spread.append(f"{count(others)} of {counted(other_tensors, 'vector')} (norms, biases)")
+    return f"Changes lie in {' and '.join(spread)}."
 
 
 def _size(headline: Headline) -> Iterator[str]:

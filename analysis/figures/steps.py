@@ -53,7 +53,7 @@ def sparsity_over_steps(lines: Sequence[tuple[str, Sequence[Share]]], axis: Axis
                 marker={"size": 6},
                 customdata=[
                     [theme.full(label), f"{count(one.part)} of {count(one.whole)}", share(one.value, 4)]
-                    for label, one in zip(axis.labels, shares, strict=True)
+                    for label, one in zip(axis.names, shares, strict=True)
                 ],
                 hovertemplate=f"{name}<br>%{{customdata[0]}}<br><b>%{{customdata[2]}}</b> unchanged: "
                 "%{customdata[1]}<extra></extra>",
@@ -143,7 +143,7 @@ def step_heatmap(grid: StepGrid, axis: Axis, *, fitted: bool = False, rows: str 
         said = share(value, 4) if not math.isnan(value) else _WORD_OF_STATE.get(state, "")
         words[row, step] = (
             _row_text(grid.rows[row], rows),
-            theme.full(axis.labels[step]),
+            theme.full(axis.names[step]),
             said + (" so far" if state == Cell.PARTIAL else ""),
         )
     drawn.add_trace(
@@ -187,7 +187,7 @@ def patch_sizes(sizes: Sequence[PatchSize | None], axis: Axis) -> go.Figure:
                 marker={"size": 6},
                 customdata=[
                     [theme.full(label), "–" if one is None else size(one.total(encoding))]
-                    for label, one in zip(axis.labels, sizes, strict=True)
+                    for label, one in zip(axis.names, sizes, strict=True)
                 ],
                 hovertemplate=f"{title}<br>%{{customdata[0]}}<br><b>%{{customdata[1]}}</b>, %{{y:.2%}} of the full "
                 "checkpoint<extra></extra>",
@@ -204,7 +204,7 @@ _LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
 def _counted(axis: Axis, counts: NDArray[np.int64], entries: int) -> list[list[str]]:
     return [
         [theme.full(label), share(int(n) / entries if entries else math.nan, 4), f"{count(int(n))} of {count(entries)}"]
-        for label, n in zip(axis.labels, counts, strict=True)
+        for label, n in zip(axis.names, counts, strict=True)
     ]
 
 

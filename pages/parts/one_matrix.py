@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from analysis.labels import count, percent, rule_title, scientific, share
+from analysis.labels import count, counted, percent, rule_title, scientific, share
 from analysis.links import View
 from analysis.measurements import Preview, Spectrum, Tally
 from analysis.metrics import CATALOG, effective_rank, relative_update
@@ -71,7 +71,7 @@ def headline(view: View, tally: Tally, spectrum: Spectrum | None, preview: Previ
             _rank(spectrum)
         else:
             _preview_of_rank(preview)
-        largest, flips = scientific(tally.max_abs_update), f"{count(tally.sign_flips)} signs flipped"
+        largest, flips = scientific(tally.max_abs_update), f"{counted(tally.sign_flips, 'sign')} flipped"
         numbers.number("Largest change", largest, flips, help=CATALOG["largest-change"].help)
 
 

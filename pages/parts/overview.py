@@ -8,7 +8,7 @@ import streamlit as st
 
 from analysis import links
 from analysis.alerts import Alert
-from analysis.labels import count, percent, rough_count, rule_title, scientific, share
+from analysis.labels import count, counted, percent, rough_count, rule_title, scientific, share
 from analysis.links import view_of
 from analysis.metrics import CATALOG
 from analysis.models import Pair
@@ -59,8 +59,7 @@ def _help(title: str, found: Headline) -> str:
 
 
 def _share(label: str, found: Share, help: str) -> None:
-    value = percent(found.part, found.whole) if found.whole else "–"
-    numbers.number(label, value, f"{count(found.part)} of {count(found.whole)}", help=help)
+    numbers.number(label, percent(found.part, found.whole) if found.whole else "–", numbers.of(found), help=help)
 
 
 def _rank(found: Headline, alignment: Alignment) -> None:
@@ -96,7 +95,7 @@ def both_updates(found: AdapterSummary) -> None:
     st.markdown(f"**The tuned side is an adapter:** {found.words}. Its two updates, over what it touches:")
     st.dataframe(both_rows(found), hide_index=True, height="content", width=640)
     waiting = found.tensors - found.tensors_measured
-    more = f" {count(waiting)} tensors are still to be measured." if waiting else ""
+    more = f" {counted(waiting, 'tensor')} still to be measured." if waiting else ""
     st.caption(
         "The own update is what the adapter's factors multiply to, in float32. The merged one is what is left of it in "
         f"the base's type: entries too small to cross a step are lost, and rounding spreads over all directions.{more}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import streamlit as st
 
 from analysis.errors import BadReference, SubnetscopeError
-from analysis.labels import count, duration, rough_count, size
+from analysis.labels import count, counted, duration, rough_count, size
 from analysis.links import View
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Plan
@@ -106,12 +106,13 @@ def holes(pair: Pair) -> None:
     words, button = st.columns([4, 1], vertical_alignment="center")
     label = "Measure the rest"
     if n:
-        words.info(f"{count(n)} measurements of this pair are still missing.")
+        words.info(f"{counted(n, 'measurement')} of this pair still to be made.")
     elif n_failed:
-        words.info(f"{count(n_failed)} measurements of this pair failed.")
+        words.info(f"{counted(n_failed, 'measurement')} of this pair failed.")
         label, plans = "Try them again", lookups.asked(pair.key)
     else:
-        words.info(f"Measured as selected. {count(n_whole)} more measurements, not asked for so far, make it whole.")
+        more = counted(n_whole, "more measurement")
+        words.info(f"Measured as selected. The whole pair needs {more}, which nobody asked for so far.")
     if button.button(label, width="stretch") and start(pair, *(plans or [Plan()])):
         flow.again()
 

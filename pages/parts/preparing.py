@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from analysis.bases import another_declared
-from analysis.labels import count, percent
+from analysis.labels import count, counted, percent
 from analysis.links import view_of
 from analysis.models import Pair
 from analysis.own_updates import words
@@ -79,7 +79,7 @@ def _coverage(alignment: Alignment) -> None:
             f"The tuned side is an adapter ({words(alignment)}): compared as if merged into the base, and by itself."
         )
     st.markdown(
-        f"{count(len(alignment.pairs))} tensors have a partner of their shape: "
+        f"{counted(len(alignment.pairs), 'tensor')} with a partner of the same shape: "
         f"{count(alignment.compared_parameters)} parameters, "
         f"**{percent(alignment.compared_of('base'), alignment.base_parameters, 2)}** of the base and "
         f"**{percent(alignment.compared_of('tuned'), alignment.tuned_parameters, 2)}** of the tuned model."

@@ -4,7 +4,9 @@ missing. Charts are drawn in tests/browser."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from analysis.measurements import Gap, Preview, Regions
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Plan
 from analysis.tensors import NotCompared
+from cache.records import JobRecord
 from pages.parts import lookups, sources
 from tests.analysis.by_hand import measured, small_model, tally_of
 from tests.pages.conftest import BASE, HOSTILE_NAME, SEEDS, put_pair, register
@@ -278,7 +281,7 @@ def test_a_page_without_a_pair_offers_the_stored_ones(pair: Pair):
 def test_a_half_measured_pair_says_so_and_offers_the_rest(half_measured: Pair):
     app = opened(view_of("pair", half_measured.base, half_measured.tuned))
     assert "parameters measured so far" in texts(app)
-    assert "1 measurements failed" in [box.label for box in app.expander]
+    assert "1 measurement failed" in [box.label for box in app.expander]
     assert "Measure the rest" in [button.label for button in app.button]
 
 
@@ -290,7 +293,7 @@ def test_a_pair_that_failed_whole_gives_its_reasons_and_offers_to_try_again(curr
         current.store.put(pair.key, hole.name, Gap(hole.kind, "its file arrived damaged twice")).result()
     app = opened(view_of("pair", pair.base, pair.tuned))
     assert not app.exception
-    [failed] = [box for box in app.expander if "measurements failed" in box.label]
+    [failed] = [box for box in app.expander if "failed" in box.label]
     assert set(failed.dataframe[0].value["reason"]) == {"its file arrived damaged twice"}
     assert "Try them again" in [button.label for button in app.button]
 
@@ -374,6 +377,19 @@ def test_compare_lists_what_is_stored(pair: Pair):
 
 def test_jobs_page_is_calm_where_nothing_happens(current):
     assert "Nothing is being measured now." in texts(opened(page="jobs"))
+
+
+def test_jobs_that_ended_stand_by_their_end_the_last_first(current, pair: Pair):
+    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    request = json.dumps({"pairs": [[str(pair.base), str(pair.tuned)]]})
+    for name, created, ended, planned in (("first", 60, 1, 20), ("second", 50, 49, 0)):
+        times = [now - timedelta(minutes=minutes) for minutes in (created, created, ended)]
+        current.store.put_job(JobRecord(name, "compare", request, "done", times[0], "", *times[1:], planned, planned))
+    current.store.put_job(JobRecord("at work", "compare", request, "running", now)).result()
+    table = opened(page="jobs").dataframe[0].value
+    assert list(table["ended"]) == ["1 min ago", "49 min ago"]
+    assert list(table["at"]) == [now - timedelta(minutes=1), now - timedelta(minutes=49)]
+    assert list(table["measured"]) == ["20 of 20", "–"], "never 0 of 0"
 
 
 @pytest.mark.parametrize("page", ["compare", "pair", "layers", "matrix", "spectra", "overlap"])

@@ -212,7 +212,7 @@ def test_the_table_of_what_is_not_compared_can_be_taken_away(current: instance.I
     pair = put_pair(current, Pair(BASE, SEEDS[0]), dataclasses.replace(small_model(), not_compared=(missing,)))
     app = opened(view_of("pair", pair.base, pair.tuned))
     labels = [button.proto.label for button in app.get("download_button")]
-    assert "1 rows as CSV" in labels
+    assert "1 row as CSV" in labels
 
 
 def test_base_and_tuned_spectra_are_measured_when_asked_for_and_leave_the_rest_as_it_is(models: instance.Instance):
