@@ -72,8 +72,8 @@ class Forecast:
         """What it takes as (what, how much, what stands behind it), for a page and the terminal."""
         has, on = self.machine, f"{self.machine.threads} threads" if self.machine.device == "cpu" else "the GPU"
         memory = f"at most, for {KIND_TITLES[self.largest_kind]} of '{shorten(self.largest, 27)}'; a worker may take "
-        tallies = f"{duration(self.seconds_for_tallies)} for what changed and where, "
-        tallies += f"{duration(self.seconds - self.seconds_for_tallies)} for singular values; "
+        tallies = f"{_rough(self.seconds_for_tallies)} for what changed and where, "
+        tallies += f"{_rough(self.seconds - self.seconds_for_tallies)} for singular values"
         return [
             (
                 "To measure",
@@ -95,7 +95,7 @@ class Forecast:
                 f"{size(has.disk_of_results)} free on {'the same' if has.one_disk else 'that'} disk",
             ),
             ("Memory", size(self.memory), f"{memory}{size(has.memory)}") if self.largest else ("Memory", "none", ""),
-            ("Time", duration(self.seconds), f"roughly, on {on}, after the download: {tallies.removesuffix('; ')}"),
+            ("Time", duration(self.seconds), f"roughly, on {on}, after the download: {tallies}"),
         ]
 
     def refusals(self) -> list[ResourceError]:
@@ -136,6 +136,10 @@ class Forecast:
                 do=f"{do or 'Select modules without it'}, or raise SUBNETSCOPE_MEMORY_LIMIT on a machine that has more",
             )
         ]
+
+
+def _rough(seconds: float) -> str:
+    return duration(seconds) if seconds >= 0.5 else "under 1 s"
 
 
 def forecast(alignment: Alignment, plan: Plan, holes: Sequence[Hole], to_fetch: Files, machine: Machine) -> Forecast:

@@ -105,14 +105,14 @@ def number_rows(pair: TensorPair, tally: Tally, spectrum: Spectrum | None) -> li
     ]
     amounts = {
         "entries": count(tally.entries),
-        "not finite on a side": count(tally.nonfinite),
+        "not finite on either side": count(tally.nonfinite),
         "sign flips": count(tally.sign_flips),
         "largest change": scientific(tally.max_abs_update, 5),
         "mean change": scientific(_over(*mean_change(tally)), 5),
         "Frobenius norm of the update": scientific(part, 5),
         "Frobenius norm of the base": scientific(whole, 5),
-        "update over base": scientific(_over(part, whole), 5),
-        "1 - cosine": scientific(_over(*cosine(tally)), 5),
+        "‖update‖ / ‖base‖": scientific(_over(part, whole), 5),
+        "1 − cosine": scientific(_over(*cosine(tally)), 5),
     }
     if spectrum is not None and not spectrum.reason:
         amounts |= _spectral_texts(spectrum, tally)

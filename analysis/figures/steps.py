@@ -27,7 +27,7 @@ _SYMBOL_OF_STATE = {Cell.WAITING: "circle-open", Cell.GAP: "x-thin", Cell.PARTIA
 # From what stays to what goes: the final subnetwork carries the theme's first colour everywhere on the page.
 _BANDS = (
     ("in the final subnetwork", "changed_inside", theme.SERIES[0]),
-    ("changed, but not in the end", "changed_outside", theme.SERIES[1]),
+    ("changed, but undone by the end", "changed_outside", theme.SERIES[1]),
     ("came back to the base's value", "returned", theme.SERIES[4]),
     ("never changed so far", "untouched", theme.PALE),
 )
@@ -96,7 +96,7 @@ def union_growth(run: Course, axis: Axis, *, fitted: bool = False) -> go.Figure:
     lines = (
         ("changed so far", run.union),
         ("changed now", run.changed),
-        ("now and in the end", run.changed_inside),
+        ("changed now and at the end", run.changed_inside),
     )
     heights = [run.share(counts) for _, counts in lines]
     drawn = theme.figure(

@@ -126,7 +126,7 @@ _ALL = (
         "Unchanged, exact",
         "unchanged share",
         "share",
-        "Entries equal in value before and after.",
+        "Share of entries that are equal in value before and after.",
         "tally",
         unchanged("exact"),
     ),
@@ -135,8 +135,8 @@ _ALL = (
         "Unchanged, Mukherjee's rule",
         "unchanged share",
         "share",
-        "Both sides cast to bfloat16, subtracted in bfloat16, within 1e-5 of zero: the rule behind the published "
-        "update sparsity (arXiv 2505.11711).",
+        "Share of entries whose difference is within 1e-5 of zero, both sides cast to bfloat16 and subtracted in "
+        "bfloat16: the rule behind the published update sparsity (Mukherjee, arXiv 2505.11711).",
         "tally",
         unchanged("mukherjee"),
     ),
@@ -145,7 +145,8 @@ _ALL = (
         "Unchanged, bf16 rule",
         "unchanged share",
         "share",
-        "|after - before| at most 0.001 of the larger of the two (Zhu, definition 2.1, arXiv 2511.08567).",
+        "Share of entries with |after − before| at most 0.001 of the larger of the two (Zhu, definition 2.1, "
+        "arXiv 2511.08567).",
         "tally",
         unchanged("bf16"),
     ),
@@ -154,7 +155,7 @@ _ALL = (
         "Unchanged, at the chosen tolerance",
         "unchanged share",
         "share",
-        "|after - before| at most the tolerance of the slider.",
+        "Share of entries with |after − before| at most the chosen tolerance.",
         "tally",
         unchanged("1e-5"),
     ),

@@ -234,7 +234,7 @@ def headline(series: Series, run: Course | None, from_base: Landed, rule: MaskRu
     last = unchanged_shares(from_base, rule)[-1]
     with numbers.row():
         if last.whole:
-            _number("Unchanged at the last", last, "Entries that the last checkpoint holds as the base does.")
+            _number("Unchanged at the end", last, "Entries that the last checkpoint holds as the base does.")
         if run is None:
             return
         told = fate(run)
@@ -273,10 +273,10 @@ def left_out(series: Series, run: Course) -> None:
 
 def patch_words() -> None:
     st.caption(
-        "New values of the changed entries (exact rule, as they are stored, not compressed), and their positions: as "
-        "32-bit numbers; as one bit an entry of each changed tensor; or as few bits as an ideal coder needs that "
-        "knows how dense the changes of each tensor are. 32-bit positions are smaller than a bitmap below 1 entry in "
-        "32 changed."
+        "A patch holds the new values of the changed entries (exact rule, as they are stored, not compressed) and "
+        "their positions: as 32-bit indices; as a bitmap, one bit for each entry of a changed tensor; or in as few "
+        "bits as an ideal coder needs that knows each tensor's share of changes (the entropy bound). Indices are "
+        "smaller than a bitmap while fewer than 1 entry in 32 changed."
     )
 
 
@@ -305,26 +305,27 @@ def _which(row: Row) -> Row:
     return {"step": row["step"]} if "step" in row else {"checkpoint": plain(str(row["name"]), 60)}
 
 
-_TITLE_OF_COLUMN = {
-    "unchanged_since_base": "unchanged since the base",
-    "unchanged_since_previous": "unchanged since the one before",
-    "changed": "changed",
-    "changed_outside_final": "of these outside the final subnetwork",
-    "came_back": "came back by now",
-    "changed_so_far": "changed so far",
-    "moved": "changed in this step",
-    "moved_outside_final": "of these, outside the final subnetwork",
+# Title of each count, and what it is of; all are entries.
+_COUNTS = {
+    "unchanged_since_base": ("same as base", "Entries that the checkpoint holds as the base does."),
+    "unchanged_since_previous": ("same as previous", "Entries that did not change since the checkpoint before."),
+    "changed": ("changed", "Entries that differ from the base."),
+    "changed_outside_final": ("… undone later", "Of those changed, entries outside the final subnetwork."),
+    "came_back": ("came back", "Entries that differed from the base before, and do not at this checkpoint."),
+    "changed_so_far": (
+        "changed so far",
+        "Entries that differed from the base at this checkpoint or at an earlier one.",
+    ),
+    "moved": ("changed in the step", "Entries that differ from the checkpoint before."),
+    "moved_outside_final": ("… undone later", "Of those, entries outside the final subnetwork."),
 }
 
 
 def table(rows: Sequence[Row]) -> None:
     """The counts of every checkpoint; the CSV has them with the models' commits."""
-    shown = [
-        {
-            **_which(row),
-            **{title: None if row[name] == "" else row[name] for name, title in _TITLE_OF_COLUMN.items()},
-        }
-        for row in rows
-    ]
-    grouped = {title: st.column_config.NumberColumn(format="localized") for title in _TITLE_OF_COLUMN.values()}
-    st.dataframe(shown, hide_index=True, column_config=grouped)
+    shown = [_which(row) | {name: None if row[name] == "" else row[name] for name in _COUNTS} for row in rows]
+    columns = {
+        name: st.column_config.NumberColumn(title, format="localized", help=help, width=122)
+        for name, (title, help) in _COUNTS.items()
+    }
+    st.dataframe(shown, hide_index=True, height="content", column_config=columns)

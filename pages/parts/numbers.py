@@ -47,7 +47,12 @@ def not_compared(alignment: Alignment) -> None:
         st.dataframe(
             not_compared_rows(left_out[:_MOST_LISTED]),
             hide_index=True,
-            column_config={"parameters": st.column_config.NumberColumn(format="localized")},
+            column_order=("tensor", "side", "parameters", "reason"),
+            column_config={
+                "tensor": st.column_config.TextColumn(width=380),
+                "side": st.column_config.TextColumn(width=60),
+                "parameters": st.column_config.NumberColumn(format="localized", width=110),
+            },
         )
         if len(left_out) > _MOST_LISTED:
             st.caption(f"The {count(_MOST_LISTED)} largest of {count(len(left_out))}.")

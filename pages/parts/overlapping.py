@@ -16,8 +16,9 @@ from analysis.overlaps import Venn
 from analysis.summary import summarize_overlap
 from analysis.tables import agreement_rows, overlap_rows
 from pages.parts import address, charts, flow, handles, lookups, panels, permission, pickers, runs, unpinned
-from pages.parts.text import safe_label
+from pages.parts.text import plain, safe_label
 
+_NAME = 30  # characters of a model's name in the table
 CAPTION_OF_PAIRS = {
     "one-sided": "Of what the row's run changed, the share that the column's run changed too (o1, o2); below it what "
     "chance gives, and what magnitude-matched chance gives.",
@@ -117,13 +118,13 @@ def agreement_table(found: Venn) -> None:
         height="content",
         column_config={
             "rule": None,
-            "runs": number("changed by exactly"),
+            "runs": number("runs", help="Changed by exactly so many runs."),
             "of": None,
             "entries": number(format="localized"),
             "share_of_entries": number("share", format="percent"),
             "chance": number("chance", format="%,.0f"),
-            "chance_matched": number("magnitude-matched chance", format="%,.0f"),
-            "over_chance_matched": number("over matched", format="%.3g"),
+            "chance_matched": number("magnitude-matched", format="%,.0f", help="Magnitude-matched chance."),
+            "over_chance_matched": number("over that", format="%.3g", help="Entries over magnitude-matched chance."),
         },
     )
 
@@ -151,18 +152,19 @@ def consensus_map(view: View, pairs: tuple[Pair, ...], rule: MaskRule) -> None:
 
 def table(found: Venn) -> None:
     """Every ordered pair of models: both counts, the overlaps, both chance levels."""
-    in_percent = st.column_config.NumberColumn(format="percent")
-    grouped = st.column_config.NumberColumn(format="localized")
+    number, name = st.column_config.NumberColumn, st.column_config.TextColumn
     st.dataframe(
-        overlap_rows(found),
+        [row | {side: plain(str(row[side]), _NAME) for side in ("of", "in")} for row in overlap_rows(found)],
         hide_index=True,
         column_config={
             "rule": None,
-            "changed": grouped,
-            "changed_by_both": st.column_config.NumberColumn("changed by both", format="localized"),
-            "one_sided_overlap": st.column_config.NumberColumn("one-sided overlap", format="percent"),
-            "chance": in_percent,
-            "chance_matched": st.column_config.NumberColumn("magnitude-matched chance", format="percent"),
-            "jaccard": in_percent,
+            "of": name(width=200),
+            "in": name(width=200),
+            "changed": number(format="localized", width=90),
+            "changed_by_both": number("changed by both", format="localized", width=120),
+            "one_sided_overlap": number("one-sided overlap", format="percent", width=130),
+            "chance": number(format="percent", width=80),
+            "chance_matched": number("magnitude-matched chance", format="percent", width=185),
+            "jaccard": number("Jaccard", format="percent", width=80),
         },
     )

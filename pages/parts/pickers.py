@@ -39,7 +39,7 @@ _UPDATE_TITLES = {"merged": "Merged, in the base's type", "own": "The adapter's 
 _PATCH_TITLES = {"previous": "from the checkpoint before", "base": "from the base"}
 _ROW_TITLES = {"layer": "Layers", "module": "Matrices"}
 _OVER_TITLES = {"matrices": "Matrices", "layers": "One matrix over layers", "models": "One matrix over models"}
-_SIZE_TITLES = {"absolute": "Absolute", "relative": "Of the weight", "ulps": "In steps of the stored type"}
+_SIZE_TITLES = {"absolute": "Absolute", "relative": "Relative to the weight", "ulps": "In steps of the stored type"}
 _COLOUR_TITLES = {"full": "0 to 100 %", "fitted": "range of the data"}
 
 

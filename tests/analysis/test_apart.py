@@ -38,6 +38,11 @@ def test_lines_apart_stay_as_they_are():
     assert looks(crossing) == [("solid", False)] * 2
 
 
+def test_lines_that_part_in_a_few_places_hide_each_other_elsewhere():
+    parted = np.where(X == 1, 0.9, X / 5)
+    assert looks(drawn(X / 5, parted, range=[0, 1]))[1][0] == "dash"
+
+
 def test_on_a_logarithmic_axis_decades_count():
     near = drawn(10.0**X, 1.05 * 10.0**X, type="log", range=[0, 4])
     apart = drawn(10.0**X, 2 * 10.0**X, type="log", range=[0, 4])

@@ -302,7 +302,7 @@ class TestVenn:
 
     def test_a_region_too_thin_to_draw_is_listed_with_its_count(self):
         texts = " ".join(note.text for note in venn.circle_diagram(self.of(0, 100000, 1, 100000)).layout.annotations)
-        assert texts.endswith(f'no room for: <span style="color:{theme.SERIES[1]}">●</span> 1')
+        assert texts.endswith(f'not labelled above: <span style="color:{theme.SERIES[1]}">●</span> 1')
 
     def test_a_number_that_would_touch_the_lines_of_its_region_is_listed(self):
         """45,000 is nearly as wide as its lens; a short number has room in a region just as wide."""
@@ -311,7 +311,7 @@ class TestVenn:
             for both, n in ((45_000, 1), (45_000, 1000), (150_000, 1))
         )
         assert "45,000" not in [note.text for note in tight]
-        assert "no room for" in tight[-1].text
+        assert "not labelled above" in tight[-1].text
         assert "45,000" in tight[-1].text
         assert "45" in [note.text for note in short]
         assert "150,000" in [note.text for note in roomy]
