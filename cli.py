@@ -143,8 +143,6 @@ def _compare(options: argparse.Namespace) -> int:
         pair, alignment = preparation.pair, preparation.alignment
         assert pair is not None
         assert alignment is not None
-        if pair.is_one_model:
-            print("note: base and tuned are the same model, with the same files: nothing can differ", file=sys.stderr)
         forecast = jobs.forecast(preparation, plan)
         _print((f"note: {shown(sentence)}" for sentence in selection.unmet(alignment.pairs)), to=sys.stderr)
         wanted: set[tuple[str, str]] = {(hole.kind, hole.name) for hole in plan.wanted(alignment)}

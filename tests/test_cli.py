@@ -452,7 +452,7 @@ def test_a_model_against_itself_is_said_to_be_one(tmp_path: Path, capsys):
     base, _ = write_pair(tmp_path / "models")
     assert cli.main(["compare", base, base, "--no-spectra"]) == 0
     said = capsys.readouterr()
-    assert "base and tuned are the same model" in said.err
+    assert "note: Base and tuned are the same model" in said.err
     assert "Nothing changed" in said.out
 
 

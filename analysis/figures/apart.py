@@ -8,8 +8,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
 
-_DASHES = ("dash", "dashdot", "longdash")  # dotted is noise, or the base
-_WIDE = 3.6
+_DASHES = ("16px,14px", "16px,6px,3px,6px", "6px,14px")  # none dotted, as noise and bases are
+_WIDE, _ABOVE = 6.0, 2.2
 _NEAR = 0.01  # of the axis: nearer lines look like one
 _MOSTLY = 0.6  # of the points: lines that part somewhere else still hide each other there
 _MOST = 80  # lines; of more, none could be told from another anyway
@@ -30,7 +30,7 @@ def told_apart(drawn: go.Figure) -> go.Figure:
             continue
         lines[below[0]].line.width = _WIDE
         if line.line.dash in (None, "solid"):
-            line.line.dash = _DASHES[(len(below) - 1) % len(_DASHES)]
+            line.line.update(dash=_DASHES[(len(below) - 1) % len(_DASHES)], width=_ABOVE)
         if np.array_equal(heights[below[0]], heights[at], equal_nan=True):
             line.name = f"{line.name} (same as {names[below[0]]})"
     return drawn

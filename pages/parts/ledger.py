@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from analysis.errors import error_from_dict
-from analysis.labels import ago, count, counted, duration, shorten, visible
+from analysis.labels import ago, count, counted, duration, short_titles, shorten, visible
 from analysis.links import pinned
 from analysis.models import Pair
 from cache.records import JobRecord
@@ -18,7 +18,7 @@ from pages.parts import flow, handles, panels, permission
 _NEVER = datetime.min
 _MOST_AT_ONCE = 25  # rows; more are scrolled to
 _NAME = 44  # characters of a model's name
-_WIDTHS = {"ended": 85, "state": 75, "kind": 80, "models": 440, "took": 75, "measured": 110, "message": 250}
+_WIDTHS = {"ended": 85, "state": 65, "kind": 75, "models": 420, "took": 65, "measured": 85, "message": 200}
 
 
 def active() -> None:
@@ -61,7 +61,7 @@ def history(records: Sequence[JobRecord]) -> None:
         height="content" if len(ended) <= _MOST_AT_ONCE else 36 * _MOST_AT_ONCE,
         column_config={
             **{name: st.column_config.Column(width=width) for name, width in _WIDTHS.items()},
-            "at": st.column_config.DatetimeColumn("at (UTC)", format="YYYY-MM-DD HH:mm:ss", width=150),
+            "at": st.column_config.DatetimeColumn("at (UTC)", format="YYYY-MM-DD HH:mm:ss", width=145),
         },
     )
 
@@ -90,7 +90,10 @@ def _models(record: JobRecord) -> str:
     if record.kind == "dynamics":
         run = pairs[: (len(pairs) + 1) // 2]
         return f"{counted(len(run), 'checkpoint')} from {_name(pairs[0][0])} to {_name(run[-1][1])}"
-    return f"{', '.join(_name(tuned) for _, tuned in pairs)} against {_name(pairs[0][0])}"
+    tuned = [_name(text) for _, text in pairs]
+    commits = [text.partition("@")[2].removeprefix("files-")[:7] for _, text in pairs]
+    named = short_titles(tuned, commits) if len(tuned) > 1 else tuned
+    return f"{', '.join(named)} against {_name(pairs[0][0])}"
 
 
 def _name(text: str) -> str:

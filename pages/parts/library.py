@@ -31,7 +31,7 @@ from pages.parts.text import plain, safe_label
 
 MOST_OVERLAID, MOST_HEATMAPS = 12, 4
 _LONGEST_FILTER = 200
-_NAME = 30  # characters of a model's name in the table; files and links have all of it
+_NAME, _BASE_NAME = 30, 22  # characters of models' names in the table; files and links have all of them
 _WRITTEN = ("algorithm", "data", "tags", "note")
 _METRICS = tuple(CATALOG)
 _TABLE, _VERSION = "library.table", "library.version"
@@ -174,15 +174,15 @@ def row(entry: Entry) -> Row:
     known, amounts, notes = entry.known, entry.amounts, entry.notes
     return {
         "tuned": plain(known.pair.tuned.title, _NAME),
-        "base": plain(known.pair.base.title, _NAME),
+        "base": plain(known.pair.base.title, _BASE_NAME),
         "algorithm": notes.algorithm,
         "unchanged, exact": _percent(amounts, lambda a: (a.exact, a.entries)),
         "Mukherjee's rule": _percent(amounts, lambda a: (a.mukherjee, a.entries)),
         "bf16 rule": _percent(amounts, lambda a: (a.bf16, a.entries)),
-        "published": entry.published,
         "rank": _percent(amounts, lambda a: (a.mean_rank_share, 1)),
         "‖update‖ / ‖base‖": _relative(amounts),
         "measured": lookups.measured_share(known),
+        "published": entry.published,
         "data": notes.data,
         "tags": list(notes.tags),
         "note": notes.note,
@@ -212,16 +212,16 @@ def _columns(tags: list[str]) -> dict[str, Any]:
     column = st.column_config
     return {
         "✓": column.CheckboxColumn(width=40, pinned=True),
-        "tuned": column.TextColumn(width=200, pinned=True),
+        "tuned": column.TextColumn(width=198, pinned=True),
         "base": column.TextColumn(width=150),
-        "algorithm": column.TextColumn(max_chars=60, width=80),
-        "unchanged, exact": column.NumberColumn(format="%.4f %%", width=105),
-        "Mukherjee's rule": column.NumberColumn(format="%.4f %%", width=105, help="Unchanged by Mukherjee's rule."),
+        "algorithm": column.TextColumn(max_chars=60, width=100),
+        "unchanged, exact": column.NumberColumn(format="%.4f %%", width=118),
+        "Mukherjee's rule": column.NumberColumn(format="%.4f %%", width=115, help="Unchanged by Mukherjee's rule."),
         "bf16 rule": column.NumberColumn(format="%.4f %%", width=85, help="Unchanged by the bf16 rule."),
-        "published": column.TextColumn("published (%)", width=90),
         "rank": column.NumberColumn("mean rank", format="%.2f %%", width=80),
         "‖update‖ / ‖base‖": column.NumberColumn("update / base", format="%.2e", width=90, help="‖update‖ / ‖base‖"),
-        "measured": column.ProgressColumn(format="percent", min_value=0, max_value=1, width=90),
+        "measured": column.ProgressColumn(format="percent", min_value=0, max_value=1, width=105),
+        "published": column.TextColumn("published (%)", width=90),
         "data": column.TextColumn(max_chars=120, width=90),
         "tags": column.MultiselectColumn(options=tags, accept_new_options=True, width=110),
         "note": column.TextColumn(max_chars=500, width=220),

@@ -40,11 +40,11 @@ def show(found: Preparation, tuned: str) -> None:
         panels.card("Base", found.pair.base, found.base)
     with right:
         panels.card("Fine-tuned", found.pair.tuned, found.tuned)
-    for note in found.notes:
-        st.warning(safe_label(note, 500))
     if found.pair.is_one_model:
         _refuse(found.pair)
         return
+    for note in found.notes:
+        st.warning(safe_label(note, 500))
     _declared(found.pair, found.tuned)
     _coverage(found.alignment)
     if not found.alignment.pairs:

@@ -10,7 +10,7 @@ import streamlit as st
 from analysis.errors import BadReference
 from analysis.links import pinned
 from analysis.models import ModelRef, PinnedModel, parse_model
-from pages.parts import address, lookups
+from pages.parts import address, lookups, runs
 
 _PAGES = ("pair", "layers", "matrix", "spectra", "overlap")
 _RESOLVED = "unpinned.resolved"
@@ -49,9 +49,7 @@ def say(models: Sequence[PinnedModel]) -> None:
     """That a link without commits led to these models, if one did."""
     if st.session_state.get(_RESOLVED) == tuple(models):
         commits = ", ".join(f"`{model.short_commit}`" for model in models)
-        st.info(
-            f"The link named no commits. This is what was measured last of these models: base and tuned at {commits}."
-        )
+        st.info(f"The link named no commits. This is what was measured last of these models, base first: {commits}.")
 
 
 def _is_pinned(text: str) -> bool:
@@ -64,7 +62,7 @@ def _is_pinned(text: str) -> bool:
 
 def _measured_last(base: ModelRef, tuned: Sequence[ModelRef]) -> list[PinnedModel] | None:
     """The base and the tuned models at commits of which all comparisons are stored, those active last."""
-    pairs = [known.pair for known in lookups.pairs() if known.n_tallies and _fits(base, known.pair.base)]
+    pairs = [known.pair for known in runs.begun(lookups.pairs()) if _fits(base, known.pair.base)]
     for at in dict.fromkeys(pair.base for pair in pairs):
         of_base = [pair.tuned for pair in pairs if pair.base == at]
         models = [next((model for model in of_base if _fits(ref, model)), None) for ref in tuned]
