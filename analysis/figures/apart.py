@@ -15,9 +15,9 @@ _MOSTLY = 0.6  # of the points: lines that part somewhere else still hide each o
 _MOST = 80  # lines; of more, none could be told from another anyway
 
 
-def told_apart(drawn: go.Figure) -> go.Figure:
-    """The figure, each of its solid lines that mostly lies on an earlier one dashed, the earlier one wider; where their
-    values are the same, the legend says so."""
+def told_apart(drawn: go.Figure, *, mostly: float = _MOSTLY) -> go.Figure:
+    """The figure, each of its solid lines of which this part of the points lies on an earlier one dashed, the earlier
+    one wider; where their values are the same, the legend says so."""
     lines = [one for one in drawn.data if one.type == "scatter" and "lines" in (one.mode or "") and one.name]
     if len(lines) < 2 or len(lines) > _MOST:
         return drawn
@@ -25,14 +25,16 @@ def told_apart(drawn: go.Figure) -> go.Figure:
     heights, names = [_heights(one, log=log) for one in lines], [one.name for one in lines]
     near = _NEAR * _span(drawn, heights)
     for at, line in enumerate(lines):
-        below = [i for i in range(at) if _lie_together(lines[i], line, heights[i], heights[at], near)]
+        below = [i for i in range(at) if _together(lines[i], line, heights[i], heights[at], near) >= mostly]
         if not below:
             continue
-        lines[below[0]].line.width = _WIDE
-        if line.line.dash in (None, "solid"):
+        if _is_solid(lines[below[0]]):
+            lines[below[0]].line.width = _WIDE
+        if _is_solid(line):
             line.line.update(dash=_DASHES[(len(below) - 1) % len(_DASHES)], width=_ABOVE)
-        if np.array_equal(heights[below[0]], heights[at], equal_nan=True):
-            line.name = f"{line.name} (same as {names[below[0]]})"
+        equal = [names[i] for i in below if np.array_equal(heights[i], heights[at], equal_nan=True)]
+        if equal:
+            line.name = f"{line.name} (same as {equal[0]})"
     return drawn
 
 
@@ -50,10 +52,15 @@ def _span(drawn: go.Figure, heights: list[NDArray[np.float64]]) -> float:
     return float(np.ptp(known)) if known.size else 0.0
 
 
-def _lie_together(
+def _is_solid(line: go.Scatter) -> bool:
+    return line.line.dash in (None, "solid")
+
+
+def _together(
     one: go.Scatter, other: go.Scatter, first: NDArray[np.float64], second: NDArray[np.float64], near: float
-) -> bool:
+) -> float:
+    """The part of their points at which two lines are near each other."""
     if not np.array_equal(np.asarray(one.x), np.asarray(other.x)):
-        return False
+        return 0.0
     known = np.isfinite(first) & np.isfinite(second)
-    return bool(known.any() and np.mean(np.abs(first - second)[known] <= near) >= _MOSTLY)
+    return float(np.mean(np.abs(first - second)[known] <= near)) if known.any() else 0.0
