@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 _DASHES = ("16px,14px", "16px,6px,3px,6px", "6px,14px")  # none dotted, as noise and bases are
-_WIDE, _ABOVE = 6.0, 2.2
+_WIDE, _ABOVE = 4.6, 2.0
 _NEAR = 0.01  # of the axis: nearer lines look like one
 _MOSTLY = 0.6  # of the points: lines that part somewhere else still hide each other there
 _MOST = 80  # lines; of more, none could be told from another anyway

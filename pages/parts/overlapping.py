@@ -8,6 +8,7 @@ import streamlit as st
 
 from analysis.errors import SubnetscopeError
 from analysis.figures import density
+from analysis.figures import pairs as pairwise
 from analysis.labels import count
 from analysis.links import View, to_query, view_of
 from analysis.measurements import MASK_RULES, MaskRule
@@ -20,8 +21,7 @@ from pages.parts.text import plain, safe_label
 
 _NAME = 30  # characters of a model's name in the table
 CAPTION_OF_PAIRS = {
-    "one-sided": "Of what the row's run changed, the share that the column's run changed too (o1, o2); below it what "
-    "chance gives, and what magnitude-matched chance gives.",
+    "one-sided": "Of what the row's run changed, the share that the column's run changed too (o1, o2).",
     "jaccard": "Jaccard index: changed by both over changed by either.",
     "matched": "Parameters changed by both, over what magnitude-matched chance gives: 1 is chance.",
 }
@@ -109,6 +109,12 @@ def explain(found: Venn) -> None:
         st.markdown(sentence)
 
 
+def caption_of_pairs(by: str, n_runs: int) -> str:
+    """What the cells of the matrix of run against run hold."""
+    chances = by == "one-sided" and n_runs <= pairwise.MOST_WITH_CHANCES
+    return CAPTION_OF_PAIRS[by] + (" Below it chance, and magnitude-matched chance." if chances else "")
+
+
 def agreement_table(found: Venn) -> None:
     """How many entries exactly 0, 1 ... of the runs changed, beside both chance levels."""
     number = st.column_config.NumberColumn
@@ -156,8 +162,11 @@ def table(found: Venn) -> None:
     st.dataframe(
         [row | {side: plain(str(row[side]), _NAME) for side in ("of", "in")} for row in overlap_rows(found)],
         hide_index=True,
+        column_order=(
+            *("of", "in", "one_sided_overlap", "chance", "chance_matched", "jaccard"),
+            *("changed", "changed_by_both"),
+        ),
         column_config={
-            "rule": None,
             "of": name(width=200),
             "in": name(width=200),
             "changed": number(format="localized", width=90),
