@@ -48,8 +48,23 @@ def spectrum(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of = "update"
     if not bool(torch.stack(torch.aminmax(matrix)).isfinite().all()):
         return _refused(of, shape, _NOT_FINITE)
     found = _on_gpu(matrix, of, shape) if matrix.is_cuda else _on_cpu(matrix, of, shape)
-    is_doubtful = found.rank_low != found.rank_high
-    return _direct(matrix, of, shape) if is_doubtful and min(matrix.shape) <= DECIDED_DIRECTLY_UP_TO else found
+    return _settled(found, matrix, of, shape)
+
+
+def spectra(before: Tensor, after: Tensor, *, of: Of = "update") -> list[Spectrum]:
+    """The Spectrum of each of a stack of matrices, (matrices, rows, columns), as `spectrum` takes each of them on a
+    GPU: their Gram matrices by one product, their eigenvalues by one call. Their short side is over DIRECT_UP_TO."""
+    shape = Geometry(*before.shape[1:])
+    matrices = _block(before, after, of)
+    finite = torch.isfinite(matrices).flatten(1).all(1)
+    matrices[~finite] = 0  # so that the solver ends for the others
+    tall = (matrices if shape.rows >= shape.columns else matrices.mT).double()
+    values = _roots(tall.mT @ tall)
+    found = [_ranked(each, of, shape, "gram float64") for each in values]
+    return [
+        (_settled(one, matrix, of, shape) if is_finite else _refused(of, shape, _NOT_FINITE))
+        for one, matrix, is_finite in zip(found, matrices, finite.tolist(), strict=True)
+    ]
 
 
 def preview(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of, budget: int) -> Preview | str:
@@ -104,11 +119,22 @@ def _direct(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
     return _ranked(torch.linalg.svdvals(matrix.cpu()).numpy(), of, shape, "svd float32")
 
 
+def _settled(found: Spectrum, matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
+    """The same; by the direct SVD where the rank is in doubt and the matrix small enough."""
+    is_doubtful = found.rank_low != found.rank_high
+    return _direct(matrix, of, shape) if is_doubtful and min(matrix.shape) <= DECIDED_DIRECTLY_UP_TO else found
+
+
 def _from_gram(gram: Tensor, of: Of, shape: Geometry) -> Spectrum:
     if not bool(torch.isfinite(gram).all()):
         return _refused(of, shape, _NOT_FINITE)
-    values = _eigenvalues(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
-    return _ranked(values, of, shape, "gram float64")
+    return _ranked(_roots(gram), of, shape, "gram float64")
+
+
+def _roots(gram: Tensor) -> np.ndarray:
+    """Singular values, largest first, of one Gram matrix or of each of a stack."""
+    values: np.ndarray = _eigenvalues(gram).flip(-1).clamp_min(0).sqrt().float().cpu().numpy()
+    return values
 
 
 def _eigenvalues(gram: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def run(place: Path, threads: int, repeats: int) -> None:
 
     def tally(*, store: bool) -> None:
         """As the measuring child does it: a tensor a lane, masks settled by a keeper."""
-        engine, lanes = Engine("cpu", 1), Lanes(threads, 1 << 30)
+        engine, lanes = Engine("cpu", 1), Lanes({"cpu": threads}, 1 << 30)
 
         def one(pair: TensorPair) -> None:
             readers = _reader(base, pair.base), _reader(tuned, pair.tuned)
@@ -72,7 +72,7 @@ def run(place: Path, threads: int, repeats: int) -> None:
             Keeper(settle) as keeper,
         ):
             for pair in pairs:
-                lanes.run(lambda pair=pair: one(pair), pair.entries // 2)
+                lanes.run(lambda _, pair=pair: one(pair), pair.entries // 2)
             lanes.wait()
 
     ways: dict[str, Callable[[], None]] = {

@@ -208,10 +208,11 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
         )
     streamed = _sides_of_the_hub(pair) if settings.stream or not plan.keep_files else ()
     crashes: Counter[Hole | None] = Counter()
+    lost: list[str] = []  # devices
     unsound: Counter[File] = Counter()
     while holes := store.holes(pair.key, plan := _planned(plan, streamed), masks_too=masks_too):
         alone = tuple(hole for hole in holes if crashes[hole])
-        feed = _Feed(job, pair, alignment, holes, store, settings, alone)
+        feed = _Feed(job, pair, alignment, holes, store, settings, alone, lost)
         job.meter.plan(
             done=feed.n_planned(plan) - len(holes),
             planned=feed.n_planned(plan),
@@ -225,7 +226,7 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
             streamed = _sides_of_the_hub(pair)
             job.meter.say("the disk does not hold the download, so the weights are streamed and not kept")
         except WorkerDied as death:
-            suspects = _suspects(feed)
+            suspects = [] if feed.device_failed else _suspects(feed)
             for hole in suspects:
                 crashes[hole] = 1 + (0 if feed.supply_died and feed.n_measured else crashes[hole])
             if len(suspects) == 1 and crashes[suspects[0]] >= _CRASHES_ALLOWED:
@@ -234,8 +235,8 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
             _wait_for(feed.written)
             feed.take_back()
             unsound.update(feed.unsound)
-            lost = {*feed.damaged, *(file for file, times in unsound.items() if times >= _DAMAGES_ALLOWED)}
-            _give_up_files(lost, feed, plan)
+            gone = {*feed.damaged, *(file for file, times in unsound.items() if times >= _DAMAGES_ALLOWED)}
+            _give_up_files(gone, feed, plan)
 
 
 def _suspects(feed: _Feed) -> list[Hole | None]:
@@ -300,6 +301,8 @@ class _Feed:
     store: Store
     settings: Settings
     alone: tuple[Hole, ...] = ()  # a worker died while it had begun them: nothing else is measured beside
+    lost: list[str] = field(default_factory=list)  # devices that failed in this job; grows
+    device_failed: bool = False
     begun: dict[Hole, None] = field(default_factory=dict)  # and not reported
     n_measured: int = 0
     starved: bool = False
@@ -342,6 +345,7 @@ class _Feed:
             "masks": self.job.plan.mask_rules if self.job.plan.masks else (),
             "masks_dir": self.settings.masks_dir,
             "device": self.settings.device,
+            "lost": self.lost,
             "threads": self.settings.threads,
             "memory_budget": self.settings.memory_budget,
         }
@@ -365,6 +369,10 @@ class _Feed:
             self.job.meter.enter("fetching")
         elif message["event"] == "starved":
             self.starved = True
+        elif message["event"] == "lost":
+            self.device_failed = True
+            self.lost.append(message["device"])
+            self.job.meter.say(f"{' and '.join(self.lost)} failed, so the work goes on without")
         elif message["event"] == "begin":
             self.begun[message["hole"]] = None
             self.job.meter.begin(message["hole"].name, "tallies" if message["hole"].kind == "tally" else "spectra")

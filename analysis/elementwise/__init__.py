@@ -54,15 +54,23 @@ def tally(
     return _by_blocks(whole, shape, on_mask, rules, threads)
 
 
-def tally_stack(before: Tensor, after: Tensor) -> list[Tally]:
-    """The Tally of each of a stack of matrices, such as a layer's experts; before, after: (matrices, rows, columns).
-    On an NVIDIA GPU all of them take the launches of one."""
+def tally_stack(
+    before: Tensor, after: Tensor, *, rules: Sequence[MaskRule] = ()
+) -> list[tuple[Tally, dict[MaskRule, np.ndarray]]]:
+    """The Tally of each of a stack of matrices, such as a layer's experts, with its masks by `rules`; before, after:
+    (matrices, rows, columns). On an NVIDIA GPU all of them take the launches of one."""
     shape = Geometry(*before.shape[1:])
     if not triton_pass.fits(before, after):
-        return [tally([pair], shape) for pair in zip(before, after, strict=True)]
+        return [_alone(*pair, shape, rules) for pair in zip(before, after, strict=True)]
     counting = triton_pass.TritonPass(shape, before.device, stacked=len(before))
     counting.add(before, after)
-    return [found.as_tally(found.row_changes) for found in counting.finish()]
+    return [
+        (
+            found.as_tally(found.row_changes),
+            {rule: _packed(rule, _ready(found), left, right) for rule in rules},
+        )
+        for found, left, right in zip(counting.finish(), before, after, strict=True)
+    ]
 
 
 def way_on(device_type: str) -> str:
@@ -70,6 +78,17 @@ def way_on(device_type: str) -> str:
     if triton_pass.works_on(device_type):
         return "triton"
     return "cpu" if device_type == "cpu" else "torch"
+
+
+def _alone(
+    before: Tensor, after: Tensor, shape: Geometry, rules: Sequence[MaskRule]
+) -> tuple[Tally, dict[MaskRule, np.ndarray]]:
+    masks: dict[MaskRule, np.ndarray] = {}
+
+    def keep(rule: MaskRule, packed: np.ndarray) -> None:
+        masks[rule] = packed.copy()  # the next matrix's may take its place
+
+    return tally([(before, after)], shape, on_mask=keep, rules=rules), masks
 
 
 def _by_triton(
@@ -84,7 +103,7 @@ def _by_triton(
                     on_mask(rule, torch_blocks.packed_mask(before, after, rule))
     (found,) = counting.finish()
     if on_mask is not None:
-        ready = {"exact": found.packed_exact, "mukherjee": found.packed_mukherjee}
+        ready = _ready(found)
         for rule in rules:
             if rule in ready:
                 on_mask(rule, ready[rule])
@@ -118,14 +137,17 @@ def _by_blocks(
         first_row += before.shape[0]
         if on_mask is not None:
             for rule in rules:
-                ready = {"exact": block.packed_exact, "mukherjee": block.packed_mukherjee}
-                on_mask(rule, _packed(rule, ready, before, after))
+                on_mask(rule, _packed(rule, _ready(block), before, after))
         total = block if total is None else total.plus(block)
     assert total is not None
     return total.as_tally(np.concatenate(rows))
 
 
-def _packed(rule: MaskRule, ready: Mapping[str, np.ndarray], before: Tensor, after: Tensor) -> np.ndarray:
+def _ready(found: BlockTally) -> dict[MaskRule, np.ndarray]:
+    return {"exact": found.packed_exact, "mukherjee": found.packed_mukherjee}
+
+
+def _packed(rule: MaskRule, ready: Mapping[MaskRule, np.ndarray], before: Tensor, after: Tensor) -> np.ndarray:
     """The pass over the block has two masks ready; any other is taken by a second one."""
     return ready[rule] if rule in ready else torch_blocks.packed_mask(before, after, rule)
 
