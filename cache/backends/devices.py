@@ -2,7 +2,8 @@
 has failed is told from work that went wrong.
 
 CUDA promises nothing to a process in which a device has failed, also not of the other devices. So the worker says which
-one it was and ends, and its successor goes on without it.
+one it was and ends. A matrix may be to blame (solvers have been seen to fail so), so its successor measures what was
+under way there on the CPU; a device that fails again is left out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from analysis.errors import BadSetting
 from analysis.footprint import LANES_OF_A_GPU
 from analysis.measure import Engine, devices, way_on
-from analysis.plan import Kind
+from analysis.plan import Hole, Kind
 
 # How errors of a device begin, or name what they come from: torch's own, Triton's, and those of CUDA's libraries.
 _OF_A_DEVICE = ("CUDA error", "Triton Error", "CUDA driver error", "NVML")
@@ -31,6 +32,7 @@ class DeviceLost(Exception):
     def __init__(self, device: str) -> None:
         super().__init__(device)
         self.device = device
+        self.holes: tuple[Hole, ...] = ()  # that it was filling
 
 
 def engines(request: dict[str, Any]) -> tuple[Engine, ...]:

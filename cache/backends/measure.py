@@ -14,6 +14,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -72,14 +73,14 @@ class Rows(Protocol):
 def measure(request: dict[str, Any], send: Send) -> None:
     """Sends 'device' once, then for each hole 'begin', and later 'measured' with the results of one or several; 'idle'
     where all files that are here are measured, 'starved' before the error if a pipe ends too early, 'lost' before it
-    with the device that failed."""
+    with the device that failed and the holes that it was filling."""
     os.nice(_NICENESS)
     engines = devices.engines(request)
     send({"event": "device", "device": devices.in_words(engines)})
     try:
         _measure(request, engines, send)
     except DeviceLost as lost:
-        send({"event": "lost", "device": lost.device})
+        send({"event": "lost", "device": lost.device, "holes": lost.holes})
         raise WorkerDied(f"{lost.device} failed", do="Start the job again: what was measured is kept") from lost
 
 
@@ -126,6 +127,8 @@ class _Filling:
     def __post_init__(self) -> None:
         self.pair_of_name: dict[str, TensorPair] = {pair.name: pair for pair in self.request["pairs"]}
         self.alone = frozenset(self.request["alone"])
+        self.on_cpu = frozenset(self.request["on_cpu"])  # a GPU failed while it was filling them
+        self.under_way: dict[Hole, str] = {}  # its device
 
     def begin(self, hole: Hole) -> None:
         """Says so, before memory is taken; where it was suspected before, once all else is reported."""
@@ -137,8 +140,11 @@ class _Filling:
         """Measures it, and hands over what comes of it. `tuned` None: the very bytes that the base has."""
         self.begin(hole)
         pair = self.pair_of_name[hole.name]
+        if hole in self.on_cpu:
+            engine = dataclasses.replace(engine, device="cpu")
         try:
-            result = _measured(pair, hole, base, tuned, engine, self.request, in_company)
+            with self._at_work([hole], engine):
+                result = _measured(pair, hole, base, tuned, engine, self.request, in_company)
         except MemoryError:
             if in_company:
                 self.crowded.put(hole)
@@ -160,16 +166,30 @@ class _Filling:
             self.begin(hole)
         left = list(holes)
         try:
-            for result in self._measured_together(holes, engine):
-                self.shelf.verify(self.pair_of_name[result.hole.name])
-                self.keeper.keep(result)
-                left.remove(result.hole)
+            with self._at_work(holes, engine):
+                for result in self._measured_together(holes, engine):
+                    self.shelf.verify(self.pair_of_name[result.hole.name])
+                    self.keeper.keep(result)
+                    left.remove(result.hole)
         except DeviceLost:
             raise
         except Exception as error:
             if not isinstance(error, MemoryError):
                 log.warning("%d matrices together failed, so each is measured by itself", len(left), exc_info=True)
             self._fill_each(left, engine)
+
+    @contextmanager
+    def _at_work(self, holes: Sequence[Hole], engine: Engine) -> Iterator[None]:
+        """Should the device be lost meanwhile, in whatever lane it shows, these are among the holes that it filled."""
+        self.under_way |= dict.fromkeys(holes, engine.device)
+        try:
+            yield
+        except DeviceLost as lost:
+            lost.holes = tuple(hole for hole, device in list(self.under_way.items()) if device == lost.device)
+            raise
+        finally:
+            for hole in holes:
+                self.under_way.pop(hole, None)
 
     def _fill_each(self, holes: Sequence[Hole], engine: Engine) -> None:
         met: Exception | None = None
@@ -209,7 +229,7 @@ def _measure_arriving(holes: tuple[Hole, ...], filling: _Filling) -> None:
     lanes = Lanes({one: devices.lanes(one) for one in filling.engines}, engine.budget, on_change=nudge)
 
     def together(hole: Hole) -> tuple[Hashable, int]:
-        if hole in filling.alone or not engine.stacks(hole.kind):
+        if hole in filling.alone or hole in filling.on_cpu or not engine.stacks(hole.kind):
             return None, 1
         pair, budget = pair_of_name[hole.name], devices.share(engine, hole.kind).budget // 2
         like = likeness(hole, pair)

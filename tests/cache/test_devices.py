@@ -176,4 +176,17 @@ def test_a_device_that_fails_is_left_out_and_the_others_go_on(run: Run):
     found, same_bits, said, gaps = run("cpu:0,cpu:1", threads=2, planted=planted)
     assert_same(found, expected)
     assert (same_bits, gaps) == (bits, [])
-    assert [word for word in said if word in ("2 devices", "cpu:0", "cpu:1")] == ["2 devices", "cpu:1", "cpu:0"]
+    told = [word for word in said if word in ("2 devices", "cpu:0", "cpu:1")]
+    assert told == ["2 devices", "cpu:1", "2 devices", "cpu:1", "cpu:0"], "twice, for a matrix may be to blame once"
+
+
+def test_a_matrix_that_fails_a_device_is_measured_on_the_cpu_and_the_device_goes_on(run: Run):
+    poisoned = "model.layers.0.mlp.experts.1.up_proj.weight"
+    planted = f"""if name == "_measured" and here["engine"].device != "cpu" and here["pair"].name == "{poisoned}":
+            from cache.backends.devices import DeviceLost
+            raise DeviceLost(here["engine"].device)"""
+    expected, bits, _, _ = run("cpu")
+    found, same_bits, said, gaps = run("cpu:0,cpu:1", threads=2, planted=planted)
+    assert_same(found, expected)
+    assert (same_bits, gaps) == (bits, [])
+    assert said.count("2 devices") == 2

@@ -47,6 +47,7 @@ def worker(models: Path, masks_dir: Path) -> tuple[Child, list[str]]:
         "masks_dir": masks_dir,
         "device": "cpu",
         "lost": (),
+        "on_cpu": (),
         "threads": 2,
         "memory_budget": 1 << 28,
         "steps": (),
