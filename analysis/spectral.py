@@ -30,6 +30,7 @@ Blocks = Iterator[tuple[Tensor, Tensor]]
 Of = Literal["update", "base", "tuned", "adapter"]
 
 _NOT_FINITE = "it has entries that are not finite, or too large for a float32 update"
+_SOLVER_ERROR = 1e-8  # of trace and norm: above what rounding does to 20,000 values in float64
 _SVD_ERROR = 1e-5  # of the largest value: what float32 SVDs were seen to be off by, docs/methods.md
 
 
@@ -138,13 +139,26 @@ def _roots(gram: Tensor) -> np.ndarray:
 
 
 def _eigenvalues(gram: Tensor) -> Tensor:
-    """Where the GPU's solver fails, LAPACK's: the same matrix in the same precision."""
+    """Of one matrix or of each of a stack, ascending. Where the GPU's solver fails, or its values cannot be this
+    matrix's, LAPACK's: the same matrix in the same precision."""
     try:
-        return torch.linalg.eigvalsh(gram)
+        values = torch.linalg.eigvalsh(gram)
     except torch.linalg.LinAlgError:
         if not gram.is_cuda:
             raise
         return torch.linalg.eigvalsh(gram.cpu())
+    wrong = ~are_eigenvalues(values, gram)
+    if bool(wrong.any()):
+        values[wrong] = torch.linalg.eigvalsh(gram[wrong].cpu()).to(values.device)
+    return values
+
+
+def are_eigenvalues(values: Tensor, gram: Tensor) -> Tensor:
+    """Whether they can be: their sum is the trace, and their squares' the squared norm. Batched solvers of GPUs have
+    been seen to return others without a word, depending on what was solved before (pytorch issue 192483)."""
+    trace, norm = gram.diagonal(dim1=-2, dim2=-1).sum(-1), torch.linalg.matrix_norm(gram)
+    adds_up = (values.sum(-1) - trace).abs() <= _SOLVER_ERROR * trace
+    return adds_up & ((torch.linalg.vector_norm(values, dim=-1) - norm).abs() <= _SOLVER_ERROR * norm)
 
 
 def _ranked(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spectrum:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Set
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -46,10 +47,16 @@ def engines(request: dict[str, Any]) -> tuple[Engine, ...]:
         raise _absent(wanted, str(error)) from error
     if not found and wanted != "auto":
         raise _absent(wanted, f"{', '.join(lost)} failed")
-    every = tuple(Engine(device, request["threads"], request["memory_budget"]) for device in found or ("cpu",))
-    with current(every[0]):
-        way_on(every[0].kind)  # tries the kernels, before there are several threads
-    return every
+    return tuple(Engine(device, request["threads"], request["memory_budget"]) for device in found or ("cpu",))
+
+
+def warm_up(engine: Engine, kinds: Set[Kind]) -> None:
+    """Loads what several threads may not load at once: the kernels, and torch's linear algebra for GPUs, which fails
+    in the second of two threads (pytorch issue 90613)."""
+    with current(engine):
+        way_on(engine.kind)
+        if engine.kind == "cuda" and kinds - {"tally"}:
+            torch.linalg.eigvalsh(torch.eye(2, dtype=torch.float64, device=engine.device))
 
 
 def _absent(wanted: str, why: str) -> BadSetting:

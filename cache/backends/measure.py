@@ -14,7 +14,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -78,6 +78,8 @@ def measure(request: dict[str, Any], send: Send) -> None:
     engines = devices.engines(request)
     send({"event": "device", "device": devices.in_words(engines)})
     try:
+        with suppress(MemoryError):  # then each hole finds out by itself
+            _on_device(lambda: devices.warm_up(engines[0], {hole.kind for hole in request["holes"]}), engines[0])
         _measure(request, engines, send)
     except DeviceLost as lost:
         send({"event": "lost", "device": lost.device, "holes": lost.holes})

@@ -48,3 +48,18 @@ def test_a_stack_has_the_spectra_of_each_by_itself(shape: tuple[int, int]):
     assert (full.method, same.method, same.rank) == ("gram float64", "zero matrix", 0)
     assert "not finite" in odd.reason
     assert odd.rank is None
+
+
+def test_a_solver_that_returns_another_matrixs_values_is_found_out(monkeypatch: pytest.MonkeyPatch):
+    """The stack's values in the wrong order, as a batched solver may give them; one matrix at a time it is right."""
+    matrices = torch.randn(3, 700, 900, generator=torch.Generator().manual_seed(6))
+    grams = (matrices @ matrices.mT).double()
+    right = torch.linalg.eigvalsh(grams)
+    assert spectral.are_eigenvalues(right, grams).tolist() == [True] * 3
+    assert spectral.are_eigenvalues(right[[0, 2, 1]], grams).tolist() == [True, False, False]
+    assert spectral.are_eigenvalues(right * torch.nan, grams).tolist() == [False] * 3
+    assert bool(spectral.are_eigenvalues(torch.zeros(4), torch.zeros(4, 4)))
+    solve, answers = torch.linalg.eigvalsh, [right[1], right[[0, 2, 1]]]
+    monkeypatch.setattr(torch.linalg, "eigvalsh", lambda gram: answers.pop() if answers else solve(gram))
+    assert torch.equal(spectral._eigenvalues(grams), right)
+    assert torch.equal(spectral._eigenvalues(grams[0]), right[0])
