@@ -1,4 +1,4 @@
-"""The benchmark for GPUs is one command that measures what it can: a part that fails is named, and the next one runs."""
+"""One command measures all that a GPU is to show: a part that fails is named, and the next one runs."""
 
 from __future__ import annotations
 
