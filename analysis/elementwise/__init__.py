@@ -64,13 +64,11 @@ def tally_stack(
         return [_alone(*pair, shape, rules) for pair in zip(before, after, strict=True)]
     counting = triton_pass.TritonPass(shape, before.device, stacked=len(before))
     counting.add(before, after)
-    return [
-        (
-            found.as_tally(found.row_changes),
-            {rule: _packed(rule, _ready(found), left, right) for rule in rules},
-        )
-        for found, left, right in zip(counting.finish(), before, after, strict=True)
-    ]
+    tallies = []
+    for found, *pair in zip(counting.finish(), before, after, strict=True):
+        ready = {"exact": found.packed_exact, "mukherjee": found.packed_mukherjee}
+        tallies.append((found.as_tally(found.row_changes), {rule: _packed(rule, ready, *pair) for rule in rules}))
+    return tallies
 
 
 def way_on(device_type: str) -> str:
@@ -103,7 +101,7 @@ def _by_triton(
                     on_mask(rule, torch_blocks.packed_mask(before, after, rule))
     (found,) = counting.finish()
     if on_mask is not None:
-        ready = _ready(found)
+        ready = {"exact": found.packed_exact, "mukherjee": found.packed_mukherjee}
         for rule in rules:
             if rule in ready:
                 on_mask(rule, ready[rule])
@@ -137,17 +135,14 @@ def _by_blocks(
         first_row += before.shape[0]
         if on_mask is not None:
             for rule in rules:
-                on_mask(rule, _packed(rule, _ready(block), before, after))
+                ready = {"exact": block.packed_exact, "mukherjee": block.packed_mukherjee}
+                on_mask(rule, _packed(rule, ready, before, after))
         total = block if total is None else total.plus(block)
     assert total is not None
     return total.as_tally(np.concatenate(rows))
 
 
-def _ready(found: BlockTally) -> dict[MaskRule, np.ndarray]:
-    return {"exact": found.packed_exact, "mukherjee": found.packed_mukherjee}
-
-
-def _packed(rule: MaskRule, ready: Mapping[MaskRule, np.ndarray], before: Tensor, after: Tensor) -> np.ndarray:
+def _packed(rule: MaskRule, ready: Mapping[str, np.ndarray], before: Tensor, after: Tensor) -> np.ndarray:
     """The pass over the block has two masks ready; any other is taken by a second one."""
     return ready[rule] if rule in ready else torch_blocks.packed_mask(before, after, rule)
 
