@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Set
+import logging
+from collections.abc import Callable, Set
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -20,6 +21,11 @@ from analysis.errors import BadSetting
 from analysis.footprint import LANES_OF_A_GPU
 from analysis.measure import Engine, devices, way_on
 from analysis.plan import Hole, Kind
+from cache.weights.passing import HasPassed
+
+R = TypeVar("R")
+
+log = logging.getLogger(__name__)
 
 # How errors of a device begin, or name what they come from: torch's own, Triton's, and those of CUDA's libraries.
 _OF_A_DEVICE = ("CUDA error", "Triton Error", "CUDA driver error", "NVML")
@@ -103,3 +109,43 @@ def is_of_solver(error: RuntimeError) -> bool:
 
 def is_of_device(error: RuntimeError) -> bool:
     return isinstance(error, torch.AcceleratorError) or any(words in str(error) for words in _OF_A_DEVICE)
+
+
+def survive(work: Callable[[Engine], R], engine: Engine, in_company: bool = False) -> R | str:
+    """What `work` returns; on the CPU where the device's memory does not hold it, or its solver refuses it; the reason
+    where that fails too. Raises MemoryError and DeviceLost, the former also where a device is crowded."""
+    try:
+        return attempt(lambda: work(engine), engine)
+    except MemoryError:
+        if engine.kind == "cpu" or in_company:
+            raise
+        return survive(work, dataclasses.replace(engine, device="cpu"))
+    except torch.linalg.LinAlgError:
+        return "the singular value decomposition did not converge"
+    except HasPassed:
+        return "the device's memory did not hold it, and its bytes had passed: keep the files, or allow more memory"
+    except RuntimeError as error:
+        if engine.kind == "cpu" or not is_of_solver(error):
+            raise
+        log.warning("%s refused a matrix, which the CPU takes", engine.device, exc_info=True)
+        return survive(work, dataclasses.replace(engine, device="cpu"))
+
+
+def attempt(work: Callable[[], R], engine: Engine) -> R:
+    """What `work` returns. Raises MemoryError where the device's memory or the host's does not hold it, and DeviceLost
+    where the device fails."""
+    try:
+        with current(engine):
+            return work()
+    except RuntimeError as error:
+        if "DefaultCPUAllocator" in str(error):
+            raise MemoryError from error
+        if engine.kind == "cpu":
+            raise
+        if lacks_memory(error):
+            torch.cuda.empty_cache()
+            raise MemoryError from error
+        if is_of_device(error) and not is_of_solver(error):
+            log.error("%s failed", engine.device, exc_info=True)
+            raise DeviceLost(engine.device) from error
+        raise

@@ -12,7 +12,7 @@ import torch
 
 from analysis.errors import BadSetting
 from analysis.measure import Engine
-from cache.backends import devices, measure
+from cache.backends import devices
 from cache.backends.lanes import Keeper, Lanes, least_busy
 
 SOON = 20.0  # seconds in which what must happen happens
@@ -186,13 +186,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Engine:
 )
 def test_a_gpu_without_memory_is_waited_for_and_then_done_without(error: RuntimeError, gpu: Engine):
     with pytest.raises(MemoryError):
-        measure._survive(a_failing(error), gpu, in_company=True)
-    assert measure._survive(a_failing(error), gpu) == "done by the CPU"
+        devices.survive(a_failing(error), gpu, in_company=True)
+    assert devices.survive(a_failing(error), gpu) == "done by the CPU"
 
 
 def test_what_a_gpus_solver_refuses_the_cpu_takes(gpu: Engine):
     error = RuntimeError("cusolver error: CUSOLVER_STATUS_EXECUTION_FAILED, when calling `cusolverDnXsyevd(...)`")
-    assert measure._survive(a_failing(error), gpu) == "done by the CPU"
+    assert devices.survive(a_failing(error), gpu) == "done by the CPU"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_what_a_gpus_solver_refuses_the_cpu_takes(gpu: Engine):
 )
 def test_a_gpu_that_fails_is_named(error: RuntimeError, gpu: Engine):
     with pytest.raises(devices.DeviceLost) as lost:
-        measure._survive(a_failing(error), gpu)
+        devices.survive(a_failing(error), gpu)
     assert lost.value.device == "cuda:1"
 
 
@@ -235,6 +235,6 @@ def test_gpus_that_were_asked_for_and_failed_are_not_replaced_by_the_cpu(gpu: En
 
 def test_what_torch_finds_no_memory_for_is_what_any_other_work_finds_none_for():
     with pytest.raises(MemoryError):
-        measure._survive(lambda _: torch.empty(1 << 60), Engine())
+        devices.survive(lambda _: torch.empty(1 << 60), Engine())
     with pytest.raises(RuntimeError, match="another"):
-        measure._survive(lambda _: (_ for _ in ()).throw(RuntimeError("another")), Engine())
+        devices.survive(lambda _: (_ for _ in ()).throw(RuntimeError("another")), Engine())
