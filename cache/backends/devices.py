@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import traceback
 from collections.abc import Callable, Set
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
@@ -119,7 +120,6 @@ def survive(work: Callable[[Engine], R], engine: Engine, in_company: bool = Fals
     except MemoryError:
         if engine.kind == "cpu" or in_company:
             raise
-        return survive(work, dataclasses.replace(engine, device="cpu"))
     except torch.linalg.LinAlgError:
         return "the singular value decomposition did not converge"
     except HasPassed:
@@ -127,8 +127,8 @@ def survive(work: Callable[[Engine], R], engine: Engine, in_company: bool = Fals
     except RuntimeError as error:
         if engine.kind == "cpu" or not is_of_solver(error):
             raise
-        log.warning("%s refused a matrix, which the CPU takes", engine.device, exc_info=True)
-        return survive(work, dataclasses.replace(engine, device="cpu"))
+        log.warning("%s refused a matrix, which the CPU takes\n%s", engine.device, traceback.format_exc())
+    return survive(work, dataclasses.replace(engine, device="cpu"))  # here, where no error holds the device's memory
 
 
 def attempt(work: Callable[[], R], engine: Engine) -> R:

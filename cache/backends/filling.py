@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -114,8 +115,8 @@ class Filling:
             raise
         except Exception as error:
             if not isinstance(error, MemoryError):
-                log.warning("%d matrices together failed, so each is measured by itself", len(left), exc_info=True)
-            self._fill_each(left, engine)
+                log.warning("%d together failed, so each is measured by itself\n%s", len(left), traceback.format_exc())
+        self._fill_each(left, engine)  # here, where no error holds the stack's memory; none where all went well
 
     @contextmanager
     def _at_work(self, holes: Sequence[Hole], engine: Engine) -> Iterator[None]:

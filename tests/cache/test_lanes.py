@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -188,6 +189,20 @@ def test_a_gpu_without_memory_is_waited_for_and_then_done_without(error: Runtime
     with pytest.raises(MemoryError):
         devices.survive(a_failing(error), gpu, in_company=True)
     assert devices.survive(a_failing(error), gpu) == "done by the CPU"
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory", "cusolver error: CUSOLVER_STATUS_INTERNAL_ERROR"])
+def test_what_a_gpu_held_is_let_go_before_the_cpu_begins(words: str, gpu: Engine):
+    held: list[weakref.ref[torch.Tensor]] = []
+
+    def work(engine: Engine) -> bool:
+        if engine.kind == "cpu":
+            return held[0]() is None
+        block = torch.empty(1)
+        held.append(weakref.ref(block))
+        raise RuntimeError(words)
+
+    assert devices.survive(work, gpu) is True
 
 
 def test_what_a_gpus_solver_refuses_the_cpu_takes(gpu: Engine):
