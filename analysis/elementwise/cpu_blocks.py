@@ -33,6 +33,7 @@ _STRETCH = 1024
 _PART = 1 << 18  # entries
 _RELATIVE_SHIFT = 45  # leaves sign, exponent and 7 mantissa bits of a float64
 _INTEGERS = ("nonfinite", "nonfinite_same", "equal", "bf16_unchanged", "mukherjee_unchanged", "sign_flips")
+EQUAL, BF16_UNCHANGED, MUKHERJEE_UNCHANGED = 2, 3, 4  # of `_INTEGERS`
 _SUMS = (
     "base_square_sum", "tuned_square_sum", "update_square_sum", "update_abs_sum", "base_dot_tuned",
     "base_sum", "tuned_sum",
