@@ -19,41 +19,26 @@ from torch import Tensor
 
 from analysis.elementwise import cpu_blocks
 from analysis.elementwise.block import BlockTally, Geometry
-from analysis.elementwise.cpu_blocks import (
-    BF16_UNCHANGED,
-    EQUAL,
-    MUKHERJEE_UNCHANGED,
-    bin_of_change,
-    bin_of_ratio,
-    bin_of_ulps,
-    binade_of,
-    within_bf16,
-    within_mukherjee,
-)
-from analysis.elementwise.sweep import CHUNK, COUNTED, count_equal, place, sweep, vectors_pick
+from analysis.elementwise.cpu_blocks import BF16_UNCHANGED, EQUAL, MUKHERJEE_UNCHANGED
+from analysis.elementwise.step_table import StepTable, count_pairs
+from analysis.elementwise.sweep import CHUNK, COUNTED, count_equal, sweep, vectors_pick
 from analysis.measurements import FIRST_BINADE, LAST_BINADE, MUKHERJEE_ATOL, Tally
 
 _FEWEST_ENTRIES = 1 << 18  # below, the table costs more than it saves
-_FARTHEST = 32  # steps
 _STRETCH = 1024
 _WAITING = 2048  # entries that wait to be counted together
-_CELLS = 64  # of the table, looked at together
 _STRANGE = 0x7F80  # bits without sign, from which on a number is not finite
-_BEYOND = np.uint16(2 * _FARTHEST + 1)  # the row of the table for what it does not hold, whose counts mean nothing
 _MOST_COUNTED = 2**32 - 1
 
 # The largest float32 that rounds (ties to even) to the bfloat16 next to Mukherjee's tolerance or below, as bits.
 _atol_bits = int(torch.tensor(MUKHERJEE_ATOL).bfloat16().view(torch.int16))
 _sweep = sweep((_atol_bits << 16) + 0x8000 - _atol_bits % 2)
-_index = place(_FARTHEST)
 
 # What vector instructions count: entries by the base's exponent (0: zeros, 1: numbers below the normal ones as well),
 # and then how many stayed the same.
 _SAME = 256
 _BINADE_OF_EXPONENT = np.clip(np.arange(_SAME) - 127, FIRST_BINADE - 1, LAST_BINADE + 1) - FIRST_BINADE + 2
 _BINADE_OF_EXPONENT[0] = 0
-
-_spare_tables: list[np.ndarray] = []  # all zero; touching new memory takes longer than counting a matrix
 
 
 def fits(before: Tensor, after: Tensor, shape: Geometry) -> bool:
@@ -97,10 +82,9 @@ class StepPass:
         else:
             with ThreadPoolExecutor(len(self._workers)) as pool:
                 list(pool.map(run, range(len(self._workers))))
-        odd = [worker.odd[:, : worker.n_odd] for worker in self._workers if worker.n_odd]
-        if odd:
-            of_base, of_tuned = np.concatenate(odd, axis=1)
-            cpu_blocks.add_values(of_base, of_tuned, self._sheet)
+        odd = np.concatenate([worker.odd[: worker.n_odd] for worker in self._workers])
+        if len(odd):
+            cpu_blocks.add_values(*((odd >> shift).astype(np.uint16) for shift in (0, 16)), self._sheet)
         self._entries += left.size
         self._in_tables += left.size
         self._row_changes.append(changes)
@@ -117,7 +101,7 @@ class StepPass:
             first.tallied += other.tallied
         self._add_unchanged(first.tallied)
         for worker in self._workers:
-            _spare_tables.append(worker.table)
+            worker.table.put_back()
         nothing = np.empty(0, np.uint8)
         amounts, bins = self._sheet.amounts(self._entries), self._sheet.bins()
         total = BlockTally(amounts, bins, nothing, first.column_changes, first.density, nothing, nothing)
@@ -134,12 +118,8 @@ class StepPass:
     def _empty_tables(self) -> None:
         first, *others = self._workers
         for other in others:
-            _move(other.table, other.reach, first.table, first.reach)
-        sheet = self._sheet
-        _decode(
-            first.table, first.reach, sheet.counts, sheet.sums, sheet.largest, sheet.joint, sheet.loose_binades,
-            sheet.wide_binades, sheet.relative, sheet.ulps, *cpu_blocks.TABLES,
-        )  # fmt: skip
+            other.table.move_into(first.table)
+        first.table.empty_into(self._sheet)
         self._in_tables = 0
 
 
@@ -148,11 +128,10 @@ class _Worker:
 
     def __init__(self, shape: Geometry) -> None:
         self._shape = shape
-        self.table = _spare_table()
-        self.reach = _nowhere()
+        self.table = StepTable.take()
         self.column_changes = np.zeros(shape.columns, np.int64)
         self.density = np.zeros(shape.density_shape, np.int64)
-        self.odd, self.n_odd = np.empty((2, 0), np.uint16), 0
+        self.odd, self.n_odd = np.empty(0, np.uint32), 0
         self.tallied = np.zeros(_SAME + 1, np.int64)
         self._marks = np.zeros(shape.columns + CHUNK, np.uint16)  # changes by column, within one row of the density map
 
@@ -167,36 +146,22 @@ class _Worker:
         sums: np.ndarray,
     ) -> None:
         """Leaves in `odd` the entries that the table does not hold."""
-        if self.odd.shape[1] < left.size:
-            self.odd = np.empty((2, left.size), np.uint16)
+        if len(self.odd) < left.size:
+            self.odd = np.empty(left.size, np.uint32)
         self.n_odd = _count(
-            left, right, first_row, self._shape.row_step, self._shape.column_step, self.table, self.reach,
-            exact, loose, changes, sums, self._marks, self.column_changes, self.density, self.tallied,
-            self.odd[0], self.odd[1],
+            left, right, first_row, self._shape.row_step, self._shape.column_step, self.table.counts, self.table.reach,
+            exact, loose, changes, sums, self._marks, self.column_changes, self.density, self.tallied, self.odd,
         )  # fmt: skip
-
-
-def _spare_table() -> np.ndarray:
-    try:
-        return _spare_tables.pop()
-    except IndexError:
-        return np.zeros((int(_BEYOND) + 1) << 16, np.uint32)
-
-
-def _nowhere() -> np.ndarray:
-    """Which cells of a table are in use: as far as so many steps, and for sizes of the base from .. to (bits without
-    sign)."""
-    return np.array([0, 0x7FFF, 0], np.int64)
 
 
 @no_type_check
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
 def _count(
     left, right, first_row, row_step, column_step, table, reach, exact, loose, changes, sums,
-    marks, column_changes, density, tallied, odd_left, odd_right,
+    marks, column_changes, density, tallied, odd,
 ):  # fmt: skip
-    """Fills the masks (rows, columns / 8), the row changes and sums, and the table; how many entries went to `odd_left`
-    and `odd_right` instead."""
+    """Fills the masks (rows, columns / 8), the row changes and sums, and the table; how many entries went to `odd`
+    instead, as pairs of bits."""
     rows, columns = left.shape
     exponents, n_exponents, largest_seen = np.empty(_WAITING + 2 * _STRETCH, np.uint8), 0, 0
     pairs, n_pairs = np.empty(_WAITING + 2 * _STRETCH, np.uint32), 0
@@ -241,9 +206,7 @@ def _count(
             if seen >= _STRANGE:
                 sums[row, 0], sums[row, 1] = before_stretch
                 stretch = left[row, first : first + n], right[row, first : first + n]
-                n_pairs, n_odd = _count_strange(
-                    *stretch, sums[row], tallied, pairs, n_pairs, odd_left, odd_right, n_odd
-                )
+                n_pairs, n_odd = _count_strange(*stretch, sums[row], tallied, pairs, n_pairs, odd, n_odd)
             else:
                 if not vectors_pick():
                     stretch = left[row, first : first + n], right[row, first : first + n]
@@ -256,7 +219,7 @@ def _count(
                 _count_exponents(exponents, n_exponents, largest_seen >> 7, tallied)
                 n_exponents = largest_seen = 0
             if n_pairs >= _WAITING:
-                n_odd = _count_pairs(pairs, n_pairs, index, table, reach, tallied, odd_left, odd_right, n_odd)
+                n_odd += _leave_out(odd[n_odd:], count_pairs(pairs, n_pairs, index, table, reach, odd[n_odd:]), tallied)
                 n_pairs = 0
         changes[row] = n_row
         since_flush += 1
@@ -265,19 +228,19 @@ def _count(
             since_flush = 0
             _spread(marks, columns, column_step, column_changes, density[map_row])
     _count_exponents(exponents, n_exponents, largest_seen >> 7, tallied)
-    return _count_pairs(pairs, n_pairs, index, table, reach, tallied, odd_left, odd_right, n_odd)
+    return n_odd + _leave_out(odd[n_odd:], count_pairs(pairs, n_pairs, index, table, reach, odd[n_odd:]), tallied)
 
 
 @no_type_check
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
-def _count_strange(before, after, sums, tallied, pairs, n_pairs, odd_left, odd_right, n_odd):
+def _count_strange(before, after, sums, tallied, pairs, n_pairs, odd, n_odd):
     """Goes through a stretch with entries that are not finite one by one; how many `pairs` and how many odd there are
     now."""
     for i in range(len(before)):
         p, q = np.int64(before[i]), np.int64(after[i])
         size = p & 0x7FFF
         if size >= _STRANGE or (q & 0x7FFF) >= _STRANGE:
-            odd_left[n_odd], odd_right[n_odd] = p, q
+            odd[n_odd] = p | (q << 16)
             n_odd += 1
             continue
         tallied[max(size >> 7, min(size, 1))] += 1
@@ -323,31 +286,12 @@ def _count_exponents(exponents, n, largest, tallied):
 
 @no_type_check
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
-def _count_pairs(pairs, n, index, table, reach, tallied, odd_left, odd_right, n_odd):
-    """Adds the changed entries to the table; returns `n_odd` and how many it does not hold, which are put there."""
-    if n == 0:
-        return n_odd
-    for i in range(n, n + -n % CHUNK):
-        pairs[i] = pairs[0]
-    n_chunks = (n + CHUNK - 1) // CHUNK
-    beyond, reached = np.empty(n_chunks, np.uint32), np.empty(3, np.uint32)
-    _index(pairs.ctypes.data, n_chunks, index.ctypes.data, beyond.ctypes.data, reached.ctypes.data)
+def _leave_out(odd, n, tallied):
+    """Takes back what their exponents were counted as, since others count them again; returns `n`."""
     for i in range(n):
-        table[index[i]] += np.uint32(1)
-    reach[0] = max(reach[0], np.int64(reached[0]))
-    reach[1] = min(reach[1], np.int64(reached[1]))
-    reach[2] = max(reach[2], np.int64(reached[2]))
-    for k in range(n_chunks):
-        left = np.uint64(beyond[k])
-        while left:
-            i = k * CHUNK + np.int64(trailing_zeros(left))
-            left &= left - np.uint64(1)
-            if i < n:
-                size = np.int64(index[i]) & 0x7FFF
-                tallied[max(size >> 7, min(size, 1))] -= 1
-                odd_left[n_odd], odd_right[n_odd] = pairs[i] & 0xFFFF, pairs[i] >> 16
-                n_odd += 1
-    return n_odd
+        size = np.int64(odd[i]) & 0x7FFF
+        tallied[max(size >> 7, min(size, 1))] -= 1
+    return n
 
 
 @no_type_check
@@ -360,71 +304,3 @@ def _spread(marks, columns, column_step, column_changes, density_row):
         for column in range(block * column_step, min((block + 1) * column_step, columns)):
             density_row[block] += np.int64(marks[column])
     marks[:] = 0
-
-
-@no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
-def _decode(
-    table, reach, counts, sums, largest, joint, loose_binades, wide_binades, relative, ulps,
-    change_below, change_edge, relative_below, relative_edge,
-):  # fmt: skip
-    """Adds what the table counted, and leaves it all zero and `reach` as new: `_nowhere`."""
-    table[np.int64(_BEYOND) << 16 :] = 0
-    first_block, last_block = reach[1] // _CELLS, reach[2] // _CELLS
-    for step in range(-reach[0], reach[0] + 1):
-        ulp_bin = bin_of_ulps(max(abs(step), 1))
-        for k in range(2 * max(last_block - first_block + 1, 0)):
-            start = ((step + _FARTHEST) << 16) | ((first_block + (k >> 1)) * _CELLS) | ((k & 1) << 15)
-            cells = table[start : start + _CELLS]
-            any_used = np.uint32(0)
-            for i in range(_CELLS):
-                any_used |= cells[i]
-            if not any_used:
-                continue
-            for i in range(_CELLS):
-                times = np.int64(cells[i])
-                if times == 0:
-                    continue
-                cells[i] = 0
-                p = np.uint32((start + i) & 0xFFFF)
-                bits = np.uint32(p) << np.uint32(16)
-                before = np.uint32(bits).view(np.float32)
-                after = np.uint32(np.uint32(p + step) << np.uint32(16)).view(np.float32)
-                x, y = np.float64(before), np.float64(after)
-                sums[0] += times * (x * x)
-                sums[1] += times * (y * y)
-                sums[2] += times * ((y - x) * (y - x))
-                sums[3] += times * abs(y - x)
-                sums[4] += times * (x * y)
-                sums[5] += times * x
-                sums[6] += times * y
-                size, larger = abs(np.float32(after - before)), max(abs(before), abs(after))
-                binade = binade_of(np.uint32(bits))
-                joint[binade, bin_of_change(size, change_below, change_edge)] += times
-                relative[bin_of_ratio(np.float64(size) / np.float64(larger), relative_below, relative_edge)] += times
-                ulps[ulp_bin] += times
-                is_within = within_bf16(size, larger)
-                counts[3] += times * is_within
-                wide_binades[binade] += times * (1 - is_within)
-                if within_mukherjee(before, after):
-                    counts[4] += times
-                else:
-                    loose_binades[binade] += times
-                largest[0] = max(largest[0], size)
-    reach[0], reach[1], reach[2] = 0, 0x7FFF, 0
-
-
-@no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
-def _move(table, reach, into, into_reach):
-    """Adds one table's counts to another's, and leaves it as new."""
-    table[np.int64(_BEYOND) << 16 :] = 0
-    for step in range(-reach[0], reach[0] + 1):
-        row = (step + _FARTHEST) << 16
-        for cell in range(row, row + (1 << 16)):
-            into[cell] += table[cell]
-            table[cell] = 0
-    into_reach[0] = max(into_reach[0], reach[0])
-    into_reach[1] = min(into_reach[1], reach[1])
-    into_reach[2] = max(into_reach[2], reach[2])
-    reach[0], reach[1], reach[2] = 0, 0x7FFF, 0

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.elementwise import Geometry, bf16_steps, cpu_blocks, geometry, tally, torch_blocks
+from analysis.elementwise import Geometry, bf16_steps, cpu_blocks, geometry, step_table, tally, torch_blocks
 from analysis.elementwise.block import BlockTally
 from analysis.measurements import CHANGE_EDGES, N_BINADES, RELATIVE_EDGES, RULES, TOLERANCES, Tally
 from analysis.metrics import correlation
@@ -305,7 +305,7 @@ def test_a_pass_leaves_its_table_empty():
     first = tally(blocks(before, after, 100), shape)
     again = tally(blocks(before, after, 100), shape)
     assert first.joint.tolist() == again.joint.tolist()
-    assert not bf16_steps._spare_tables[-1].any()
+    assert not step_table._spare[-1].counts.any()
 
 
 def test_swapping_base_and_tuned_keeps_what_is_symmetric():
