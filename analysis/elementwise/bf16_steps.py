@@ -48,51 +48,45 @@ def fits(before: Tensor, after: Tensor, shape: Geometry) -> bool:
 
 
 class StepPass:
-    """The pass over one tensor: `add` its blocks in order, then `finish`. What comes out depends on the blocks, not on
-    `threads`: counts are added before any arithmetic."""
+    """The pass over one tensor: `add` its blocks, then `finish`. What comes out depends neither on the blocks nor on
+    `threads`: entries are counted before any arithmetic, and sums are of rows."""
 
     def __init__(self, shape: Geometry, threads: int) -> None:
         self._shape = shape
         self._workers = [_Worker(shape) for _ in range(max(1, threads))]
         self._sheet = cpu_blocks.Sheet.blank()
         self._entries = self._in_tables = 0
-        self._row_changes: list[np.ndarray] = []
-        self._row_sums: list[np.ndarray] = []
-        self._masks = np.empty((2, 0, shape.columns // 8), np.uint8)
+        self._row_changes = np.zeros(shape.rows, np.int64)
+        self._row_sums = np.zeros((shape.rows, 2))
+        self._masks = np.empty((2, shape.rows, shape.columns // 8), np.uint8)
 
-    def add(self, before: Tensor, after: Tensor, first_row: int) -> tuple[np.ndarray, np.ndarray]:
-        """The block's packed masks (exact, Mukherjee's), overwritten by the next; before, after: (rows, columns) in
-        bfloat16."""
+    def add(self, before: Tensor, after: Tensor, first_row: int) -> None:
+        """Rows from `first_row` on; before, after: (rows, columns) in bfloat16."""
         left, right = (side.contiguous().view(torch.int16).numpy().view(np.uint16) for side in (before, after))
-        if self._masks.shape[1] < len(left):
-            self._masks = np.empty((2, len(left), self._shape.columns // 8), np.uint8)
         if self._in_tables + left.size > _MOST_COUNTED:
             self._empty_tables()
-        exact, loose = self._masks[:, : len(left)]
-        changes, sums = np.empty(len(left), np.int64), np.zeros((len(left), 2))
-        bounds = np.linspace(0, len(left), len(self._workers) + 1).astype(int).tolist()
+        bounds = [len(left) * k // len(self._workers) for k in range(len(self._workers) + 1)]
 
         def run(k: int) -> None:
-            part = slice(bounds[k], bounds[k + 1])
-            masks = exact[part], loose[part]
-            self._workers[k].add(left[part], right[part], first_row + bounds[k], *masks, changes[part], sums[part])
+            part, rows = slice(*bounds[k : k + 2]), slice(first_row + bounds[k], first_row + bounds[k + 1])
+            exact, loose = self._masks[:, rows]
+            of_rows = exact, loose, self._row_changes[rows], self._row_sums[rows]
+            self._workers[k].add(left[part], right[part], rows.start, *of_rows)
 
         if len(self._workers) == 1:
             run(0)
         else:
             with ThreadPoolExecutor(len(self._workers)) as pool:
                 list(pool.map(run, range(len(self._workers))))
-        odd = np.concatenate([worker.odd[: worker.n_odd] for worker in self._workers])
-        if len(odd):
-            cpu_blocks.add_values(*((odd >> shift).astype(np.uint16) for shift in (0, 16)), self._sheet)
+        for worker in self._workers:
+            if worker.n_odd:
+                odd = worker.odd[: worker.n_odd]
+                cpu_blocks.add_values(odd.astype(np.uint16), (odd >> 16).astype(np.uint16), self._sheet)
         self._entries += left.size
         self._in_tables += left.size
-        self._row_changes.append(changes)
-        self._row_sums.append(sums)
-        return exact.ravel(), loose.ravel()
 
-    def finish(self) -> Tally:
-        """The tensor's Tally; the pass is over."""
+    def finish(self) -> tuple[Tally, np.ndarray, np.ndarray]:
+        """The tensor's Tally and its packed masks (exact, Mukherjee's); the pass is over."""
         self._empty_tables()
         first, *others = self._workers
         for other in others:
@@ -105,14 +99,14 @@ class StepPass:
         nothing = np.empty(0, np.uint8)
         amounts, bins = self._sheet.amounts(self._entries), self._sheet.bins()
         total = BlockTally(amounts, bins, nothing, first.column_changes, first.density, nothing, nothing)
-        return total.as_tally(np.concatenate(self._row_changes))
+        exact, loose = self._masks.reshape(2, -1)
+        return total.as_tally(self._row_changes), exact, loose
 
     def _add_unchanged(self, tallied: np.ndarray) -> None:
-        """Sums row by row, in the rows' order: whatever blocks and threads they came in."""
         counts, sums, binades = self._sheet.counts, self._sheet.sums, self._sheet.binades
         np.add.at(binades, _BINADE_OF_EXPONENT, tallied[:_SAME])
         counts[[EQUAL, BF16_UNCHANGED, MUKHERJEE_UNCHANGED]] += tallied[_SAME]
-        squares, plain = np.concatenate(self._row_sums).sum(0)
+        squares, plain = self._row_sums.sum(0)
         sums += np.array([squares, squares, 0, 0, squares, plain, plain])
 
     def _empty_tables(self) -> None:

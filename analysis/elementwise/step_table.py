@@ -7,7 +7,7 @@ both signs together, since only the plain sums tell them apart, and the bins of 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self, no_type_check
+from typing import no_type_check
 
 import numpy as np
 from numba import njit
@@ -48,7 +48,7 @@ class StepTable:
     kinds: np.ndarray  # (steps + FARTHEST) * 32768 + the base's size -> which bins, once known
 
     @classmethod
-    def take(cls) -> Self:
+    def take(cls) -> StepTable:
         """An empty one."""
         try:
             return _spare.pop()
