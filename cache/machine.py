@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
 from analysis.forecast import Machine
-from cache.settings import Settings
-
-_CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-_NVIDIA = "/proc/driver/nvidia/version"
+from cache.memory import memory
+from cache.settings import Settings, uses_gpu
 
 
 def seen(settings: Settings, downloads_dir: str | Path) -> Machine:
@@ -25,20 +22,8 @@ def seen(settings: Settings, downloads_dir: str | Path) -> Machine:
         one_disk=disk_of_downloads == disk_of_results,
         spare_disk=settings.spare_disk,
         threads=settings.threads,
-        device="cuda" if settings.device.startswith("cuda") or (settings.device == "auto" and has_gpu()) else "cpu",
+        device="cuda" if uses_gpu(settings.device) else "cpu",
     )
-
-
-def memory() -> int:
-    """Bytes of memory that this process may have: the machine's, or less where a container is given less."""
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for file in _CGROUP_LIMITS:
-        try:
-            text = Path(file).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        limits += [int(text)] if text.isdigit() else []
-    return min(limits)
 
 
 def disk_free(folder: Path) -> tuple[int, int]:
@@ -46,8 +31,3 @@ def disk_free(folder: Path) -> tuple[int, int]:
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free, folder.stat().st_dev
-
-
-def has_gpu() -> bool:
-    """Whether the driver that torch would need for CUDA is there; torch itself decides in the worker."""
-    return Path(_NVIDIA).exists()
