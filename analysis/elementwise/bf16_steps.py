@@ -48,14 +48,15 @@ def fits(before: Tensor, after: Tensor, shape: Geometry) -> bool:
 
 
 class StepPass:
-    """The pass over one tensor: `add` its blocks, then `finish`. What comes out depends neither on the blocks nor on
-    `threads`: entries are counted before any arithmetic, and sums are of rows."""
+    """The pass over one tensor: `add` its blocks in order, then `finish`. What comes out depends neither on `threads`
+    nor, up to _MOST_COUNTED entries, on the blocks: entries are counted before any arithmetic, and sums are of rows."""
 
     def __init__(self, shape: Geometry, threads: int) -> None:
         self._shape = shape
         self._workers = [_Worker(shape) for _ in range(max(1, threads))]
         self._sheet = cpu_blocks.Sheet.blank()
         self._entries = self._in_tables = 0
+        self._odd = np.empty(0, np.uint32)  # that fill no stretch yet: stretches are summed each for itself
         self._row_changes = np.zeros(shape.rows, np.int64)
         self._row_sums = np.zeros((shape.rows, 2))
         self._masks = np.empty((2, shape.rows, shape.columns // 8), np.uint8)
@@ -78,16 +79,17 @@ class StepPass:
         else:
             with ThreadPoolExecutor(len(self._workers)) as pool:
                 list(pool.map(run, range(len(self._workers))))
-        for worker in self._workers:
-            if worker.n_odd:
-                odd = worker.odd[: worker.n_odd]
-                cpu_blocks.add_values(odd.astype(np.uint16), (odd >> 16).astype(np.uint16), self._sheet)
+        odd = np.concatenate([self._odd, *(worker.odd[: worker.n_odd] for worker in self._workers)])
+        n_whole = len(odd) - len(odd) % cpu_blocks.STRETCH
+        self._add_odd(odd[:n_whole])
+        self._odd = odd[n_whole:]
         self._entries += left.size
         self._in_tables += left.size
 
     def finish(self) -> tuple[Tally, np.ndarray, np.ndarray]:
         """The tensor's Tally and its packed masks (exact, Mukherjee's); the pass is over."""
         self._empty_tables()
+        self._add_odd(self._odd)
         first, *others = self._workers
         for other in others:
             first.column_changes += other.column_changes
@@ -101,6 +103,10 @@ class StepPass:
         total = BlockTally(amounts, bins, nothing, first.column_changes, first.density, nothing, nothing)
         exact, loose = self._masks.reshape(2, -1)
         return total.as_tally(self._row_changes), exact, loose
+
+    def _add_odd(self, pairs: np.ndarray) -> None:
+        if len(pairs):
+            cpu_blocks.add_values(pairs.astype(np.uint16), (pairs >> 16).astype(np.uint16), self._sheet)
 
     def _add_unchanged(self, tallied: np.ndarray) -> None:
         counts, sums, binades = self._sheet.counts, self._sheet.sums, self._sheet.binades
@@ -199,8 +205,10 @@ def _count(
             n_row += n_changed
             if seen >= _STRANGE:
                 sums[row, 0], sums[row, 1] = before_stretch
+                n_odd += _leave_out(odd[n_odd:], count_pairs(pairs, n_pairs, index, table, reach, odd[n_odd:]), tallied)
+                n_pairs = 0  # so that odd entries come in the order of stretches, however rows are cut into blocks
                 stretch = left[row, first : first + n], right[row, first : first + n]
-                n_pairs, n_odd = _count_strange(*stretch, sums[row], tallied, pairs, n_pairs, odd, n_odd)
+                n_pairs, n_odd = _count_strange(*stretch, sums[row], tallied, pairs, odd, n_odd)
             else:
                 if not vectors_pick():
                     stretch = left[row, first : first + n], right[row, first : first + n]
@@ -227,9 +235,10 @@ def _count(
 
 @no_type_check
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
-def _count_strange(before, after, sums, tallied, pairs, n_pairs, odd, n_odd):
-    """Goes through a stretch with entries that are not finite one by one; how many `pairs` and how many odd there are
-    now."""
+def _count_strange(before, after, sums, tallied, pairs, odd, n_odd):
+    """Goes through a stretch with entries that are not finite one by one; how many `pairs` it leaves, and how
+    many odd ones there are now."""
+    n_pairs = 0
     for i in range(len(before)):
         p, q = np.int64(before[i]), np.int64(after[i])
         size = p & 0x7FFF
