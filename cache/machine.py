@@ -1,13 +1,15 @@
-"""What this machine has: memory, disks, and whether a GPU is there, asked without torch."""
+"""What this machine has: memory, disks, and how many GPUs, asked without torch."""
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from analysis.forecast import Machine
+from cache.gpus import gpus
 from cache.memory import memory
-from cache.settings import Settings, uses_gpu
+from cache.settings import Settings
 
 
 def seen(settings: Settings, downloads_dir: str | Path) -> Machine:
@@ -22,7 +24,8 @@ def seen(settings: Settings, downloads_dir: str | Path) -> Machine:
         one_disk=disk_of_downloads == disk_of_results,
         spare_disk=settings.spare_disk,
         threads=settings.threads,
-        device="cuda" if uses_gpu(settings.device) else "cpu",
+        device="cuda" if (n_gpus := gpus(settings.device, os.environ)) else "cpu",
+        gpus=n_gpus,
     )
 
 

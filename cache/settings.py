@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.errors import BadSetting
+from cache.gpus import gpus
 from cache.memory import default_budget, memory
 from cache.patience import BRISK, Patience
 
 DEMO_FOLDER = Path(__file__).resolve().parent.parent / "demo"
-_DEVICE = re.compile(r"auto|cpu|cuda(?::\d{1,3})?")
-_NVIDIA = Path("/proc/driver/nvidia/version")
+_DEVICE = re.compile(r"auto|cpu|cuda|cuda:\d{1,2}(,cuda:\d{1,2})*")
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
 _ENDPOINT = re.compile(r"https?://[^\s/@?#]+(?:/[^\s@?#]*)?")
@@ -33,7 +33,7 @@ class Settings:
     local_roots: tuple[Path, ...]  # the demo folder is the last of them where `demo` is on
     demo: bool
     pickles: bool  # PyTorch's .bin files are read where a model has no safetensors; nothing in them is run
-    device: str  # "auto", "cpu", "cuda", or one of several as "cuda:1"
+    device: str  # "auto", "cpu", "cuda" (all GPUs), or some of several: "cuda:1", "cuda:0,cuda:2"
     memory_budget: int  # bytes a worker may use for blocks of tensors
     endpoint: str  # without a trailing '/'
     threads: int
@@ -61,7 +61,7 @@ class Settings:
         demo = _switch(environ, "SUBNETSCOPE_DEMO", default=True)
         device, threads = _device(environ, "SUBNETSCOPE_DEVICE"), _threads(environ, "SUBNETSCOPE_THREADS")
         limit = _size(environ, "SUBNETSCOPE_MEMORY_LIMIT", "0") or None
-        budget = default_budget(1 if uses_gpu(device) else threads, limit or memory())
+        budget = default_budget(1 if gpus(device, environ) else threads, limit or memory())  # it is each GPU's
         return cls(
             data_dir=_absolute(data_dir or Path(_text(environ, "SUBNETSCOPE_DATA", "~/.cache/subnetscope"))),
             mask_quota=_size(environ, "SUBNETSCOPE_MASK_QUOTA", "50GB"),
@@ -78,12 +78,6 @@ class Settings:
             spare_disk=_size(environ, "SUBNETSCOPE_SPARE_DISK", "1GB"),
             chromium=_chromium(environ, "SUBNETSCOPE_CHROMIUM"),
         )
-
-
-def uses_gpu(device: str) -> bool:
-    """Whether a worker of this setting is going to find a GPU: the driver that torch would need is there, or it was
-    asked for. torch itself decides in the worker."""
-    return device.startswith("cuda") or (device == "auto" and _NVIDIA.exists())
 
 
 def _text(environ: Mapping[str, str], variable: str, default: str = "") -> str:
@@ -135,7 +129,7 @@ def _roots(environ: Mapping[str, str], variable: str, demo: bool) -> tuple[Path,
 def _device(environ: Mapping[str, str], variable: str) -> str:
     text = _text(environ, variable, "auto").lower()
     if not _DEVICE.fullmatch(text):
-        raise _bad(variable, text, "One of auto, cpu, cuda, or a GPU by its number, such as cuda:1")
+        raise _bad(variable, text, "One of auto, cpu, cuda, or GPUs by number, such as cuda:1 or cuda:0,cuda:2")
     return text
 
 
