@@ -13,6 +13,7 @@ the page cache before each way, so that the disk is part of it.
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import sys
 import tempfile
