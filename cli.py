@@ -124,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check, program="check")
     for command in (compare, overlap, dynamics, html, check):
-        command.add_argument("--device", help="where to compute: cpu, cuda, cuda:1, or auto (the default)")
+        command.add_argument(
+            "--device", help="where to compute: cpu, cuda (all GPUs), cuda:1, cuda:0,cuda:1, or auto (the default)"
+        )
         command.add_argument("--stream", action="store_true", help="read Hub models without keeping their files")
         command.add_argument("--store", type=Path, metavar="FILE", help="the DuckDB file that keeps results")
         command.add_argument(
