@@ -1,11 +1,13 @@
 """The elementwise pass from files in the page cache to Tally and masks, against reading the same bytes.
 
-    PYTHONPATH=. python benchmarks/elementwise.py [--gigabytes 1] [--hidden 2048] [--threads 2] [--repeats 5]
+    PYTHONPATH=. python benchmarks/elementwise.py [--gigabytes 1] [--hidden 2048] [--threads 2] [--repeats 5] [--cold]
 
 `gigabytes` counts both sides together. Each way runs once a round, in turn, in this one process; medians and spread
 of the rounds are printed as a table. "reading" is one `readinto` pass over all files into one buffer of 16 MiB that is
 used again; "reading into new memory" is what loading a model does. The paper's operations are those of its script on
 the same tensors (bfloat16 difference, torch.isclose): whole tensors at a time, one tolerance, nothing else.
+"from memory" counts as much without reading: one block of either side, again and again. `--cold` drops the files from
+the page cache before each way, so that the disk is part of it.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 import torch
 
 from analysis.alignment import align
+from analysis.elementwise import geometry
 from analysis.measure import Engine, measure_tally
 from analysis.measurements import MASK_RULES
 from analysis.tensors import TensorInfo, TensorPair
@@ -43,15 +46,16 @@ def main() -> None:
     parser.add_argument("--hidden", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--cold", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)  # one a lane; the paper's operations have all of them
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         write_pair(place, options.gigabytes, options.hidden)
-        run(place, options.threads, options.repeats)
+        run(place, options.threads, options.repeats, cold=options.cold)
 
 
-def run(place: Path, threads: int, repeats: int) -> None:
+def run(place: Path, threads: int, repeats: int, *, cold: bool) -> None:
     tensors = {side: _tensors(place / side) for side in ("base", "tuned")}
     pairs = align(tensors["base"], tensors["tuned"]).pairs
     n_bytes = sum(2 * (pair.base.end - pair.base.begin) for pair in pairs)
@@ -75,9 +79,17 @@ def run(place: Path, threads: int, repeats: int) -> None:
                 lanes.run(lambda _, pair=pair: one(pair), pair.entries // 2)
             lanes.wait()
 
+    def count() -> None:
+        lanes = Lanes({"cpu": threads}, 1 << 30)
+        for pair in pairs:
+            lanes.run(lambda _, pair=pair: _count(pair, seen), pair.entries // 2)
+        lanes.wait()
+
+    seen = _a_block(place, tensors, max(pairs, key=lambda pair: pair.entries))
     ways: dict[str, Callable[[], None]] = {
         "reading": lambda: _read(place, fresh=False),
         "reading into new memory": lambda: _read(place, fresh=True),
+        "Tally and masks, from memory": count,
         "Tally and masks": lambda: tally(store=False),
         "Tally and masks, masks stored": lambda: tally(store=True),
         "the paper's operations": lambda: _papers(place, tensors, threads),
@@ -86,6 +98,8 @@ def run(place: Path, threads: int, repeats: int) -> None:
     work: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats + 1):
         for name, way in ways.items():
+            if cold:
+                _drop(place)
             started, used = time.perf_counter(), time.process_time()
             way()
             seconds[name].append(time.perf_counter() - started)
@@ -124,6 +138,26 @@ def _read(place: Path, *, fresh: bool) -> None:
             else:
                 while file.readinto(buffer):
                     pass
+
+
+def _drop(place: Path) -> None:
+    for path in place.glob("*/*.safetensors"):
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _a_block(place: Path, tensors: dict[str, list[TensorInfo]], pair: TensorPair) -> tuple[torch.Tensor, torch.Tensor]:
+    """As many rows of both sides as are tallied at once, one entry after the other."""
+    n_rows = Engine("cpu", 1).rows_at_once(geometry(pair.shape))
+    with WeightFiles(place / "base", tensors["base"]) as base, WeightFiles(place / "tuned", tensors["tuned"]) as tuned:
+        return reader(base, pair.base)(0, n_rows).flatten(), reader(tuned, pair.tuned)(0, n_rows).flatten()
+
+
+def _count(pair: TensorPair, seen: tuple[torch.Tensor, torch.Tensor]) -> None:
+    columns = pair.shape[-1]
+    readers = [lambda first, last, side=side: side[: (last - first) * columns].view(-1, columns) for side in seen]
+    measure_tally(pair, readers[0], readers[1], Engine("cpu", 1), masks=MASK_RULES)
 
 
 def _papers(place: Path, tensors: dict[str, list[TensorInfo]], threads: int) -> None:

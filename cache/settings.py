@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.errors import BadSetting
+from cache.gpus import gpus
+from cache.memory import default_budget, memory
 from cache.patience import BRISK, Patience
 
 DEMO_FOLDER = Path(__file__).resolve().parent.parent / "demo"
@@ -57,19 +59,22 @@ class Settings:
         """The settings that `environ` holds; an unset or empty variable means its default, and `data_dir` wins over
         SUBNETSCOPE_DATA. Raises BadSetting, which names the variable. Creates nothing."""
         demo = _switch(environ, "SUBNETSCOPE_DEMO", default=True)
+        device, threads = _device(environ, "SUBNETSCOPE_DEVICE"), _threads(environ, "SUBNETSCOPE_THREADS")
+        limit = _size(environ, "SUBNETSCOPE_MEMORY_LIMIT", "0") or None
+        budget = default_budget(1 if gpus(device, environ) else threads, limit or memory())  # it is each GPU's
         return cls(
             data_dir=_absolute(data_dir or Path(_text(environ, "SUBNETSCOPE_DATA", "~/.cache/subnetscope"))),
             mask_quota=_size(environ, "SUBNETSCOPE_MASK_QUOTA", "50GB"),
             local_roots=_roots(environ, "SUBNETSCOPE_LOCAL_ROOTS", demo),
             demo=demo,
             pickles=_switch(environ, "SUBNETSCOPE_PICKLES", default=False),
-            device=_device(environ, "SUBNETSCOPE_DEVICE"),
-            memory_budget=_size(environ, "SUBNETSCOPE_MEMORY", "1GB", smallest=16_000_000),
+            device=device,
+            memory_budget=_size(environ, "SUBNETSCOPE_MEMORY", str(budget), smallest=16_000_000),
             endpoint=_endpoint(environ, "HF_ENDPOINT", "https://huggingface.co"),
-            threads=_threads(environ, "SUBNETSCOPE_THREADS"),
+            threads=threads,
             stream=_switch(environ, "SUBNETSCOPE_STREAM", default=False),
             hide_restricted=_switch(environ, "SUBNETSCOPE_HIDE_RESTRICTED", default=True),
-            memory_limit=_size(environ, "SUBNETSCOPE_MEMORY_LIMIT", "0") or None,
+            memory_limit=limit,
             spare_disk=_size(environ, "SUBNETSCOPE_SPARE_DISK", "1GB"),
             chromium=_chromium(environ, "SUBNETSCOPE_CHROMIUM"),
         )

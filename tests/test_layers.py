@@ -29,7 +29,7 @@ ROOM_OF_LIBRARY = {
         *("analysis/elementwise/", "analysis/regions.py"),
         *("analysis/vectors.py", "analysis/reflections.py", "analysis/chase.py"),
     ),
-    "llvmlite": ("analysis/vectors.py",),
+    "llvmlite": ("analysis/elementwise/sweep.py", "analysis/vectors.py"),
     "scipy_openblas32": ("analysis/lapack.py",),
     "plotly": ("analysis/figures/",),
     "duckdb": ("cache/database.py", "cache/batch.py", "cache/migrations.py", "cache/database_errors.py"),

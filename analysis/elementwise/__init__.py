@@ -101,10 +101,7 @@ def _by_triton(
                     on_mask(rule, torch_blocks.packed_mask(before, after, rule))
     (found,) = counting.finish()
     if on_mask is not None:
-        ready = {"exact": found.packed_exact, "mukherjee": found.packed_mukherjee}
-        for rule in rules:
-            if rule in ready:
-                on_mask(rule, ready[rule])
+        _hand_over(on_mask, rules, found.packed_exact, found.packed_mukherjee)
     return found.as_tally(found.row_changes)
 
 
@@ -115,12 +112,16 @@ def _by_steps(
 
     counting, first_row = bf16_steps.StepPass(shape, threads), 0
     for before, after in blocks:
-        exact, mukherjee = counting.add(before, after, first_row)
+        counting.add(before, after, first_row)
         first_row += before.shape[0]
         if on_mask is not None:
             for rule in rules:
-                on_mask(rule, _packed(rule, {"exact": exact, "mukherjee": mukherjee}, before, after))
-    return counting.finish()
+                if rule not in ("exact", "mukherjee"):
+                    on_mask(rule, torch_blocks.packed_mask(before, after, rule))
+    found, exact, mukherjee = counting.finish()
+    if on_mask is not None:
+        _hand_over(on_mask, rules, exact, mukherjee)
+    return found
 
 
 def _by_blocks(
@@ -140,6 +141,13 @@ def _by_blocks(
         total = block if total is None else total.plus(block)
     assert total is not None
     return total.as_tally(np.concatenate(rows))
+
+
+def _hand_over(on_mask: OnMask, rules: Sequence[MaskRule], exact: np.ndarray, mukherjee: np.ndarray) -> None:
+    ready: dict[MaskRule, np.ndarray] = {"exact": exact, "mukherjee": mukherjee}
+    for rule in rules:
+        if rule in ready:
+            on_mask(rule, ready[rule])
 
 
 def _packed(rule: MaskRule, ready: Mapping[str, np.ndarray], before: Tensor, after: Tensor) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""A bfloat16 pair tallied by counting steps: one increment an entry, and the arithmetic once per kind of entry.
+"""A bfloat16 pair tallied by counting steps: one increment a changed entry, and the arithmetic once per kind of entry.
 
-Nearly every update of a bfloat16 weight moves it by a few of its steps, so an entry is told by the base's 16 bits and
-a small number, how many steps up or down. Masks, rows and columns are taken in the same pass, by vector instructions;
-sums and histograms come at the end from the table of counts, where each kind of entry is visited once. Entries outside
-the table (a new sign, more than 32 steps, not finite) are collected and go through `cpu_blocks`.
+Nearly every update of a bfloat16 weight moves it by a few of its steps, so a changed entry is told by the base's 16
+bits and a small number, how many steps up or down. Masks, rows, columns, and what unchanged entries add, are taken by
+vector instructions (`sweep`); all else comes at the end from the table of counts, where each kind of entry is visited
+once. Entries outside the table (a new sign, more than 32 steps, not finite) are collected and go through `cpu_blocks`.
 """
 
 from __future__ import annotations
@@ -14,31 +14,31 @@ from typing import no_type_check
 import numpy as np
 import torch
 from numba import njit
+from numba.cpython.unsafe.numbers import trailing_zeros
 from torch import Tensor
 
 from analysis.elementwise import cpu_blocks
 from analysis.elementwise.block import BlockTally, Geometry
-from analysis.elementwise.cpu_blocks import (
-    bin_of_change,
-    bin_of_ratio,
-    bin_of_ulps,
-    binade_of,
-    within_bf16,
-    within_mukherjee,
-)
-from analysis.measurements import MUKHERJEE_ATOL, Tally
+from analysis.elementwise.cpu_blocks import BF16_UNCHANGED, EQUAL, MUKHERJEE_UNCHANGED
+from analysis.elementwise.step_table import StepTable, count_pairs
+from analysis.elementwise.sweep import CHUNK, COUNTED, count_equal, sweep, vectors_pick
+from analysis.measurements import FIRST_BINADE, LAST_BINADE, MUKHERJEE_ATOL, Tally
 
 _FEWEST_ENTRIES = 1 << 18  # below, the table costs more than it saves
-_FARTHEST = 32  # steps
 _STRETCH = 1024
-_BEYOND = np.uint16(2 * _FARTHEST + 1)  # the row of the table for what it does not hold, whose counts mean nothing
+_WAITING = 2048  # entries that wait to be counted together
+_STRANGE = 0x7F80  # bits without sign, from which on a number is not finite
 _MOST_COUNTED = 2**32 - 1
 
 # The largest float32 that rounds (ties to even) to the bfloat16 next to Mukherjee's tolerance or below, as bits.
 _atol_bits = int(torch.tensor(MUKHERJEE_ATOL).bfloat16().view(torch.int16))
-_LARGEST_WITHIN = np.uint32((_atol_bits << 16) + 0x8000 - _atol_bits % 2)
+_sweep = sweep((_atol_bits << 16) + 0x8000 - _atol_bits % 2)
 
-_spare_tables: list[np.ndarray] = []  # all zero; touching new memory takes longer than counting a matrix
+# What vector instructions count: entries by the base's exponent (0: zeros, 1: numbers below the normal ones as well),
+# and then how many stayed the same.
+_SAME = 256
+_BINADE_OF_EXPONENT = np.clip(np.arange(_SAME) - 127, FIRST_BINADE - 1, LAST_BINADE + 1) - FIRST_BINADE + 2
+_BINADE_OF_EXPONENT[0] = 0
 
 
 def fits(before: Tensor, after: Tensor, shape: Geometry) -> bool:
@@ -48,67 +48,78 @@ def fits(before: Tensor, after: Tensor, shape: Geometry) -> bool:
 
 
 class StepPass:
-    """The pass over one tensor: `add` its blocks in order, then `finish`. What comes out depends on the blocks, not on
-    `threads`: counts are added before any arithmetic."""
+    """The pass over one tensor: `add` its blocks in order, then `finish`. What comes out depends neither on `threads`
+    nor, up to _MOST_COUNTED entries, on the blocks: entries are counted before any arithmetic, and sums are of rows."""
 
     def __init__(self, shape: Geometry, threads: int) -> None:
         self._shape = shape
         self._workers = [_Worker(shape) for _ in range(max(1, threads))]
         self._sheet = cpu_blocks.Sheet.blank()
         self._entries = self._in_tables = 0
-        self._row_changes: list[np.ndarray] = []
-        self._masks = np.empty((2, 0, shape.columns // 8), np.uint8)
+        self._odd = np.empty(0, np.uint32)  # that fill no stretch yet: stretches are summed each for itself
+        self._row_changes = np.zeros(shape.rows, np.int64)
+        self._row_sums = np.zeros((shape.rows, 2))
+        self._masks = np.empty((2, shape.rows, shape.columns // 8), np.uint8)
 
-    def add(self, before: Tensor, after: Tensor, first_row: int) -> tuple[np.ndarray, np.ndarray]:
-        """The block's packed masks (exact, Mukherjee's), overwritten by the next; before, after: (rows, columns) in
-        bfloat16."""
+    def add(self, before: Tensor, after: Tensor, first_row: int) -> None:
+        """Rows from `first_row` on; before, after: (rows, columns) in bfloat16."""
         left, right = (side.contiguous().view(torch.int16).numpy().view(np.uint16) for side in (before, after))
-        if self._masks.shape[1] < len(left):
-            self._masks = np.empty((2, len(left), self._shape.columns // 8), np.uint8)
         if self._in_tables + left.size > _MOST_COUNTED:
             self._empty_tables()
-        exact, loose = self._masks[:, : len(left)]
-        changes = np.empty(len(left), np.int64)
-        bounds = np.linspace(0, len(left), len(self._workers) + 1).astype(int).tolist()
+        bounds = [len(left) * k // len(self._workers) for k in range(len(self._workers) + 1)]
 
         def run(k: int) -> None:
-            part = slice(bounds[k], bounds[k + 1])
-            masks = exact[part], loose[part]
-            self._workers[k].add(left[part], right[part], first_row + bounds[k], *masks, changes[part])
+            part, rows = slice(*bounds[k : k + 2]), slice(first_row + bounds[k], first_row + bounds[k + 1])
+            exact, loose = self._masks[:, rows]
+            of_rows = exact, loose, self._row_changes[rows], self._row_sums[rows]
+            self._workers[k].add(left[part], right[part], rows.start, *of_rows)
 
         if len(self._workers) == 1:
             run(0)
         else:
             with ThreadPoolExecutor(len(self._workers)) as pool:
                 list(pool.map(run, range(len(self._workers))))
-        odd = [worker.odd[:, : worker.n_odd] for worker in self._workers if worker.n_odd]
-        if odd:
-            of_base, of_tuned = np.concatenate(odd, axis=1)
-            cpu_blocks.add_values(of_base, of_tuned, self._sheet)
+        odd = np.concatenate([self._odd, *(worker.odd[: worker.n_odd] for worker in self._workers)])
+        n_whole = len(odd) - len(odd) % cpu_blocks.STRETCH
+        self._add_odd(odd[:n_whole])
+        self._odd = odd[n_whole:]
         self._entries += left.size
         self._in_tables += left.size
-        self._row_changes.append(changes)
-        return exact.ravel(), loose.ravel()
 
-    def finish(self) -> Tally:
-        """The tensor's Tally; the pass is over."""
+    def finish(self) -> tuple[Tally, np.ndarray, np.ndarray]:
+        """The tensor's Tally and its packed masks (exact, Mukherjee's); the pass is over."""
         self._empty_tables()
+        self._add_odd(self._odd)
         first, *others = self._workers
         for other in others:
             first.column_changes += other.column_changes
             first.density += other.density
+            first.tallied += other.tallied
+        self._add_unchanged(first.tallied)
         for worker in self._workers:
-            _spare_tables.append(worker.table)
+            worker.table.put_back()
         nothing = np.empty(0, np.uint8)
         amounts, bins = self._sheet.amounts(self._entries), self._sheet.bins()
         total = BlockTally(amounts, bins, nothing, first.column_changes, first.density, nothing, nothing)
-        return total.as_tally(np.concatenate(self._row_changes))
+        exact, loose = self._masks.reshape(2, -1)
+        return total.as_tally(self._row_changes), exact, loose
+
+    def _add_odd(self, pairs: np.ndarray) -> None:
+        if len(pairs):
+            cpu_blocks.add_values(pairs.astype(np.uint16), (pairs >> 16).astype(np.uint16), self._sheet)
+
+    def _add_unchanged(self, tallied: np.ndarray) -> None:
+        counts, sums, binades = self._sheet.counts, self._sheet.sums, self._sheet.binades
+        np.add.at(binades, _BINADE_OF_EXPONENT, tallied[:_SAME])
+        counts[[EQUAL, BF16_UNCHANGED, MUKHERJEE_UNCHANGED]] += tallied[_SAME]
+        squares, plain = self._row_sums.sum(0)
+        sums += np.array([squares, squares, 0, 0, squares, plain, plain])
 
     def _empty_tables(self) -> None:
         first, *others = self._workers
         for other in others:
-            _move(other.table, other.reach, first.table, first.reach)
-        _decode(first.table, first.reach, *self._sheet.arrays(), *cpu_blocks.TABLES)
+            other.table.move_into(first.table)
+        first.table.empty_into(self._sheet)
         self._in_tables = 0
 
 
@@ -117,12 +128,12 @@ class _Worker:
 
     def __init__(self, shape: Geometry) -> None:
         self._shape = shape
-        self.table = _spare_table()
-        self.reach = _nowhere()
+        self.table = StepTable.take()
         self.column_changes = np.zeros(shape.columns, np.int64)
         self.density = np.zeros(shape.density_shape, np.int64)
-        self.odd, self.n_odd = np.empty((2, 0), np.uint16), 0
-        self._marks = np.zeros(shape.columns, np.uint16)  # changes by column, within one row of the density map
+        self.odd, self.n_odd = np.empty(0, np.uint32), 0
+        self.tallied = np.zeros(_SAME + 1, np.int64)
+        self._marks = np.zeros(shape.columns + CHUNK, np.uint16)  # changes by column, within one row of the density map
 
     def add(
         self,
@@ -132,174 +143,167 @@ class _Worker:
         exact: np.ndarray,
         loose: np.ndarray,
         changes: np.ndarray,
+        sums: np.ndarray,
     ) -> None:
         """Leaves in `odd` the entries that the table does not hold."""
-        if self.odd.shape[1] < left.size:
-            self.odd = np.empty((2, left.size), np.uint16)
+        if len(self.odd) < left.size:
+            self.odd = np.empty(left.size, np.uint32)
         self.n_odd = _count(
-            left, right, first_row, self._shape.row_step, self._shape.column_step, self.table, self.reach,
-            exact, loose, changes, self._marks, self.column_changes, self.density, self.odd[0], self.odd[1],
+            left, right, first_row, self._shape.row_step, self._shape.column_step, self.table.counts, self.table.reach,
+            exact, loose, changes, sums, self._marks, self.column_changes, self.density, self.tallied, self.odd,
         )  # fmt: skip
-
-
-def _spare_table() -> np.ndarray:
-    try:
-        return _spare_tables.pop()
-    except IndexError:
-        return np.zeros((int(_BEYOND) + 1) << 16, np.uint32)
-
-
-def _nowhere() -> np.ndarray:
-    """Which cells of a table are in use: as far as so many steps, and for sizes of the base from .. to (bits without
-    sign, less one; zeros are not told)."""
-    return np.array([0, 0xFFFF, 0], np.int64)
 
 
 @no_type_check
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
 def _count(
-    left, right, first_row, row_step, column_step, table, reach, exact, loose, changes,
-    marks, column_changes, density, odd_left, odd_right,
+    left, right, first_row, row_step, column_step, table, reach, exact, loose, changes, sums,
+    marks, column_changes, density, tallied, odd,
 ):  # fmt: skip
-    """Fills the masks (rows, columns / 8), the row changes and the table; how many entries went to `odd_left` and
-    `odd_right` instead."""
+    """Fills the masks (rows, columns / 8), the row changes and sums, and the table; how many entries went to `odd`
+    instead, as pairs of bits."""
     rows, columns = left.shape
-    index = np.empty(_STRETCH, np.uint32)
-    flags, loose_flags = np.empty(_STRETCH, np.uint8), np.empty(_STRETCH, np.uint8)
-    steps, beyond = np.empty(_STRETCH, np.uint16), np.empty(_STRETCH, np.uint8)
-    beyond_words = beyond.view(np.uint64)
-    words, loose_words = flags.view(np.uint64), loose_flags.view(np.uint64)
-    n_odd = np.uint64(0)
-    middle = np.uint16(_FARTHEST)
-    smallest, largest = np.uint16(0xFFFF), np.uint16(0)
-    since_flush = 0
+    exponents, n_exponents, largest_seen = np.empty(_WAITING + 2 * _STRETCH, np.uint8), 0, 0
+    pairs, n_pairs = np.empty(_WAITING + 2 * _STRETCH, np.uint32), 0
+    index = np.empty(len(pairs), np.uint32)
+    rest = np.zeros((2, CHUNK), np.uint16)  # the end of a row, filled up with zeros
+    rest_bits = np.empty((2, CHUNK // 8), np.uint8)
+    largest = np.empty(1, np.uint16)
+    at_left, at_right, at_marks, at_sums = left.ctypes.data, right.ctypes.data, marks.ctypes.data, sums.ctypes.data
+    at_exact, at_loose, at_rest, at_bits = exact.ctypes.data, loose.ctypes.data, rest.ctypes.data, rest_bits.ctypes.data
+    at_exponents, at_pairs, at_largest = exponents.ctypes.data, pairs.ctypes.data, largest.ctypes.data
+    n_odd = since_flush = 0
     for row in range(rows):
-        n_row = np.uint64(0)
+        n_row = 0
         for first in range(0, columns, _STRETCH):
             n = min(_STRETCH, columns - first)
-            pb, pa = left[row, first : first + n], right[row, first : first + n]
-            of_column = marks[first : first + n]
-            for i in range(n):
-                p, q = pb[i], pa[i]
-                moved = np.uint8(p != q) & np.uint8(np.uint16((p | q) & np.uint16(0x7FFF)) != 0)
-                x, y = np.uint32(np.uint32(p) << np.uint32(16)), np.uint32(np.uint32(q) << np.uint32(16))
-                size = np.float32(y.view(np.float32) - x.view(np.float32)).view(np.uint32) & np.uint32(0x7FFFFFFF)
-                flags[i] = moved
-                loose_flags[i] = moved & np.uint8(np.uint32(size) > _LARGEST_WITHIN)
-            for i in range(n):
-                p, q = pb[i], pa[i]
-                step = np.uint16(q - p + np.uint16(_FARTHEST))
-                other_sign = np.uint16((p ^ q) & np.uint16(0x8000))
-                p_strange = np.uint16(np.uint16(p & np.uint16(0x7F80)) == np.uint16(0x7F80))
-                q_strange = np.uint16(np.uint16(q & np.uint16(0x7F80)) == np.uint16(0x7F80))
-                steps[i] = max(step, np.uint16(other_sign | np.uint16(-p_strange) | np.uint16(-q_strange)))
-            for i in range(n):
-                size_bits = np.uint16(np.uint16(pb[i] & np.uint16(0x7FFF)) - np.uint16(1))
-                smallest = min(smallest, size_bits)
-                largest = max(largest, np.uint16(size_bits & np.uint16(0x7FFF)))
-            farthest = np.uint16(0)
-            for i in range(n):
-                farthest = max(farthest, np.uint16(max(steps[i], middle) - min(steps[i], middle)))
-            for i in range(n):
-                index[i] = (np.uint32(min(steps[i], _BEYOND)) << np.uint32(16)) | np.uint32(pb[i])
-            for i in range(n):
-                table[index[i]] += np.uint32(1)
-            if farthest > middle:
-                farthest = middle
-                for i in range(n):
-                    beyond[i] = np.uint8(steps[i] >= _BEYOND)
-                for w in range(n >> 3):
-                    if beyond_words[w]:
-                        for i in range(8 * w, 8 * w + 8):
-                            odd_left[n_odd] = pb[i]
-                            odd_right[n_odd] = pa[i]
-                            n_odd += np.uint64(beyond[i])
-            reach[0] = max(reach[0], np.int64(farthest))
-            for i in range(n):
-                of_column[i] += np.uint16(flags[i])
-            for w in range(n >> 3):
-                n_row += (words[w] * np.uint64(0x0101010101010101)) >> np.uint64(56)
-                exact[row, (first >> 3) + w] = (words[w] * np.uint64(0x0102040810204080)) >> np.uint64(56)
-                loose[row, (first >> 3) + w] = (loose_words[w] * np.uint64(0x0102040810204080)) >> np.uint64(56)
+            n_whole = n - n % CHUNK
+            before_stretch = sums[row, 0], sums[row, 1]
+            n_changed, seen = 0, 0
+            if n_whole:
+                place, byte = row * columns + first, (row * columns + first) >> 3
+                n_changed = _sweep(
+                    at_left + 2 * place, at_right + 2 * place, n_whole // CHUNK, at_marks + 2 * first, at_exact + byte,
+                    at_loose + byte, at_exponents + n_exponents, at_pairs + 4 * n_pairs, at_sums + 16 * row, at_largest,
+                )  # fmt: skip
+                seen = np.int64(largest[0])
+            if n_whole < n:
+                for i in range(n - n_whole):
+                    rest[0, i] = left[row, first + n_whole + i]
+                    rest[1, i] = right[row, first + n_whole + i]
+                for i in range(n - n_whole, CHUNK):
+                    rest[0, i] = rest[1, i] = 0
+                n_changed += _sweep(
+                    at_rest, at_rest + 2 * CHUNK, 1, at_marks + 2 * (first + n_whole), at_bits, at_bits + CHUNK // 8,
+                    at_exponents + n_exponents + n_whole, at_pairs + 4 * (n_pairs + n_changed), at_sums + 16 * row,
+                    at_largest,
+                )  # fmt: skip
+                seen = max(seen, np.int64(largest[0]))
+                for i in range((n - n_whole) >> 3):
+                    exact[row, ((first + n_whole) >> 3) + i] = rest_bits[0, i]
+                    loose[row, ((first + n_whole) >> 3) + i] = rest_bits[1, i]
+            n_row += n_changed
+            if seen >= _STRANGE:
+                sums[row, 0], sums[row, 1] = before_stretch
+                n_odd += _leave_out(odd[n_odd:], count_pairs(pairs, n_pairs, index, table, reach, odd[n_odd:]), tallied)
+                n_pairs = 0  # so that odd entries come in the order of stretches, however rows are cut into blocks
+                stretch = left[row, first : first + n], right[row, first : first + n]
+                n_pairs, n_odd = _count_strange(*stretch, sums[row], tallied, pairs, odd, n_odd)
+            else:
+                if not vectors_pick():
+                    stretch = left[row, first : first + n], right[row, first : first + n]
+                    _pick(*stretch, exact[row, first >> 3 :], pairs[n_pairs:])
+                n_pairs += n_changed
+                n_exponents += n
+                tallied[_SAME] += n - n_changed
+                largest_seen = max(largest_seen, seen)
+            if n_exponents >= _WAITING:
+                _count_exponents(exponents, n_exponents, largest_seen >> 7, tallied)
+                n_exponents = largest_seen = 0
+            if n_pairs >= _WAITING:
+                n_odd += _leave_out(odd[n_odd:], count_pairs(pairs, n_pairs, index, table, reach, odd[n_odd:]), tallied)
+                n_pairs = 0
         changes[row] = n_row
         since_flush += 1
         map_row = (first_row + row) // row_step
         if row == rows - 1 or (first_row + row + 1) // row_step != map_row or since_flush == 60_000:
             since_flush = 0
-            for column in range(columns):
-                column_changes[column] += marks[column]
-                density[map_row, column // column_step] += marks[column]
-                marks[column] = 0
-    reach[1] = min(reach[1], np.int64(smallest))
-    reach[2] = max(reach[2], np.int64(largest))
-    return np.int64(n_odd)
+            _spread(marks, columns, column_step, column_changes, density[map_row])
+    _count_exponents(exponents, n_exponents, largest_seen >> 7, tallied)
+    return n_odd + _leave_out(odd[n_odd:], count_pairs(pairs, n_pairs, index, table, reach, odd[n_odd:]), tallied)
 
 
 @no_type_check
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
-def _decode(
-    table, reach, counts, sums, largest, joint, binades, loose_binades, wide_binades, relative, ulps,
-    change_below, change_edge, relative_below, relative_edge,
-):  # fmt: skip
-    """Adds what the table counted, and leaves it all zero and `reach` as new: `_nowhere`."""
-    table[np.int64(_BEYOND) << 16 :] = 0
-    first, last = reach[1] + 1, reach[2] + 1
-    for step in range(-reach[0], reach[0] + 1):
-        ulp_bin = bin_of_ulps(max(abs(step), 1))
-        row = (step + _FARTHEST) << 16
-        for k in range(-2, 2 * max(last - first + 1, 0)):
-            # both zeros, then every size with either sign
-            size_bits = np.int64(0) if k < 0 else first + (k >> 1)
-            p = np.uint32(size_bits | ((k & 1) << 15))
-            cell = row | np.int64(p)
-            times = np.int64(table[cell])
-            if times == 0:
-                continue
-            table[cell] = 0
-            bits = np.uint32(p) << np.uint32(16)
-            before = np.uint32(bits).view(np.float32)
-            after = np.uint32(np.uint32(p + step) << np.uint32(16)).view(np.float32)
-            x, y = np.float64(before), np.float64(after)
-            sums[0] += times * (x * x)
-            sums[1] += times * (y * y)
-            sums[4] += times * (x * y)
-            sums[5] += times * x
-            sums[6] += times * y
-            binades[binade_of(np.uint32(bits))] += times
-            if step == 0:
-                counts[2] += times
-                counts[3] += times
-                counts[4] += times
-                continue
-            size, larger = abs(np.float32(after - before)), max(abs(before), abs(after))
-            sums[2] += times * ((y - x) * (y - x))
-            sums[3] += times * abs(y - x)
-            binade = binade_of(np.uint32(bits))
-            joint[binade, bin_of_change(size, change_below, change_edge)] += times
-            relative[bin_of_ratio(np.float64(size) / np.float64(larger), relative_below, relative_edge)] += times
-            ulps[ulp_bin] += times
-            is_within = within_bf16(size, larger)
-            counts[3] += times * is_within
-            wide_binades[binade] += times * (1 - is_within)
-            if within_mukherjee(before, after):
-                counts[4] += times
-            else:
-                loose_binades[binade] += times
-            largest[0] = max(largest[0], size)
-    reach[0], reach[1], reach[2] = 0, 0xFFFF, 0
+def _count_strange(before, after, sums, tallied, pairs, odd, n_odd):
+    """Goes through a stretch with entries that are not finite one by one; how many `pairs` it leaves, and how
+    many odd ones there are now."""
+    n_pairs = 0
+    for i in range(len(before)):
+        p, q = np.int64(before[i]), np.int64(after[i])
+        size = p & 0x7FFF
+        if size >= _STRANGE or (q & 0x7FFF) >= _STRANGE:
+            odd[n_odd] = p | (q << 16)
+            n_odd += 1
+            continue
+        tallied[max(size >> 7, min(size, 1))] += 1
+        if p != q and (p | q) & 0x7FFF:
+            pairs[n_pairs] = p | (q << 16)
+            n_pairs += 1
+        else:
+            value = np.float64(np.uint32(p << 16).view(np.float32))
+            sums[0] += value * value
+            sums[1] += value
+            tallied[_SAME] += 1
+    return n_pairs, n_odd
 
 
 @no_type_check
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
-def _move(table, reach, into, into_reach):
-    """Adds one table's counts to another's, and leaves it as new."""
-    table[np.int64(_BEYOND) << 16 :] = 0
-    for step in range(-reach[0], reach[0] + 1):
-        row = (step + _FARTHEST) << 16
-        for cell in range(row, row + (1 << 16)):
-            into[cell] += table[cell]
-            table[cell] = 0
-    into_reach[0] = max(into_reach[0], reach[0])
-    into_reach[1] = min(into_reach[1], reach[1])
-    into_reach[2] = max(into_reach[2], reach[2])
-    reach[0], reach[1], reach[2] = 0, 0xFFFF, 0
+def _pick(before, after, bits, pairs):
+    """The changed entries' pairs of bits, one by one."""
+    n = 0
+    for k in range(len(before) >> 3):
+        left = np.uint64(bits[k])
+        while left:
+            i = 8 * k + np.int64(trailing_zeros(left))
+            pairs[n] = np.int64(before[i]) | (np.int64(after[i]) << 16)
+            n += 1
+            left &= left - np.uint64(1)
+
+
+@no_type_check
+@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+def _count_exponents(exponents, n, largest, tallied):
+    """Adds how often each exponent occurs, from the largest down until all are found: some ten of them do."""
+    for i in range(n, n + -n % COUNTED):
+        exponents[i] = 0xFF  # no finite number's
+    found = 0
+    exponent = largest
+    while found < n:
+        times = count_equal(exponents.ctypes.data, (n + COUNTED - 1) // COUNTED, exponent)
+        tallied[exponent] += times
+        found += times
+        exponent -= 1
+
+
+@no_type_check
+@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+def _leave_out(odd, n, tallied):
+    """Takes back what their exponents were counted as, since others count them again; returns `n`."""
+    for i in range(n):
+        size = np.int64(odd[i]) & 0x7FFF
+        tallied[max(size >> 7, min(size, 1))] -= 1
+    return n
+
+
+@no_type_check
+@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+def _spread(marks, columns, column_step, column_changes, density_row):
+    """Adds the changes by column, and forgets them."""
+    for column in range(columns):
+        column_changes[column] += np.int64(marks[column])
+    for block in range(len(density_row)):
+        for column in range(block * column_step, min((block + 1) * column_step, columns)):
+            density_row[block] += np.int64(marks[column])
+    marks[:] = 0

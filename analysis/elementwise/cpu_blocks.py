@@ -29,10 +29,11 @@ from analysis.measurements import (
     RELATIVE_EDGES,
 )
 
-_STRETCH = 1024
+STRETCH = 1024
 _PART = 1 << 18  # entries
 _RELATIVE_SHIFT = 45  # leaves sign, exponent and 7 mantissa bits of a float64
 _INTEGERS = ("nonfinite", "nonfinite_same", "equal", "bf16_unchanged", "mukherjee_unchanged", "sign_flips")
+EQUAL, BF16_UNCHANGED, MUKHERJEE_UNCHANGED = 2, 3, 4  # of `_INTEGERS`
 _SUMS = (
     "base_square_sum", "tuned_square_sum", "update_square_sum", "update_abs_sum", "base_dot_tuned",
     "base_sum", "tuned_sum",
@@ -273,16 +274,16 @@ def _pass(
     change_below, change_edge, relative_below, relative_edge,
 ):  # fmt: skip
     columns = left.shape[1]
-    b, a = np.empty(_STRETCH, np.float32), np.empty(_STRETCH, np.float32)
+    b, a = np.empty(STRETCH, np.float32), np.empty(STRETCH, np.float32)
     bits_b, bits_a = b.view(np.uint32), a.view(np.uint32)
-    moved = np.empty(_STRETCH, np.int32)
+    moved = np.empty(STRETCH, np.int32)
     exponents = np.zeros(256, np.int64)
     zeros = zeroed = 0
     for row in range(begin, end):
         map_row = by_map_row[(first_row + row) // row_step]
         n_row = 0
-        for first in range(0, columns, _STRETCH):
-            n = min(_STRETCH, columns - first)
+        for first in range(0, columns, STRETCH):
+            n = min(STRETCH, columns - first)
             pb, pa = left[row, first : first + n], right[row, first : first + n]
             flags, loose_flags = changed[row, first : first + n], loose[row, first : first + n]
             marks = map_row[first : first + n]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.elementwise import Geometry, bf16_steps, cpu_blocks, geometry, tally, torch_blocks
+from analysis.elementwise import Geometry, bf16_steps, cpu_blocks, geometry, step_table, tally, torch_blocks
 from analysis.elementwise.block import BlockTally
 from analysis.measurements import CHANGE_EDGES, N_BINADES, RELATIVE_EDGES, RULES, TOLERANCES, Tally
 from analysis.metrics import correlation
@@ -199,14 +199,14 @@ def test_both_kernels_count_the_same_integers(before: torch.dtype, after: torch.
     for field in dataclasses.fields(BlockTally):
         one, other = getattr(compiled, field.name), getattr(torched, field.name)
         if field.name == "amounts":
-            assert one == pytest.approx(other, rel=1e-12, abs=_lost_in_cancelling(other), nan_ok=True)
+            assert one == pytest.approx(other, rel=1e-12, abs=lost_in_cancelling(other), nan_ok=True)
         elif field.name == "bins":
             assert {name: counts.tolist() for name, counts in one.items()} == {n: c.tolist() for n, c in other.items()}
         else:
             assert np.array_equal(one, other), field.name
 
 
-def _lost_in_cancelling(amounts) -> float:
+def lost_in_cancelling(amounts) -> float:
     """What a plain sum of entries of both signs may differ by when it is taken in another order."""
     return 1e-13 * np.sqrt(amounts["entries"] * max(amounts["base_square_sum"], amounts["tuned_square_sum"]))
 
@@ -230,7 +230,7 @@ def test_blocks_and_threads_change_nothing(rows: int, threads: int):
     whole, parts = tally_of(left, right, rows=123), tally_of(left, right, rows=rows, threads=threads)
     for field in dataclasses.fields(Tally):
         one, other = getattr(whole, field.name), getattr(parts, field.name)
-        lost = _lost_in_cancelling(vars(whole)) if field.name in ("base_sum", "tuned_sum") else 0
+        lost = lost_in_cancelling(vars(whole)) if field.name in ("base_sum", "tuned_sum") else 0
         near = pytest.approx(other, rel=1e-12, abs=lost)
         same = np.array_equal(one, other) if isinstance(one, np.ndarray) else one == near
         assert same, field.name
@@ -284,7 +284,7 @@ def test_counting_steps_gives_what_the_other_kernel_gives(
     for field in dataclasses.fields(Tally):
         one, two = getattr(found, field.name), getattr(other, field.name)
         if isinstance(one, float):
-            assert one == pytest.approx(two, rel=1e-11, abs=_lost_in_cancelling(vars(other))), field.name
+            assert one == pytest.approx(two, rel=1e-11, abs=lost_in_cancelling(vars(other))), field.name
         else:
             assert np.array_equal(one, two), field.name
 
@@ -305,7 +305,7 @@ def test_a_pass_leaves_its_table_empty():
     first = tally(blocks(before, after, 100), shape)
     again = tally(blocks(before, after, 100), shape)
     assert first.joint.tolist() == again.joint.tolist()
-    assert not bf16_steps._spare_tables[-1].any()
+    assert not step_table._spare[-1].counts.any()
 
 
 def test_swapping_base_and_tuned_keeps_what_is_symmetric():

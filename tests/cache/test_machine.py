@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cache.machine import gpus
+from cache.gpus import gpus
 
 
 @pytest.fixture

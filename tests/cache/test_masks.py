@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zstandard
 
 from analysis.errors import MasksMissing, ResourceError
 from cache.masks import CHUNK_BYTES, MaskFile, begin_mask, enforce_quota, n_bytes, read_mask, settle, write_mask
@@ -41,6 +42,40 @@ def test_bits_come_back_as_they_were(tmp_path: Path, entries: int, share: float)
     changed = random_bits(entries, share)
     mask = write(tmp_path, changed)
     assert mask.changed == changed.sum()
+    np.testing.assert_array_equal(read(tmp_path, mask), changed)
+
+
+def frozen_in_part(entries: int) -> np.ndarray:
+    """Half of the rows of 2,048 entries untouched, half of the others' entries changed."""
+    changed = random_bits(entries, 0.5)
+    changed.reshape(-1, 2048)[::2] = False
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "least", "most"),
+    [
+        (random_bits(1 << 20, 0.01), 0.08, 0.15),  # entropy 0.081
+        (random_bits(1 << 20, 0.1), 0.46, 0.50),  # 0.469
+        (random_bits(1 << 20, 0.2), 1.0, 1.001),  # 0.722: not coded, which is what makes it fast
+        (frozen_in_part(1 << 20), 0.50, 0.55),  # a quarter set, too dense to be coded, but half of it repeats
+        (np.zeros(1 << 20, bool), 0, 0.001),
+    ],
+    ids=["one in a hundred", "a tenth", "a fifth", "half of the rows", "none"],
+)
+def test_what_a_mask_takes_on_disk_per_entry(tmp_path: Path, changed: np.ndarray, least: float, most: float):
+    mask = write(tmp_path, changed)
+    assert least <= 8 * mask.bytes / mask.entries <= most
+    np.testing.assert_array_equal(read(tmp_path, mask), changed)
+
+
+@pytest.mark.parametrize("level", [1, 9, -5])
+def test_a_mask_compressed_in_another_way_is_read_as_well(tmp_path: Path, level: int):
+    """As those are that older versions stored, all at level 1."""
+    changed = random_bits(100_000, 0.3)
+    mask = write(tmp_path, changed)
+    packed = np.packbits(changed, bitorder="little")
+    (tmp_path / mask.path).write_bytes(zstandard.ZstdCompressor(level=level, write_checksum=True).compress(packed.data))
     np.testing.assert_array_equal(read(tmp_path, mask), changed)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from analysis.errors import BadSetting
+from cache.memory import default_budget
 from cache.settings import DEMO_FOLDER, Settings
 
 
@@ -20,9 +21,25 @@ def test_an_empty_environment_means_the_defaults():
     assert found.data_dir == Path("~/.cache/subnetscope").expanduser()
     assert found.store_path == found.data_dir / "store.duckdb"
     assert found.masks_dir == found.data_dir / "store.masks"
-    assert (found.mask_quota, found.memory_budget) == (50 * 10**9, 10**9)
+    assert (found.mask_quota, found.memory_budget >= 10**9) == (50 * 10**9, True)
     assert (found.device, found.demo, found.endpoint) == ("auto", True, "https://huggingface.co")
     assert 1 <= found.threads <= (os.cpu_count() or 1)
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "budget"),
+    [(1, 64, 1), (2, 24, 2), (16, 64, 16), (16, 32, 8), (64, 2000, 64), (8, 2, 1)],
+    ids=["one core", "two cores", "all cores busy", "a quarter of the memory", "large", "small"],
+)
+def test_the_default_budget_grows_with_cores_and_memory(cores: int, memory: int, budget: int):
+    assert default_budget(cores, memory * 10**9) == budget * 10**9
+
+
+def test_the_default_budget_is_of_the_threads_and_memory_that_a_worker_gets():
+    few = {"SUBNETSCOPE_DEVICE": "cpu", "SUBNETSCOPE_THREADS": "16", "SUBNETSCOPE_MEMORY_LIMIT": "20GB"}
+    assert settings(**few).memory_budget == 5 * 10**9
+    assert settings(**few | {"SUBNETSCOPE_DEVICE": "cuda"}).memory_budget == 10**9, "one matrix at a time"
+    assert settings(**few | {"SUBNETSCOPE_MEMORY": "3GB"}).memory_budget == 3 * 10**9
 
 
 def test_an_empty_variable_is_an_unset_one():

@@ -1,0 +1,95 @@
+"""The compiled pass over bfloat16 pairs at shapes that fill no vector, and on machines with other vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from analysis.elementwise import Geometry, bf16_steps, cpu_blocks, geometry, tally
+from analysis.measurements import Tally
+from tests.analysis.test_elementwise import STEP_PAIRS, blocks, lost_in_cancelling
+
+_FEWEST = 1 << 18
+
+
+def every_kind(columns: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of weights with a small, a large and no update, of zeros, and of bits at random, one below the other; of
+    5,003 entries, one is not finite."""
+    random = np.random.default_rng(seed)
+    rows = -(-_FEWEST // columns) + 5
+    before = torch.from_numpy(random.normal(0, 0.02, (rows, columns))).bfloat16()
+    std = torch.tensor([2e-5, 1e-3, 0.0, 1e-4, 0.0])[torch.arange(rows) % 5, None]
+    after = (before.float() + torch.from_numpy(random.normal(0, 1, (rows, columns))).float() * std).bfloat16()
+    bits = random.integers(0, 1 << 16, (2, -(-rows // 5), columns), dtype=np.uint16).view(np.int16)
+    before[2::5] = torch.from_numpy(bits[0]).view(torch.bfloat16)[: len(before[2::5])]
+    after[2::5] = torch.from_numpy(bits[1]).view(torch.bfloat16)[: len(after[2::5])]
+    before[4::10], after[4::10] = 0.0, -0.0
+    before.view(-1)[::5003] = torch.nan
+    after.view(-1)[::10006] = torch.inf
+    return before, after
+
+
+def counted(
+    before: torch.Tensor, after: torch.Tensor, rows: int, threads: int = 1
+) -> tuple[Tally, dict[str, np.ndarray]]:
+    shape, masks = geometry(tuple(before.shape)), {}
+    assert bf16_steps.fits(before, after, shape)
+    found = tally(
+        blocks(before, after, rows), shape, on_mask=lambda rule, bits: masks.update({rule: bits}), threads=threads
+    )
+    return found, masks
+
+
+@pytest.mark.parametrize("columns", [8, 24, 32, 40, 96, 1016, 1032, 1056, 2040, 3080])
+def test_any_width_gives_what_the_other_kernel_gives(columns: int):
+    before, after = every_kind(columns, seed=columns)
+    found, masks = counted(before, after, rows=64)
+    expected = cpu_blocks.tally_block(before, after, 0, Geometry(*before.shape))
+    assert np.array_equal(masks["exact"], expected.packed_exact)
+    assert np.array_equal(masks["mukherjee"], expected.packed_mukherjee)
+    other = expected.as_tally(expected.row_changes)
+    for field in dataclasses.fields(Tally):
+        one, two = getattr(found, field.name), getattr(other, field.name)
+        if isinstance(one, float):
+            assert one == pytest.approx(two, rel=1e-11, abs=lost_in_cancelling(vars(other))), field.name
+        else:
+            assert np.array_equal(one, two), field.name
+
+
+@pytest.mark.parametrize(("rows", "threads"), [(8, 1), (40, 3), (500, 2)], ids=str)
+def test_sums_are_the_same_bits_however_the_rows_come(rows: int, threads: int):
+    before, after = every_kind(1032, seed=1)
+    one, other = counted(before, after, rows=len(before))[0], counted(before, after, rows=rows, threads=threads)[0]
+    for field in dataclasses.fields(Tally):
+        assert np.array_equal(getattr(one, field.name), getattr(other, field.name)), field.name
+
+
+def digest() -> str:
+    """Of all whole numbers and masks of these pairs."""
+    found = hashlib.sha256()
+    for before, after in [*STEP_PAIRS.values(), every_kind(1032, seed=1)]:
+        counts, masks = counted(before, after, rows=96)
+        for field in dataclasses.fields(Tally):
+            value = getattr(counts, field.name)
+            found.update(b"" if isinstance(value, float) else np.asarray(value, np.int64).tobytes())
+        found.update(masks["exact"].tobytes() + masks["mukherjee"].tobytes())
+    return found.hexdigest()
+
+
+def test_a_machine_without_wide_vectors_counts_the_same():
+    """Compiled for the least that this architecture has: changed entries are picked one by one there."""
+    run = subprocess.run(
+        [sys.executable, "-c", "from tests.analysis.test_steps import digest; print(digest())"],
+        env={**os.environ, "NUMBA_CPU_NAME": "generic", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert run.stdout.strip() == digest(), run.stderr
