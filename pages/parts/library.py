@@ -31,7 +31,7 @@ from pages.parts.text import plain, safe_label
 
 MOST_OVERLAID, MOST_HEATMAPS = 12, 4
 _LONGEST_FILTER = 200
-_NAME, _BASE_NAME = 30, 22  # characters of models' names in the table; files and links have all of them
+_NAME, _BASE_NAME = 29, 22  # characters of models' names in the table; files and links have all of them
 _WRITTEN = ("algorithm", "data", "tags", "note")
 _METRICS = tuple(CATALOG)
 _TABLE, _VERSION = "library.table", "library.version"

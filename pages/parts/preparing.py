@@ -79,7 +79,7 @@ def _coverage(alignment: Alignment) -> None:
             f"The tuned side is an adapter ({words(alignment)}): compared as if merged into the base, and by itself."
         )
     st.markdown(
-        f"{counted(len(alignment.pairs), 'tensor')} with a partner of the same shape: "
+        f"{counted(len(alignment.pairs), 'tensor has', 'tensors have')} a partner of the same shape: "
         f"{count(alignment.compared_parameters)} parameters, "
         f"**{percent(alignment.compared_of('base'), alignment.base_parameters, 2)}** of the base and "
         f"**{percent(alignment.compared_of('tuned'), alignment.tuned_parameters, 2)}** of the tuned model."
