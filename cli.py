@@ -18,10 +18,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import math
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,25 +28,21 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from analysis import checks, course_report, report
+from analysis import checks, course_report, printed, report
 from analysis.alerts import alerts
-from analysis.checks import Verdict
 from analysis.coverage import part_of
-from analysis.dynamics import Landed, course, fate, unchanged_shares
 from analysis.errors import BadReference, ResourceError, SubnetscopeError
 from analysis.forecast import Forecast
-from analysis.labels import letter, rough_count, size
-from analysis.measurements import MASK_RULES, MOST_MODELS, RULES, MaskRule, StepCounts
+from analysis.measurements import MASK_RULES, MOST_MODELS, RULES
 from analysis.models import Pair
-from analysis.overlaps import Venn, venn
+from analysis.overlaps import venn
 from analysis.own_updates import OwnUpdates, sentences, summarize_adapter
-from analysis.patches import ENCODINGS, PatchSize
 from analysis.plan import Plan
-from analysis.rollup import Headline, headline_of_part
+from analysis.printed import shown
+from analysis.rollup import headline_of_part
 from analysis.selection import read_spectra, select
-from analysis.series import Axis, axis
-from analysis.tables import Row, agreement_rows, match_rows, region_rows
-from analysis.tensors import NO_PARAMETER, Alignment
+from analysis.series import axis
+from analysis.tensors import Alignment
 from cache.bases import alerts_about_bases
 from cache.jobs import Jobs, Preparation
 from cache.progress import Progress
@@ -55,8 +50,6 @@ from cache.settings import Settings
 from cache.store import Store
 
 _POLL_SECONDS = 0.1
-_MOST_REGIONS = 20  # in the terminal; the JSON has them all
-_MOST_LISTED = 20  # of what is not compared, before a comparison; the JSON has all
 DOES_NOT_HOLD = 9
 DONE_WITH_GAPS = 10
 
@@ -67,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except SubnetscopeError as error:
-        print(f"{options.program}: {_shown(str(error))}", file=sys.stderr)
+        print(f"{options.program}: {shown(str(error))}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"{options.program}: interrupted; what was measured is kept", file=sys.stderr)
@@ -165,18 +158,12 @@ def _compare(options: argparse.Namespace) -> int:
             _write(options.json, compared)
         if str(options.json) != "-":
             part, found = part_of(alignment, [plan]), headline_of_part(alignment, tallies, spectra, [plan])
-            _print_headline(pair, found)
+            _print(printed.headline_lines(pair, found))
             adapter = summarize_adapter(part, tallies, spectra, own)
-            for sentence in sentences(adapter) if adapter else ():
-                print(f"  adapter                {sentence}")
-            for alert in alerts(found, part, tallies, about_bases):
-                named = f" ({', '.join(map(_shown, alert.models))})" if alert.models else ""
-                print(f"  note                   {alert.sentence}{named}")
-            print(f"  compared               {_covered(report.coverage(part, tallies))}")
-        for (kind, name), reason in gaps.items():
-            print(f"  no {kind} of {_shown(name)}: {reason}", file=sys.stderr)
-        for (kind, name), reason in own_gaps.items():
-            print(f"  no {kind} of the adapter's own update of {_shown(name)}: {reason}", file=sys.stderr)
+            said, noted = sentences(adapter) if adapter else (), alerts(found, part, tallies, about_bases)
+            _print(printed.note_lines(said, noted, report.coverage(part, tallies)))
+        _print(printed.gap_lines(gaps), to=sys.stderr)
+        _print(printed.gap_lines(own_gaps, of="the adapter's own update of "), to=sys.stderr)
         return DONE_WITH_GAPS if gaps or own_gaps else 0
 
 
@@ -194,7 +181,10 @@ def _own_updates(
 
 def _foretold(options: argparse.Namespace, looked_up: Preparation, forecast: Forecast, plan: Plan) -> bool:
     """Whether to go on, after saying what it will take. Raises what this machine has too little of."""
-    _print_forecast(looked_up, forecast, sys.stdout if options.dry_run and not options.json else sys.stderr)
+    cards = {"base": looked_up.base, "tuned": looked_up.tuned}
+    sides = {side: (card.parameters, card.bytes) for side, card in cards.items() if card}
+    lines = printed.forecast_lines(sides, looked_up.alignment, forecast)
+    _print(lines, to=sys.stdout if options.dry_run and not options.json else sys.stderr)
     if options.dry_run and options.json and looked_up.pair and looked_up.alignment:
         _write(options.json, report.forecast(looked_up.pair, looked_up.alignment, plan, forecast))
     for refusal in forecast.refusals():
@@ -224,12 +214,11 @@ def _overlap(options: argparse.Namespace) -> int:
             _write(options.json, report.overlap(base, tuned, regions, magnitudes, not_counted))
         if str(options.json) != "-":
             for rule in rules:
-                _print_overlap(venn(rule, [model.title for model in tuned], regions[rule], magnitudes[rule]))
+                found = venn(rule, [model.title for model in tuned], regions[rule], magnitudes[rule])
+                _print(printed.overlap_lines(found))
         gaps = [gap for pair in pairs for gap in store.gaps(pair.key).items()]
         reasons = {name: why for (kind, name), why in gaps if kind != "spectrum"}
-        for name in not_counted:
-            why = reasons.get(name, "not all models have it in one shape")
-            print(f"  not counted, {_shown(name)}: {why}", file=sys.stderr)
+        _print(printed.missing_lines(not_counted, reasons), to=sys.stderr)
         return DONE_WITH_GAPS if reasons.keys() & set(not_counted) else 0
 
 
@@ -238,12 +227,12 @@ def _dynamics(options: argparse.Namespace) -> int:
         found = jobs.prepare_series(options.base, "\n".join(_lines(options)))
         series, where = found.series, axis(found.labels)
         for note in found.notes:
-            print(f"note: {_shown(note)}", file=sys.stderr)
+            print(f"note: {shown(note)}", file=sys.stderr)
         if where.title != "step":
             print("note: the names do not tell rising steps; checkpoints are numbered 1, 2, 3, ...", file=sys.stderr)
         print(f"base   {series.base}", file=sys.stderr)
         for label, model in zip(where.labels, series.checkpoints, strict=True):
-            print(f"{_shown(label)}   {model}", file=sys.stderr)
+            print(f"{shown(label)}   {model}", file=sys.stderr)
         _watch(jobs, jobs.submit_series(series))
         sides = [
             ([store.alignment(pair.key) for pair in pairs], [store.unchanged(pair.key) for pair in pairs])
@@ -255,9 +244,10 @@ def _dynamics(options: argparse.Namespace) -> int:
         if options.json:
             _write(options.json, course_report.document(series, where, sides[0], sides[1], counts, not_followed))
         if str(options.json) != "-":
-            _print_course(where, sides[0][1], sides[1][1], counts, course_report.patches(*sides[1]))
+            patches = course_report.patches(*sides[1])
+            _print(printed.course_lines(where, sides[0][1], sides[1][1], counts, patches))
         for name in not_followed:
-            print(f"  not followed, since not all checkpoints have it in one way: {_shown(name)}", file=sys.stderr)
+            print(f"  not followed, since not all checkpoints have it in one way: {shown(name)}", file=sys.stderr)
         return DONE_WITH_GAPS if any(store.gaps(pair.key) for pair in series.pairs) else 0
 
 
@@ -315,8 +305,7 @@ def _check(options: argparse.Namespace) -> int:
         if options.json:
             _write(options.json, report.check(pair, alignment, tallies, verdicts))
         if str(options.json) != "-":
-            _print_verdicts(pair, verdicts)
-            print(f"{_covered(report.coverage(alignment, tallies))}")
+            _print(printed.verdict_lines(pair, verdicts, report.coverage(alignment, tallies)))
         return 0 if all(verdict.holds for verdict in verdicts) else DOES_NOT_HOLD
 
 
@@ -349,11 +338,6 @@ def _make_folder(file: Path) -> None:
         raise ResourceError(f"'{file.parent}' cannot be made ({error.strerror})", do="Name another place") from error
 
 
-def _shown(text: str) -> str:
-    """Text of strangers for a terminal: what steers it, and line breaks, written out."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 def _prepare(jobs: Jobs, base: str, tuned: str) -> Pair:
     pair = _looked_up(jobs, base, tuned).pair
     assert pair is not None
@@ -364,28 +348,9 @@ def _looked_up(jobs: Jobs, base: str, tuned: str) -> Preparation:
     preparation = jobs.prepare(base, tuned)
     assert preparation.pair is not None, "a base was named"
     for note in preparation.notes:
-        print(f"note: {_shown(note)}", file=sys.stderr)
+        print(f"note: {shown(note)}", file=sys.stderr)
     print(f"base   {preparation.pair.base}\ntuned  {preparation.pair.tuned}", file=sys.stderr)
     return preparation
-
-
-def _print_forecast(looked_up: Preparation, forecast: Forecast, to: TextIO) -> None:
-    """What the comparison takes, and what will not be compared."""
-    for side, card in (("base", looked_up.base), ("tuned", looked_up.tuned)):
-        if card:
-            print(f"  {side:<12} {rough_count(card.parameters)} parameters, {size(card.bytes)}", file=to)
-    for what, value, behind in forecast.in_words():
-        print(f"  {what.lower():<12} {value}" + (f" ({_shown(behind)})" if behind else ""), file=to)
-    if looked_up.alignment:
-        for row in match_rows(looked_up.alignment):
-            print(f"  pairs        {row['pairs']:,} by {row['matched by']}", file=to)
-        if left_out := looked_up.alignment.not_compared:
-            n_parameters = rough_count(sum(entry.parameters for entry in left_out))
-            print(f"  not compared {len(left_out):,} tensors of {n_parameters} parameters", file=to)
-            for entry in left_out[:_MOST_LISTED]:
-                print(f"               {_shown(entry.name)} ({entry.side}): {_shown(entry.reason)}", file=to)
-    for name, reason in forecast.left_out[:_MOST_LISTED]:
-        print(f"  no spectrum  {_shown(name)}: {reason}", file=to)
 
 
 def _watch(jobs: Jobs, job_id: str) -> None:
@@ -432,106 +397,9 @@ class _Bars:
         bar.update(done - bar.n)
 
 
-def _print_headline(pair: Pair, found: Headline) -> None:
-    print(f"\n{pair.base.title} -> {pair.tuned.title}")
-    if found.chosen:
-        print(f"  of                     {found.chosen.words}, as selected")
-    for reason in found.reasons_withheld:
-        print(f"  no headline            {reason}")
-    for rule in RULES if not found.withheld else ():
-        share = found.unchanged[rule]
-        print(f"  unchanged {rule:<12} {100 * share.value:9.4f} %   {share.part:,} of {share.whole:,}")
-    if found.spectra_measured and not found.withheld:
-        rank, matrices = 100 * found.mean_rank_share, found.spectra_measured
-        print(f"  mean rank of updates   {rank:9.4f} %   of full, over {matrices} matrices")
-    print(f"  tensors touched        {found.tensors_touched} of {found.tensors_measured}")
-    if found.nonfinite:
-        print(f"  not finite             {found.nonfinite:,} entries")
-
-
-def _print_verdicts(pair: Pair, verdicts: Sequence[Verdict]) -> None:
-    print(f"\n{pair.base.title} -> {pair.tuned.title}")
-    width = max(len(verdict.assertion.text) for verdict in verdicts)
-    for verdict in verdicts:
-        print(f"  {'holds' if verdict.holds else 'FAILS'}  {verdict.assertion.text:<{width}}  {verdict.words}")
-    print(f"{sum(verdict.holds for verdict in verdicts)} of {len(verdicts)} assertions hold; ", end="")
-
-
-def _covered(coverage: dict[str, Any]) -> str:
-    compared, base, tuned = (coverage[f"{what}_parameters"] for what in ("compared", "base", "tuned"))
-    of_base, of_tuned = (sum(coverage["by_match"][side].values()) for side in ("base", "tuned"))
-    left_out = sum(not entry["reason"].endswith(NO_PARAMETER) for entry in coverage["not_compared"])
-    shares = f"{100 * of_base / base:.2f} % of base, {100 * of_tuned / tuned:.2f} % of tuned"
-    return f"{compared:,} parameters: {shares}" + (f"; {left_out} tensors not compared" if left_out else "")
-
-
-def _print_overlap(found: Venn) -> None:
-    print(f"\nrule {found.rule}: {found.entries:,} entries")
-    for index, label in enumerate(found.labels):
-        print(f"  {letter(index)}  {_shown(label)}: {found.changed(index):,} changed")
-    _print_regions(found)
-    print("\n  changed by exactly            entries     share      by chance   at equal magnitude")
-    for row in agreement_rows(found):
-        print(f"  {row['runs']:>2} of {row['of']:<13} {row['entries']:>17,}  {_beside(row)}")
-    print("\n  two and two")
-    for pair in report.overlap_numbers(found)["pairs"]:
-        one, other = (letter(index) for index in pair["models"])
-        numbers = "  ".join(f"{name} {_percent(pair[name])}" for name in ("o1", "o2", "jaccard"))
-        chance = f"by chance o1 {_percent(pair['chance']['o1'])}, matched {_percent(pair['chance_matched']['o1'])}"
-        print(f"  {one} and {other}: {pair['both']:,} in both  {numbers}  ({chance})")
-
-
-def _print_regions(found: Venn) -> None:
-    """The largest regions, each with who changed it and nobody else."""
-    rows = [row for row in region_rows(found) if row["models"]]
-    print("\n  changed by these alone        entries     share      by chance   at equal magnitude")
-    for row in rows[:_MOST_REGIONS]:
-        members = "".join(
-            letter(index) if row[f"{letter(index)} {name}"] else "·" for index, name in enumerate(found.labels)
-        )
-        print(f"  {members:<19} {row['entries']:>17,}  {_beside(row)}")
-    if rest := rows[_MOST_REGIONS:]:
-        print(f"  {len(rest):,} smaller regions {sum(int(str(row['entries'])) for row in rest):>17,}")
-
-
-def _beside(row: Row) -> str:
-    share, expected, matched = (float(str(row[name])) for name in ("share_of_entries", "chance", "chance_matched"))
-    at_magnitude = "-" if math.isnan(matched) else f"{matched:,.0f}"
-    return f"{100 * share:8.4f} % {expected:>13,.0f}  {at_magnitude:>13}"
-
-
-def _print_course(
-    where: Axis,
-    from_base: Landed,
-    from_previous: Landed,
-    counts: Mapping[MaskRule, Mapping[str, StepCounts]],
-    sizes: Sequence[PatchSize | None],
-) -> None:
-    for rule in MASK_RULES:
-        run = course(rule, counts[rule], len(where.positions))
-        told = fate(run)
-        print(f"\nrule {rule}: {run.entries:,} entries")
-        for name, share in (("never changed", told.never), ("came back", told.returned), ("final", told.final)):
-            print(f"  {name:<14} {100 * share.value:9.4f} %   {share.part:,}")
-        print(f"  {where.title:>10}  unchanged: base   previous   outside final   changed so far")
-        since = [unchanged_shares(landed, rule) for landed in (from_base, from_previous)]
-        for at, position in enumerate(where.positions):
-            outside = int(run.changed_outside[at]) / int(run.changed[at]) if run.changed[at] else None
-            union = int(run.union[at]) / run.entries if run.entries else None
-            print(
-                f"  {position:>10}  {_percent(since[0][at].value):>15} {_percent(since[1][at].value):>10} "
-                f"{_percent(outside):>15} {_percent(union):>16}"
-            )
-    print("\nlossless patch from the checkpoint before, of the full checkpoint")
-    print(f"  {where.title:>10}      changed  " + "  ".join(f"{encoding:>9}" for encoding in ENCODINGS))
-    for position, patch in zip(where.positions, sizes, strict=True):
-        ratios = [_percent(patch.ratio(encoding) if patch else None) for encoding in ENCODINGS]
-        changed = f"{patch.changed:,}" if patch else "-"
-        print(f"  {position:>10} {changed:>12}  " + "  ".join(f"{ratio:>9}" for ratio in ratios))
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None or math.isnan(share) else f"{100 * share:.2f} %"
+def _print(lines: Iterable[str], to: TextIO | None = None) -> None:
+    for line in lines:
+        print(line, file=to)
 
 
 def _write(file: Path, document: dict[str, Any]) -> None:
