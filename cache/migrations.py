@@ -163,9 +163,16 @@ CREATE TABLE previews (
     PRIMARY KEY (pair_key, name, "of", version));
 """
 
+# The one number of all singular values that every overview shows, so that it need not read them.
+_EFFECTIVE_RANKS = """
+CREATE TABLE effective_ranks (
+    pair_key VARCHAR, name VARCHAR, "of" VARCHAR, version INTEGER, effective_rank DOUBLE NOT NULL,
+    PRIMARY KEY (pair_key, name, "of", version));
+"""
+
 STEPS: tuple[str, ...] = (
     *(_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED, _ADAPTERS, _OVERLAPS, _SERIES, _ULPS),
-    _PREVIEWS,
+    *(_PREVIEWS, _EFFECTIVE_RANKS),
 )
 
 
