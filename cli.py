@@ -124,7 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(run=_check, program="check")
     for command in (compare, overlap, dynamics, html, check):
-        command.add_argument("--device", help="where to compute: cpu, cuda, cuda:1, or auto (the default)")
+        command.add_argument(
+            "--device", help="where to compute: cpu, cuda (all GPUs), cuda:1, cuda:0,cuda:1, or auto (the default)"
+        )
         command.add_argument("--stream", action="store_true", help="read Hub models without keeping their files")
         command.add_argument("--store", type=Path, metavar="FILE", help="the DuckDB file that keeps results")
         command.add_argument(
@@ -143,10 +145,14 @@ def _compare(options: argparse.Namespace) -> int:
         pair, alignment = preparation.pair, preparation.alignment
         assert pair is not None
         assert alignment is not None
-        if not _foretold(options, preparation, jobs.forecast(preparation, plan), plan):
-            return 0
-        _watch(jobs, jobs.submit(preparation, plan))
+        forecast = jobs.forecast(preparation, plan)
+        _print((f"note: {shown(sentence)}" for sentence in selection.unmet(alignment.pairs)), to=sys.stderr)
         wanted: set[tuple[str, str]] = {(hole.kind, hole.name) for hole in plan.wanted(alignment)}
+        measured = _measured_already(store, pair, forecast, wanted)
+        if not _foretold(options, preparation, forecast, plan, measured):
+            return 0
+        if not measured:
+            _watch(jobs, jobs.submit(preparation, plan))
         tallies = {n: t for n, t in store.tallies(pair.key, arrays=False).items() if ("tally", n) in wanted}
         spectra = {n: s for n, s in store.spectra(pair.key).items() if ("spectrum", n) in wanted}
         gaps = {place: reason for place, reason in store.gaps(pair.key).items() if place in wanted}
@@ -179,11 +185,23 @@ def _own_updates(
     return OwnUpdates(tallies, spectra), gaps
 
 
-def _foretold(options: argparse.Namespace, looked_up: Preparation, forecast: Forecast, plan: Plan) -> bool:
-    """Whether to go on, after saying what it will take. Raises what this machine has too little of."""
+def _measured_already(store: Store, pair: Pair, forecast: Forecast, wanted: Collection[tuple[str, str]]) -> str:
+    """Since when all of this is measured, in words; '' where some of it is missing, or failed and is tried again."""
+    failed = [place for of in ("update", "adapter") for place in store.gaps(pair.key, of) if place in wanted]
+    known = store.find_pair(pair.key)
+    if forecast.measurements or failed or not known:
+        return ""
+    return f"already measured on {known.last_activity:%Y-%m-%d %H:%M} UTC, at exactly these commits; nothing to do"
+
+
+def _foretold(
+    options: argparse.Namespace, looked_up: Preparation, forecast: Forecast, plan: Plan, measured: str
+) -> bool:
+    """Whether to go on, after saying what it will take, or that nothing is left to do. Raises what this machine has
+    too little of."""
     cards = {"base": looked_up.base, "tuned": looked_up.tuned}
     sides = {side: (card.parameters, card.bytes) for side, card in cards.items() if card}
-    lines = printed.forecast_lines(sides, looked_up.alignment, forecast)
+    lines = [measured] if measured else printed.forecast_lines(sides, looked_up.alignment, forecast)
     _print(lines, to=sys.stdout if options.dry_run and not options.json else sys.stderr)
     if options.dry_run and options.json and looked_up.pair and looked_up.alignment:
         _write(options.json, report.forecast(looked_up.pair, looked_up.alignment, plan, forecast))
@@ -231,7 +249,7 @@ def _dynamics(options: argparse.Namespace) -> int:
         if where.title != "step":
             print("note: the names do not tell rising steps; checkpoints are numbered 1, 2, 3, ...", file=sys.stderr)
         print(f"base   {series.base}", file=sys.stderr)
-        for label, model in zip(where.labels, series.checkpoints, strict=True):
+        for label, model in zip(where.names, series.checkpoints, strict=True):
             print(f"{shown(label)}   {model}", file=sys.stderr)
         _watch(jobs, jobs.submit_series(series))
         sides = [

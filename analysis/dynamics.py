@@ -123,6 +123,7 @@ class Measure:
     title: str
     unit: str
     help: str
+    of_changes: bool = False  # a share of what changed, not of what did not
 
 
 MEASURES: dict[str, Measure] = {
@@ -131,13 +132,13 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "base",
             "Unchanged against the base",
-            "unchanged entries",
+            "unchanged share",
             "Share of a layer's entries that the checkpoint holds exactly as the base does, under the chosen rule.",
         ),
         Measure(
             "previous",
             "Unchanged against the checkpoint before",
-            "unchanged entries",
+            "unchanged share",
             "Share of a layer's entries that did not change since the checkpoint before; of the first one, since the "
             "base.",
         ),
@@ -151,8 +152,9 @@ MEASURES: dict[str, Measure] = {
         Measure(
             "union",
             "Changed at this checkpoint or before",
-            "entries",
+            "changed share",
             "Share of a layer's entries that differed from the base at this checkpoint or at any earlier one.",
+            of_changes=True,
         ),
     )
 }

@@ -17,6 +17,7 @@ COLUMNS_AT_ONCE = 64 << 20  # bytes in float64 of the columns of a wide matrix t
 # What a block costs while it is tallied, in bytes an entry, by the way that is taken: both sides and their flags;
 # Triton's list of changed pairs and the block that is on its way meanwhile; torch's temporaries.
 BYTES_AN_ENTRY = {"cpu": 12, "triton": 28, "torch": 120}
+LANES_OF_A_GPU = 4  # tensors that are measured there at once
 CPU_BLOCK = 1 << 20  # entries; beyond this a block leaves the cache and costs a quarter more
 PROCESS = 350_000_000  # bytes of a worker that has loaded torch and the compiled pass, docs/performance.md
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from analysis.cost import seconds
 from analysis.errors import DiskFull, ResourceError, TooLarge
-from analysis.footprint import PROCESS, held_bytes, refusal, worker_bytes
+from analysis.footprint import LANES_OF_A_GPU, PROCESS, held_bytes, refusal, worker_bytes
 from analysis.labels import count, duration, rough_count, shorten, size
 from analysis.plan import Hole, Plan
 from analysis.tensors import SIDES, Alignment, TensorPair
@@ -41,7 +41,20 @@ class Machine:
     spare_disk: int
     threads: int
     device: str = "cpu"
+    gpus: int = 0  # that measure side by side
     keeps_files: bool = True  # downloads stay on the disk; streamed weights need none, but memory
+
+    @property
+    def in_words(self) -> str:
+        """What measures: '8 threads', 'the GPU', '2 GPUs'."""
+        if self.device == "cpu":
+            return f"{self.threads} threads"
+        return f"{self.at_work} GPUs" if self.at_work > 1 else "the GPU"
+
+    @property
+    def at_work(self) -> int:
+        """Devices that a comparison uses: what streams passes one of them."""
+        return max(1, self.gpus) if self.keeps_files else 1
 
 
 @dataclass(frozen=True)
@@ -70,10 +83,10 @@ class Forecast:
 
     def in_words(self) -> list[tuple[str, str, str]]:
         """What it takes as (what, how much, what stands behind it), for a page and the terminal."""
-        has, on = self.machine, f"{self.machine.threads} threads" if self.machine.device == "cpu" else "the GPU"
+        has, on = self.machine, self.machine.in_words
         memory = f"at most, for {KIND_TITLES[self.largest_kind]} of '{shorten(self.largest, 27)}'; a worker may take "
-        tallies = f"{duration(self.seconds_for_tallies)} for what changed and where, "
-        tallies += f"{duration(self.seconds - self.seconds_for_tallies)} for singular values; "
+        tallies = f"{_rough(self.seconds_for_tallies)} for what changed and where, "
+        tallies += f"{_rough(self.seconds - self.seconds_for_tallies)} for singular values"
         return [
             (
                 "To measure",
@@ -95,7 +108,7 @@ class Forecast:
                 f"{size(has.disk_of_results)} free on {'the same' if has.one_disk else 'that'} disk",
             ),
             ("Memory", size(self.memory), f"{memory}{size(has.memory)}") if self.largest else ("Memory", "none", ""),
-            ("Time", duration(self.seconds), f"roughly, on {on}, after the download: {tallies.removesuffix('; ')}"),
+            ("Time", duration(self.seconds), f"roughly, on {on}, after the download: {tallies}"),
         ]
 
     def refusals(self) -> list[ResourceError]:
@@ -138,6 +151,10 @@ class Forecast:
         ]
 
 
+def _rough(seconds: float) -> str:
+    return duration(seconds) if seconds >= 0.5 else "under 1 s"
+
+
 def forecast(alignment: Alignment, plan: Plan, holes: Sequence[Hole], to_fetch: Files, machine: Machine) -> Forecast:
     """What filling `holes`, those of `plan` that are still open, takes on this machine."""
     pair_of_name = {pair.name: pair for pair in alignment.pairs}
@@ -149,13 +166,12 @@ def forecast(alignment: Alignment, plan: Plan, holes: Sequence[Hole], to_fetch: 
     memory, largest = 0, Hole("tally", "")
     every: list[int] = []
     for hole, pair in work:
-        spent[hole.kind] += seconds(hole, pair, threads=machine.threads, device=machine.device)
+        spent[hole.kind] += seconds(hole, pair, threads=machine.threads, device=machine.device) / machine.at_work
         needed = worker_bytes(pair, hole.kind, machine.budget) + passing
         every.append(needed - PROCESS - passing)
         if needed > memory:
             memory, largest = needed, hole
-    side_by_side = sum(sorted(every)[-machine.threads :]) if machine.device == "cpu" and machine.keeps_files else 0
-    memory = max(memory, PROCESS + min(side_by_side, machine.budget)) if work else 0
+    memory = max(memory, PROCESS + _side_by_side(every, machine)) if work else 0
     tallied = [pair for hole, pair in work if hole.kind == "tally"]
     masked = [pair for hole, pair in work if (hole.kind, hole.of) == ("tally", "update")]
     return Forecast(
@@ -174,6 +190,16 @@ def forecast(alignment: Alignment, plan: Plan, holes: Sequence[Hole], to_fetch: 
         seconds=sum(spent.values()),
         left_out=left_out,
     )
+
+
+def _side_by_side(every: Sequence[int], machine: Machine) -> int:
+    """Bytes of as many measurements at once as there are lanes, as far as the budget lets them begin; on each device
+    one may take more, by itself."""
+    if not machine.keeps_files or not every:
+        return 0
+    if machine.device == "cpu":
+        return min(sum(sorted(every)[-machine.threads :]), machine.budget)
+    return machine.gpus * min(sum(sorted(every)[-LANES_OF_A_GPU:]), max(machine.budget, *every, 0))
 
 
 def _held_at_once(pairs: Sequence[TensorPair], budget: int) -> int:

@@ -62,6 +62,11 @@ def count(number: int) -> str:
     return f"{number:,}"
 
 
+def counted(number: int, what: str, several: str = "") -> str:
+    """'1 tensor', '1,024 tensors'; `several` where the plural is not made by an s."""
+    return f"{count(number)} {what if number == 1 else several or what + 's'}"
+
+
 def rough_count(number: int) -> str:
     """'1.24 B' for a parameter count; exact below a thousand."""
     for size, name in ((10**12, "T"), (10**9, "B"), (10**6, "M"), (10**3, "K")):
@@ -87,10 +92,11 @@ def tolerance_text(value: float) -> str:
     return power if float(mantissa) == 1 else f"{float(mantissa):g} × {power}"
 
 
-def rule_title(rule: str, tolerance: str) -> str:
-    """What counts as unchanged, in words: 'exact', 'bf16 rule', 'Mukherjee's rule', 'within 10⁻⁶'."""
+def rule_title(rule: str, tolerance: str = "") -> str:
+    """What counts as unchanged, in words: 'exact', 'bf16 rule', 'Mukherjee's rule', 'within 10⁻⁶' (for the rule '1e-6',
+    and for 'tolerance' with one)."""
     titles = {"exact": "exact", "bf16": "bf16 rule", "mukherjee": "Mukherjee's rule"}
-    return titles.get(rule) or f"within {tolerance_text(float(tolerance))}"
+    return titles.get(rule) or f"within {tolerance_text(float(tolerance if rule == 'tolerance' else rule))}"
 
 
 def power_of_ten(exponent: int) -> str:
@@ -107,6 +113,16 @@ def size(n_bytes: float) -> str:
         if n_bytes >= unit:
             return f"{n_bytes / unit:.3g} {name}"
     return f"{n_bytes:.0f} bytes"
+
+
+def ago(seconds: float) -> str:
+    """'just now', '4 min ago', '3 h ago', '2 days ago': how long since, roughly."""
+    minutes = int(max(seconds, 0) // 60)
+    if minutes < 1:
+        return "just now"
+    if minutes < 60:
+        return f"{minutes} min ago"
+    return f"{minutes // 60} h ago" if minutes < 48 * 60 else f"{minutes // (24 * 60)} days ago"
 
 
 def duration(seconds: float) -> str:

@@ -20,12 +20,12 @@ from analysis.tensors import Alignment, TensorPair
 
 MOST_SHOWN = 20
 
-CHANGED_BY_HEAD = Metric(
-    "changed-by-head",
-    "Changed entries by attention head",
-    "changed entries",
+UNCHANGED_BY_HEAD = Metric(
+    "unchanged-by-head",
+    "Unchanged share by attention head, exact",
+    "unchanged share",
     "share",
-    "Entries of a head's rows (of an output projection: its columns) that are not equal in value before and after.",
+    "Entries of a head's rows (of an output projection: its columns) that are equal in value before and after.",
     "tally",
 )
 
@@ -78,7 +78,7 @@ def _head_of_line(heads: Heads | None, n_lines: int) -> list[str]:
 
 def _changed(changed: int, entries: int, whole: float) -> Row:
     share = _over(changed, entries)
-    return {"changed": changed, "entries": entries, "changed share": share, "over the matrix's": _over(share, whole)}
+    return {"changed": changed, "entries": entries, "changed share": share, "relative to matrix": _over(share, whole)}
 
 
 def modules_with_heads(alignment: Alignment, config: Config) -> dict[str, Along]:
@@ -97,7 +97,7 @@ def members(alignment: Alignment, module: str) -> list[TensorPair]:
 
 
 def head_grid(alignment: Alignment, module: str, config: Config, changes_of: Mapping[str, NDArray[np.int64]]) -> Grid:
-    """Changed share by head (rows) and layer (columns) of one matrix; `changes_of` holds the changed entries of each
+    """Unchanged share by head (rows) and layer (columns) of one matrix; `changes_of` holds the changed entries of each
     line by tensor name, for the tensors that are measured. A layer whose shape has other heads has no value."""
     pairs = members(alignment, module)
     known = [(pair, _heads(pair, config)) for pair in pairs]
@@ -108,11 +108,11 @@ def head_grid(alignment: Alignment, module: str, config: Config, changes_of: Map
         if heads is None or len(heads.heads) != len(titles):
             states[:, column] = Cell.GAP
         elif (changes := changes_of.get(pair.name)) is not None:
-            values[:, column] = changed_of_heads(heads, changes) * len(titles) / pair.entries
+            values[:, column] = 1 - changed_of_heads(heads, changes) * len(titles) / pair.entries
             states[:, column] = Cell.READY
     layers = tuple(OUTSIDE_LAYERS if pair.place.layer is None else pair.place.layer for pair in pairs)
     names = tuple(tuple((pair.name,) for pair in pairs) for _ in titles)
-    return Grid(CHANGED_BY_HEAD, titles, layers, values, states, names)
+    return Grid(UNCHANGED_BY_HEAD, titles, layers, values, states, names)
 
 
 def _heads(pair: TensorPair, config: Config) -> Heads | None:

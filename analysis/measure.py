@@ -15,12 +15,14 @@ from torch import Tensor
 
 from analysis import footprint
 from analysis.adapters import Merging, ReadRows, thin_singular_values
-from analysis.elementwise import Geometry, geometry, tally, way_on
+from analysis.elementwise import Geometry, geometry, tally, tally_stack, way_on
 from analysis.measurements import Gap, MaskRule, Preview, Spectrum, Tally
-from analysis.plan import Hole
-from analysis.spectral import preview, spectrum, spectrum_of
+from analysis.plan import Hole, Kind
+from analysis.spectral import preview, spectra, spectrum, spectrum_of
 from analysis.tensors import TensorPair
 from analysis.upload import on_device
+
+Sides = tuple[ReadRows, ReadRows]  # of one pair: before, after
 
 
 @dataclass(frozen=True)
@@ -31,30 +33,40 @@ class Engine:
     threads: int = 1
     budget: int = 1 << 30
 
+    @property
+    def kind(self) -> str:
+        """'cpu' or 'cuda', whichever of them it is."""
+        return torch.device(self.device).type
+
     def rows_at_once(self, shape: Geometry) -> int:
         """Rows of a block: a multiple of 8, so that the masks of blocks join at whole bytes."""
-        return footprint.rows_at_once(shape.columns, self.budget, way_on(torch.device(self.device).type))
+        return footprint.rows_at_once(shape.columns, self.budget, way_on(self.kind))
+
+    def stacks(self, kind: Kind) -> bool:
+        """Whether small matrices of one shape are measured together there: a launch for each would take longer than
+        its work. On a CPU nothing is launched."""
+        return way_on(self.kind) == "triton" if kind == "tally" else kind == "spectrum" and self.kind == "cuda"
 
 
 def pick_device(wanted: str) -> str:
-    """The device that 'auto', 'cpu', 'cuda' or 'cuda:1' means here, the first of `devices`."""
+    """The first of `devices`."""
     return devices(wanted)[0]
 
 
 def devices(wanted: str) -> tuple[str, ...]:
-    """Every device that 'auto', 'cpu', 'cuda' or 'cuda:1' means here: several where 'cuda' or 'auto' finds several
-    GPUs, of which each may have a thread and an Engine of its own. Raises RuntimeError where that GPU is absent.
+    """Every device that 'auto', 'cpu', 'cuda', 'cuda:1' or several with commas between mean here: all GPUs for 'cuda',
+    and for 'auto' where there is one. Raises RuntimeError where that GPU is absent.
 
     Apple's GPUs are not among them: without float64 their counts at a rule's border would differ."""
     here = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cpu" or (wanted == "auto" and not here):
+    if wanted == "auto" and not here:
         return ("cpu",)
-    number = wanted.partition(":")[2]
-    if not here or (number and int(number) >= here):
+    if wanted in ("auto", "cuda") and here:
+        return tuple(f"cuda:{i}" for i in range(here))
+    named = tuple(dict.fromkeys(torch.device(name) for name in wanted.split(",")))
+    if any(device.type == "cuda" and (device.index or 0) >= here for device in named):
         raise RuntimeError(f"torch sees {here} CUDA devices" if here else "no CUDA device is visible to torch")
-    if number or here == 1:
-        return (f"cuda:{int(number)}" if number else "cuda",)
-    return tuple(f"cuda:{i}" for i in range(here))
+    return tuple(map(str, named))
 
 
 def measure_tally(
@@ -80,6 +92,20 @@ def measure_tally(
         threads=engine.threads,
     )
     return result, packed
+
+
+def measure_tallies(
+    shape: Geometry, sides: Sequence[Sides], engine: Engine, *, masks: Sequence[MaskRule]
+) -> list[tuple[Tally, dict[MaskRule, np.ndarray]]]:
+    """What `measure_tally` returns for each of several pairs of one shape and type, in the launches of one."""
+    return tally_stack(*_stacked(sides, shape, engine), rules=masks)
+
+
+def measure_spectra(shape: Geometry, sides: Sequence[Sides], engine: Engine, of: Hole) -> list[Spectrum | Gap]:
+    """What `measure_spectrum` returns for each of several such pairs, in one call of the solver; `of` stands for all of
+    their holes."""
+    every = spectra(*_stacked(sides, shape, engine), of=of.of)
+    return [Gap("spectrum", found.reason) if found.reason else found for found in every]
 
 
 def measure_spectrum(pair: TensorPair, before: ReadRows, after: ReadRows, engine: Engine, of: Hole) -> Spectrum | Gap:
@@ -128,6 +154,18 @@ def read_once(read: ReadRows) -> ReadRows:
 
 def _nothing(merging: Merging) -> ReadRows:
     return lambda first, last: torch.zeros(last - first, merging.shape.columns)
+
+
+def _stacked(sides: Sequence[Sides], shape: Geometry, engine: Engine) -> tuple[Tensor, Tensor]:
+    """(matrices, rows, columns) of both sides, on the device: each matrix is copied there like any block, and from
+    there into its place, which costs the device next to nothing."""
+    whole = ((before(0, shape.rows), after(0, shape.rows)) for before, after in sides)
+    stacks: list[Tensor] = []
+    for i, block in enumerate(on_device(whole, torch.device(engine.device))):
+        stacks = stacks or [side.new_empty(len(sides), shape.rows, shape.columns) for side in block]
+        for stack, side in zip(stacks, block, strict=True):
+            stack[i] = side
+    return stacks[0], stacks[1]
 
 
 def _blocks(before: ReadRows, after: ReadRows, shape: Geometry, engine: Engine) -> Iterator[tuple[Tensor, Tensor]]:

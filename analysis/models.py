@@ -86,6 +86,11 @@ class Pair:
         """16 hex digits that name this pair of commits, in this direction."""
         return hashlib.sha256(f"{self.base.key}\n{self.tuned.key}".encode()).hexdigest()[:16]
 
+    @property
+    def is_one_model(self) -> bool:
+        """Whether both sides are the same commit or, as directories, the same files: nothing can have changed."""
+        return self.base.key == self.tuned.key
+
 
 def parse_model(text: str) -> ModelRef:
     """The model that `text` names. Raises BadReference, which quotes what was typed.

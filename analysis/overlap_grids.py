@@ -25,7 +25,7 @@ MEASURES: dict[str, Metric] = {
             "One-sided overlap",
             "share of the first's changes",
             "share",
-            "Of the entries that the first model changed, those that the second changed too (Mukherjee's o1, o2).",
+            "Of the entries that the first model changed, the share that the second changed too (Mukherjee's o1, o2).",
             "tally",
         ),
         Metric(
@@ -46,7 +46,7 @@ MEASURES: dict[str, Metric] = {
         ),
         Metric(
             "matched",
-            "Overlap over chance at equal magnitude",
+            "Overlap over magnitude-matched chance",
             "times",
             "log",
             "One-sided overlap over what it would be if both had chosen at random among weights of the same magnitude.",
@@ -63,7 +63,7 @@ AGREEMENTS: dict[str, Metric] = {
             "Share of parameters",
             "share of parameters",
             "share",
-            "Entries that exactly so many of the runs changed, whichever these are, of all entries.",
+            "Share of all entries that exactly so many of the runs changed, whichever runs these are.",
             "tally",
         ),
         Metric(
@@ -76,7 +76,7 @@ AGREEMENTS: dict[str, Metric] = {
         ),
         Metric(
             "matched",
-            "Over chance at equal magnitude",
+            "Over magnitude-matched chance",
             "times",
             "log",
             "That share over what it would be if the runs had chosen at random among weights of the same magnitude.",

@@ -64,7 +64,7 @@ class Venn:
         return over(_together(self.matched, (of, other)), self.changed(of))
 
     def over_matched(self, one: int, other: int) -> float:
-        """Entries that both changed over those that both would change at equal magnitude; the same both ways."""
+        """Entries that both changed over those that magnitude-matched chance gives; the same both ways."""
         return over(self.changed(one, other), _together(self.matched, (one, other)))
 
     @property

@@ -11,8 +11,8 @@ from analysis.alerts import Alert
 from analysis.checks import Verdict
 from analysis.dynamics import Landed, course, fate, unchanged_shares
 from analysis.forecast import Forecast
-from analysis.labels import letter, rough_count, size
-from analysis.measurements import MASK_RULES, RULES, MaskRule, StepCounts
+from analysis.labels import letter, rough_count, rule_title, size
+from analysis.measurements import MASK_RULES, RULES, TOLERANCES, MaskRule, StepCounts
 from analysis.models import Pair
 from analysis.overlaps import Venn
 from analysis.patches import ENCODINGS, PatchSize
@@ -58,28 +58,29 @@ def headline_lines(pair: Pair, found: Headline) -> Lines:
     """The numbers of a pair that a reader looks for first."""
     yield _title(pair)
     if found.chosen:
-        yield f"  of                     {found.chosen.words}, as selected"
+        yield _line("of", f"{found.chosen.words}, as selected")
     for reason in found.reasons_withheld:
-        yield f"  no headline            {reason}"
+        yield _line("no headline", reason)
     for rule in RULES if not found.withheld else ():
         share = found.unchanged[rule]
-        yield f"  unchanged {rule:<12} {100 * share.value:9.4f} %   {share.part:,} of {share.whole:,}"
+        title = f"within {rule}" if rule in TOLERANCES else rule_title(rule)
+        yield _line(f"unchanged, {title}", f"{100 * share.value:9.4f} %   {share.part:,} of {share.whole:,}")
     if found.spectra_measured and not found.withheld:
         rank, matrices = 100 * found.mean_rank_share, found.spectra_measured
-        yield f"  mean rank of updates   {rank:9.4f} %   of full, over {matrices} matrices"
-    yield f"  tensors touched        {found.tensors_touched} of {found.tensors_measured}"
+        yield _line("mean rank of updates", f"{rank:9.4f} %   of full, over {matrices} matrices")
+    yield _line("tensors touched", f"{found.tensors_touched} of {found.tensors_measured}")
     if found.nonfinite:
-        yield f"  not finite             {found.nonfinite:,} entries"
+        yield _line("not finite", f"{found.nonfinite:,} entries")
 
 
 def note_lines(sentences: Sequence[str], alerts: Sequence[Alert], coverage: Mapping[str, Any]) -> Lines:
     """What stands below the headline: of an adapter, what calls for attention, how much was compared."""
     for sentence in sentences:
-        yield f"  adapter                {sentence}"
+        yield _line("adapter", sentence)
     for alert in alerts:
         named = f" ({', '.join(map(shown, alert.models))})" if alert.models else ""
-        yield f"  note                   {alert.sentence}{named}"
-    yield f"  compared               {covered(coverage)}"
+        yield _line("note", f"{alert.sentence}{named}")
+    yield _line("compared", covered(coverage))
 
 
 def gap_lines(gaps: Mapping[tuple[str, str], str], of: str = "") -> Lines:
@@ -113,21 +114,23 @@ def overlap_lines(found: Venn) -> Lines:
     for index, label in enumerate(found.labels):
         yield f"  {letter(index)}  {shown(label)}: {found.changed(index):,} changed"
     yield from _region_lines(found)
-    yield "\n  changed by exactly            entries     share      by chance   at equal magnitude"
+    yield "\n" + _heading("changed by exactly")
     for row in agreement_rows(found):
         yield f"  {row['runs']:>2} of {row['of']:<13} {row['entries']:>17,}  {_beside(row)}"
     yield "\n  two and two"
     for pair in report.overlap_numbers(found)["pairs"]:
         one, other = (letter(index) for index in pair["models"])
         numbers = "  ".join(f"{name} {_percent(pair[name])}" for name in ("o1", "o2", "jaccard"))
-        chance = f"by chance o1 {_percent(pair['chance']['o1'])}, matched {_percent(pair['chance_matched']['o1'])}"
+        chance = (
+            f"chance o1 {_percent(pair['chance']['o1'])}, magnitude-matched {_percent(pair['chance_matched']['o1'])}"
+        )
         yield f"  {one} and {other}: {pair['both']:,} in both  {numbers}  ({chance})"
 
 
 def _region_lines(found: Venn) -> Lines:
     """The largest regions, each with who changed it and nobody else."""
     rows = [row for row in region_rows(found) if row["models"]]
-    yield "\n  changed by these alone        entries     share      by chance   at equal magnitude"
+    yield "\n" + _heading("changed by these alone")
     for row in rows[:_MOST_REGIONS]:
         members = "".join(
             letter(index) if row[f"{letter(index)} {name}"] else "·" for index, name in enumerate(found.labels)
@@ -137,10 +140,14 @@ def _region_lines(found: Venn) -> Lines:
         yield f"  {len(rest):,} smaller regions {sum(int(str(row['entries'])) for row in rest):>17,}"
 
 
+def _heading(what: str) -> str:
+    return f"  {what:<22} {'entries':>14}  {'share':>10} {'chance':>13}  {'magnitude-matched chance':>24}"
+
+
 def _beside(row: Row) -> str:
     share, expected, matched = (float(str(row[name])) for name in ("share_of_entries", "chance", "chance_matched"))
     at_magnitude = "-" if math.isnan(matched) else f"{matched:,.0f}"
-    return f"{100 * share:8.4f} % {expected:>13,.0f}  {at_magnitude:>13}"
+    return f"{100 * share:8.4f} % {expected:>13,.0f}  {at_magnitude:>24}"
 
 
 def course_lines(
@@ -178,6 +185,10 @@ def missing_lines(not_counted: Collection[str], reasons: Mapping[str, str]) -> L
     """Tensors that an overlap leaves out, and why."""
     for name in not_counted:
         yield f"  not counted, {shown(name)}: {reasons.get(name, 'not all models have it in one shape')}"
+
+
+def _line(what: str, found: str) -> str:
+    return f"  {what:<27}{found}"
 
 
 def _title(pair: Pair) -> str:

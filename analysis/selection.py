@@ -8,13 +8,14 @@ spectra   all    none    every:4                      every:4 are the layers 0, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from analysis.errors import BadSelection
 from analysis.labels import shorten
-from analysis.tensors import Place
+from analysis.tensors import Place, TensorPair
 
 OUTSIDE = "outside"
 _STRETCH = re.compile(r"(\d{1,6})(?:\s*-\s*(\d{1,6})(?::(\d{1,6}))?)?")
@@ -45,6 +46,16 @@ class Stretch:
             return str(self.first)
         return f"{self.first}-{self.last}" + (f":{self.step}" if self.step > 1 else "")
 
+    def missing_from(self, layers: Collection[int]) -> list[Stretch]:
+        """What of this stretch is none of `layers`, which are some; to the end of a model nothing is."""
+        if self.last is None:
+            return []
+        most = max(layers)
+        within = range(self.first, min(self.last, most) + 1, self.step)
+        lacking = [Stretch(layer, layer) for layer in within if layer not in layers]
+        beyond = self.first + max(0, -((self.first - most - 1) // self.step)) * self.step
+        return lacking + ([Stretch(beyond, self.last, self.step)] if beyond <= self.last else [])
+
 
 @dataclass(frozen=True)
 class Selection:
@@ -70,12 +81,39 @@ class Selection:
             return True
         return self.outside if layer is None else any(layer in stretch for stretch in self.layers)
 
-    def names_nothing(self) -> BadSelection:
-        """The error for a model that has no tensor of this selection."""
+    def unmet(self, pairs: Collection[TensorPair]) -> list[str]:
+        """What was asked for that these pairs do not have, in sentences: layers, and patterns that fit nothing."""
+        return [*self._unmet_layers(pairs), *self._unmet_modules(pairs)]
+
+    def _unmet_layers(self, pairs: Collection[TensorPair]) -> list[str]:
+        layers = {pair.place.layer for pair in pairs}
+        has = sorted(layer for layer in layers if layer is not None)
+        found = ["No tensor lies outside the layers."] if self.outside and None not in layers else []
+        if self.layers and not has:
+            return [*found, "No tensor belongs to a numbered layer."]
+        missing = [part for stretch in self.layers for part in stretch.missing_from(has)]
+        if not missing:
+            return found
+        words = shorten(", ".join(map(str, missing)), 200)
+        kind = "layer" if words.isdecimal() else "layers"
+        return [*found, f"The models have no {kind} {words}: theirs are {has[0]} to {has[-1]}."]
+
+    def _unmet_modules(self, pairs: Iterable[TensorPair]) -> list[str]:
+        among = [pair for pair in pairs if self._has_layer(pair.place.layer)]
+        where = " in these layers" if self.layers or self.outside else ""
+        return [
+            f"'{shorten(pattern, 80)}' fits no tensor that both models have{where}.{_meant(pattern, among)}"
+            for pattern in self.modules
+            if not any(_fits(pattern, pair.place, _names(pair)) for pair in among)
+        ]
+
+    def names_nothing(self, pairs: Collection[TensorPair]) -> BadSelection:
+        """The error for a pair of models of which nothing is selected."""
         modules = f", modules {', '.join(map(repr, self.modules))}" if self.modules else ""
+        generic = "Layers count from 0; modules are called as in 'self_attn.q_proj' or 'mlp.*'"
         return BadSelection(
             f"The selection (layers {self.layers_text}{shorten(modules, 200)}) names no tensor that both models have",
-            expected="Layers count from 0; modules are called as in 'self_attn.q_proj' or 'mlp.*'",
+            expected=" ".join(self.unmet(pairs)).rstrip(".") or generic,
             do="Look up the layers and modules on the Compare page, or in the report of 'compare --json'",
         )
 
@@ -93,6 +131,17 @@ def _fits(pattern: str, place: Place, names: Iterable[str]) -> bool:
     """A pattern fits a tensor's whole name, a module's, or the end of a module's: 'q_proj' is every q_proj."""
     wanted = (place.module, *names)
     return any(fnmatchcase(name, pattern) for name in wanted) or fnmatchcase(place.module, f"*.{pattern}")
+
+
+def _names(pair: TensorPair) -> tuple[str, ...]:
+    return pair.base.name, pair.tuned.name, pair.name
+
+
+def _meant(pattern: str, pairs: Iterable[TensorPair]) -> str:
+    """' Is 'mlp.up_proj' meant?' where a module is called nearly so."""
+    modules = {pair.place.module for pair in pairs}
+    near = get_close_matches(pattern, sorted(modules | {module.rpartition(".")[2] for module in modules}), n=1)
+    return f" Is '{shorten(near[0], 80)}' meant?" if near else ""
 
 
 def select(layers: str = "", modules: str | Iterable[str] = "") -> Selection:

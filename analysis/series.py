@@ -100,6 +100,12 @@ class Axis:
     positions: tuple[int, ...]
     labels: tuple[str, ...]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the checkpoints are called wherever they are spoken of: 'step 50', or their labels where these tell no
+        steps."""
+        return tuple(f"step {at:,}" for at in self.positions) if self.title == "step" else self.labels
+
 
 def series_of(base: PinnedModel, checkpoints: Sequence[PinnedModel]) -> Series:
     """The series. Raises BadReference where it has no checkpoint, too many, or one twice."""

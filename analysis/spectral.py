@@ -30,6 +30,7 @@ Blocks = Iterator[tuple[Tensor, Tensor]]
 Of = Literal["update", "base", "tuned", "adapter"]
 
 _NOT_FINITE = "it has entries that are not finite, or too large for a float32 update"
+_SOLVER_ERROR = 1e-8  # of trace and norm: above what rounding does to 20,000 values in float64
 _SVD_ERROR = 1e-5  # of the largest value: what float32 SVDs were seen to be off by, docs/methods.md
 
 
@@ -48,8 +49,23 @@ def spectrum(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of = "update"
     if not bool(torch.stack(torch.aminmax(matrix)).isfinite().all()):
         return _refused(of, shape, _NOT_FINITE)
     found = _on_gpu(matrix, of, shape) if matrix.is_cuda else _on_cpu(matrix, of, shape)
-    is_doubtful = found.rank_low != found.rank_high
-    return _direct(matrix, of, shape) if is_doubtful and min(matrix.shape) <= DECIDED_DIRECTLY_UP_TO else found
+    return _settled(found, matrix, of, shape)
+
+
+def spectra(before: Tensor, after: Tensor, *, of: Of = "update") -> list[Spectrum]:
+    """The Spectrum of each of a stack of matrices, (matrices, rows, columns), as `spectrum` takes each of them on a
+    GPU: their Gram matrices by one product, their eigenvalues by one call. Their short side is over DIRECT_UP_TO."""
+    shape = Geometry(*before.shape[1:])
+    matrices = _block(before, after, of)
+    finite = torch.isfinite(matrices).flatten(1).all(1)
+    matrices[~finite] = 0  # so that the solver ends for the others
+    tall = (matrices if shape.rows >= shape.columns else matrices.mT).double()
+    values = _roots(tall.mT @ tall)
+    found = [_ranked(each, of, shape, "gram float64") for each in values]
+    return [
+        (_settled(one, matrix, of, shape) if is_finite else _refused(of, shape, _NOT_FINITE))
+        for one, matrix, is_finite in zip(found, matrices, finite.tolist(), strict=True)
+    ]
 
 
 def preview(blocks: Callable[[], Blocks], shape: Geometry, *, of: Of, budget: int) -> Preview | str:
@@ -104,21 +120,45 @@ def _direct(matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
     return _ranked(torch.linalg.svdvals(matrix.cpu()).numpy(), of, shape, "svd float32")
 
 
+def _settled(found: Spectrum, matrix: Tensor, of: Of, shape: Geometry) -> Spectrum:
+    """The same; by the direct SVD where the rank is in doubt and the matrix small enough."""
+    is_doubtful = found.rank_low != found.rank_high
+    return _direct(matrix, of, shape) if is_doubtful and min(matrix.shape) <= DECIDED_DIRECTLY_UP_TO else found
+
+
 def _from_gram(gram: Tensor, of: Of, shape: Geometry) -> Spectrum:
     if not bool(torch.isfinite(gram).all()):
         return _refused(of, shape, _NOT_FINITE)
-    values = _eigenvalues(gram).flip(0).clamp_min(0).sqrt().float().cpu().numpy()
-    return _ranked(values, of, shape, "gram float64")
+    return _ranked(_roots(gram), of, shape, "gram float64")
+
+
+def _roots(gram: Tensor) -> np.ndarray:
+    """Singular values, largest first, of one Gram matrix or of each of a stack."""
+    values: np.ndarray = _eigenvalues(gram).flip(-1).clamp_min(0).sqrt().float().cpu().numpy()
+    return values
 
 
 def _eigenvalues(gram: Tensor) -> Tensor:
-    """Where the GPU's solver fails, LAPACK's: the same matrix in the same precision."""
+    """Of one matrix or of each of a stack, ascending. Where the GPU's solver fails, or its values cannot be this
+    matrix's, LAPACK's: the same matrix in the same precision."""
     try:
-        return torch.linalg.eigvalsh(gram)
+        values = torch.linalg.eigvalsh(gram)
     except torch.linalg.LinAlgError:
         if not gram.is_cuda:
             raise
         return torch.linalg.eigvalsh(gram.cpu())
+    wrong = ~are_eigenvalues(values, gram)
+    if bool(wrong.any()):
+        values[wrong] = torch.linalg.eigvalsh(gram[wrong].cpu()).to(values.device)
+    return values
+
+
+def are_eigenvalues(values: Tensor, gram: Tensor) -> Tensor:
+    """Whether they can be: their sum is the trace, and their squares' the squared norm. Batched solvers of GPUs have
+    been seen to return others without a word, depending on what was solved before (pytorch issue 192483)."""
+    trace, norm = gram.diagonal(dim1=-2, dim2=-1).sum(-1), torch.linalg.matrix_norm(gram)
+    adds_up = (values.sum(-1) - trace).abs() <= _SOLVER_ERROR * trace
+    return adds_up & ((torch.linalg.vector_norm(values, dim=-1) - norm).abs() <= _SOLVER_ERROR * norm)
 
 
 def _ranked(values: np.ndarray, of: Of, shape: Geometry, method: str) -> Spectrum:

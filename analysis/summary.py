@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 from analysis.alerts import not_related
-from analysis.labels import count, percent, scientific, share
+from analysis.labels import count, counted, percent, scientific, share
 from analysis.overlaps import Venn, over
 from analysis.own_updates import AdapterSummary
 from analysis.own_updates import sentences as adapter_sentences
@@ -60,7 +60,7 @@ def summarize_overlap(venn: Venn, names: Sequence[str]) -> list[str]:
     ]
     if not math.isnan(venn.matched_chance(0, 1)):
         sentences.append(
-            "Chance at equal magnitude is the fairer level: small weights cross a step of bfloat16 more easily, so "
+            "Magnitude-matched chance is the fairer level: small weights cross a step of bfloat16 more easily, so "
             "even unrelated updates share some. What lies above it is not explained by magnitude alone."
         )
     return [_held_together(sentence) for sentence in sentences]
@@ -76,9 +76,9 @@ def _agreement(venn: Venn) -> Iterator[str]:
     matched = float(venn.matched_by_runs[k])
     if not math.isnan(matched) and every:
         sentence += (
-            f"; all {k} agree on {over(every, matched):.3g} times as many parameters as chance at equal magnitude gives"
+            f"; all {k} agree on {over(every, matched):.3g} times as many parameters as magnitude-matched chance gives"
             if matched >= 1
-            else f"; chance at equal magnitude would not have all {k} agree on a single parameter"
+            else f"; magnitude-matched chance would not have all {k} agree on a single parameter"
         )
     yield sentence + "."
 
@@ -97,7 +97,7 @@ def _shared(venn: Venn, names: Sequence[str], of: int, other: int) -> str:
     overlap, chance, matched = (f(of, other) for f in (venn.one_sided, venn.chance, venn.matched_chance))
     by_chance = f"by chance it would be {share(chance)}"
     if not math.isnan(matched):
-        by_chance += f", by chance at equal magnitude {share(matched)}"
+        by_chance += f", by magnitude-matched chance {share(matched)}"
         if matched > 0:
             by_chance += f" ({overlap / matched:.3g} times that)"
     return f"Of what {names[of]} changed, {names[other]} changed {share(overlap)} too; {by_chance}."
@@ -128,9 +128,9 @@ def _published_rules(headline: Headline) -> Iterator[str]:
     if exact.part == exact.whole:
         return
     yield (
-        f"By the rules of the papers, {percent(mukherjee.part, mukherjee.whole)} are unchanged "
-        "(Mukherjee: within 1e-5 after rounding to bfloat16) "
-        f"or {percent(bf16.part, bf16.whole)} (Zhu: within a thousandth of the weight itself)."
+        f"By the papers' rules {percent(mukherjee.part, mukherjee.whole)} are unchanged under Mukherjee's rule (within "
+        f"1e-5 after rounding to bfloat16) and {percent(bf16.part, bf16.whole)} under the bf16 rule (Zhu: within a "
+        "thousandth of the weight itself)."
     )
 
 
@@ -140,10 +140,10 @@ def _where(headline: Headline) -> str:
     other_tensors = headline.tensors_measured - matrices
     if not headline.tensors_touched:
         return "No tensor was touched."
-    spread = f"{count(touched)} of {count(matrices)} matrices"
+    spread = [f"{count(touched)} of {counted(matrices, 'matrix', 'matrices')}"] if matrices else []
     if other_tensors:
-        spread += f" and {count(others)} of {count(other_tensors)} vectors (norms, biases)"
-    return f"Changes lie in {spread}."
+        spread.append(f"{count(others)} of {counted(other_tensors, 'vector')} (norms, biases)")
+    return f"Changes lie in {' and '.join(spread)}."
 
 
 def _size(headline: Headline) -> Iterator[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.labels import count, letter, percent, scientific, share, visible
+from analysis.labels import count, letter, percent, rule_title, scientific, share, visible
 from analysis.measurements import (
     CHANGE_EDGES,
     FIRST_BINADE,
@@ -18,7 +18,6 @@ from analysis.measurements import (
     N_BINADES,
     RELATIVE_EDGES,
     RULES,
-    TOLERANCES,
     ULP_EDGES,
     Preview,
     Regions,
@@ -84,7 +83,7 @@ def rule_rows(found: Headline) -> list[Row]:
     """One row a rule of what counts as unchanged."""
     return [
         {
-            "rule": f"within {rule}" if rule in TOLERANCES else rule,
+            "rule": rule_title(rule),
             "unchanged": unchanged.part,
             "changed": unchanged.whole - unchanged.part,
             "unchanged share": percent(unchanged.part, unchanged.whole),
@@ -97,19 +96,23 @@ def number_rows(pair: TensorPair, tally: Tally, spectrum: Spectrum | None) -> li
     """Every number of one tensor by its name, as text with its meaning."""
     part, whole = relative_update(tally)
     rows: list[Row] = [
-        {"number": f"unchanged, {rule}", "value": count(tally.unchanged(rule)), "share": _share(tally, rule)}
+        {
+            "number": f"unchanged, {rule_title(rule)}",
+            "value": count(tally.unchanged(rule)),
+            "share": _share(tally, rule),
+        }
         for rule in RULES
     ]
     amounts = {
         "entries": count(tally.entries),
-        "not finite on a side": count(tally.nonfinite),
+        "not finite on either side": count(tally.nonfinite),
         "sign flips": count(tally.sign_flips),
         "largest change": scientific(tally.max_abs_update, 5),
         "mean change": scientific(_over(*mean_change(tally)), 5),
         "Frobenius norm of the update": scientific(part, 5),
         "Frobenius norm of the base": scientific(whole, 5),
-        "update over base": scientific(_over(part, whole), 5),
-        "1 - cosine": scientific(_over(*cosine(tally)), 5),
+        "‖update‖ / ‖base‖": scientific(_over(part, whole), 5),
+        "1 − cosine": scientific(_over(*cosine(tally)), 5),
     }
     if spectrum is not None and not spectrum.reason:
         amounts |= _spectral_texts(spectrum, tally)

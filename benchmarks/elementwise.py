@@ -29,7 +29,7 @@ from analysis.measurements import MASK_RULES
 from analysis.tensors import TensorInfo, TensorPair
 from benchmarks.pair import write_pair
 from cache.backends.lanes import Keeper, Lanes
-from cache.backends.measure import _reader
+from cache.backends.sides import reader
 from cache.masks import begin_mask, settle
 from cache.weights import list_tensors
 from cache.weights.reader import WeightFiles, rows
@@ -58,10 +58,10 @@ def run(place: Path, threads: int, repeats: int) -> None:
 
     def tally(*, store: bool) -> None:
         """As the measuring child does it: a tensor a lane, masks settled by a keeper."""
-        engine, lanes = Engine("cpu", 1), Lanes(threads, 1 << 30)
+        engine, lanes = Engine("cpu", 1), Lanes({"cpu": threads}, 1 << 30)
 
         def one(pair: TensorPair) -> None:
-            readers = _reader(base, pair.base), _reader(tuned, pair.tuned)
+            readers = reader(base, pair.base), reader(tuned, pair.tuned)
             _, masks = measure_tally(pair, *readers, engine, masks=MASK_RULES)
             for rule in masks if store else ():
                 keeper.keep(begin_mask(place / "masks", "0" * 16, pair.name, rule, masks[rule], pair.entries))
@@ -72,7 +72,7 @@ def run(place: Path, threads: int, repeats: int) -> None:
             Keeper(settle) as keeper,
         ):
             for pair in pairs:
-                lanes.run(lambda pair=pair: one(pair), pair.entries // 2)
+                lanes.run(lambda _, pair=pair: one(pair), pair.entries // 2)
             lanes.wait()
 
     ways: dict[str, Callable[[], None]] = {
@@ -134,8 +134,8 @@ def _papers(place: Path, tensors: dict[str, list[TensorInfo]], threads: int) -> 
         WeightFiles(place / "tuned", tensors["tuned"]) as tuned,
     ):
         for info in tensors["base"]:
-            before = _reader(base, info)(0, rows(info))
-            after = _reader(tuned, of_name[info.name])(0, rows(info))
+            before = reader(base, info)(0, rows(info))
+            after = reader(tuned, of_name[info.name])(0, rows(info))
             delta = after - before
             torch.isclose(delta, torch.zeros_like(delta), atol=1e-5).sum().item()
     torch.set_num_threads(1)

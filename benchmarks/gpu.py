@@ -1,11 +1,13 @@
 """Everything that a GPU is to show, in one command of under eight minutes on an H200:
 
-    PYTHONPATH=. python benchmarks/gpu.py [--device cuda] [--seconds 420] [--only agreement copies ...]
+    PYTHONPATH=. python benchmarks/gpu.py [--device cuda] [--seconds 480] [--out gpu.md] [--only agreement copies ...]
     PYTHONPATH=. python benchmarks/gpu.py --device cpu --small      # the same steps, tiny, where there is no GPU
 
-Needs torch and Triton, nothing else of the app. Prints a section as soon as it is measured; once `--seconds` are over,
-what is left is named and skipped. A time is the median of its repeats, by the device's own clock, after a warm-up that
-compiles the kernels. Bandwidths count each byte that must be read or written once: both sides, and both masks.
+Needs torch and Triton, nothing else of the app. Each section runs in a process of its own, since CUDA gives one up in
+which anything failed: a section that fails, crashes or hangs is named, and the next one runs. What is printed is also
+written to `--out`, as it comes. Once `--seconds` are over, what is left is named and skipped. A time is the median of
+its repeats, by the device's own clock, after a warm-up that compiles the kernels. Bandwidths count each byte that must
+be read or written once: both sides, and both masks.
 """
 
 from __future__ import annotations
@@ -15,9 +17,14 @@ import dataclasses
 import os
 import platform
 import statistics
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 import torch
@@ -25,11 +32,13 @@ from torch import Tensor
 
 from analysis.elementwise import Geometry, geometry, tally, tally_stack, torch_blocks, triton_pass, way_on
 from analysis.elementwise.block import BlockTally
-from analysis.footprint import BYTES_AN_ENTRY
-from analysis.measure import Engine, measure_tally
+from analysis.footprint import BYTES_AN_ENTRY, LANES_OF_A_GPU
+from analysis.measure import Engine, devices, measure_tallies, measure_tally
 from analysis.measurements import MASK_RULES
+from analysis.spectral import spectra as spectra_together
 from analysis.spectral import spectrum
 from analysis.tensors import Place, TensorInfo, TensorPair
+from cache.backends.lanes import Lanes
 from tests.analysis import interpreted
 
 SIGMA_OF_SHARE = {0.2: 1.76e-5, 0.96: 1e-3}  # share of bfloat16 weights of 0.02 that change: the update that does it
@@ -210,14 +219,72 @@ def host_to_result(bench: Bench) -> None:
         row(f"budget of {megabytes} MB", f"{rate / 1e9:.1f}", f"{rate / limit:.1%}")
 
 
+def side_by_side(bench: Bench) -> None:
+    """The same of many matrices in as many lanes as a worker has, or fewer, or more; each lane one thread of the host.
+    On all devices there are, too."""
+    every = devices("cuda") if bench.device.type == "cuda" else (str(bench.device),)
+    before, after = (side.cpu() for side in bench.pair(*bench.shape(4096, 8192), 0.2))
+    info = [TensorInfo("w", "BF16", tuple(before.shape), "", 0, before.nbytes) for _ in range(2)]
+    pair = TensorPair(*info, Place(None, "", "w"))
+    limit = upload_rate(bench, True)
+    table(f"lanes a device (a worker has {LANES_OF_A_GPU})", "devices", "GB/s", "of one device's pinned rate")
+    for n_devices in sorted({1, len(every)}):
+        for lanes in (1, 2, 4, 8):
+            engines = [Engine(device, 1, (4 << 30) // lanes) for device in every[:n_devices]]
+            n_matrices = 4 * lanes * n_devices
+
+            def one(on: Engine) -> None:
+                torch.set_num_threads(1)
+                measure_tally(pair, lambda i, j: before[i:j], lambda i, j: after[i:j], on, masks=MASK_RULES)
+
+            def work(of: tuple[Engine, ...] = tuple(engines), n: int = lanes, count: int = n_matrices) -> None:
+                side = Lanes(dict.fromkeys(of, n), 1 << 40)
+                for _ in range(count):
+                    side.run(one, 1)
+                side.wait()
+
+            work()  # warm
+            began = time.perf_counter()
+            work()
+            rate = n_matrices * 2 * before.nbytes / (time.perf_counter() - began)
+            row(str(lanes), str(n_devices), f"{rate / 1e9:.1f}", f"{rate / limit:.1%}")
+
+
 def experts(bench: Bench) -> None:
-    """Many small matrices in one launch, and one by one."""
+    """Many small matrices in one launch, and one by one: on the device, from the host, and their singular values."""
     rows, columns = bench.shape(768, 2048)
+    shape = Geometry(rows, columns)
     pairs = [bench.pair(rows, columns, 0.2) for _ in range(8 if bench.small else 64)]
     before, after = (torch.stack(sides) for sides in zip(*pairs, strict=True))
-    apart = bench.seconds(lambda: [tally([pair], Geometry(rows, columns)) for pair in pairs], repeats=3)
-    together = bench.seconds(lambda: tally_stack(before, after), repeats=3)
-    print(f"{len(pairs)} experts of {rows} x {columns}: one by one {apart:.4f} s, together {together:.4f} s")
+    table(f"{len(pairs)} experts of {rows} x {columns}", "one by one, s", "together, s")
+
+    def compared(what: str, apart: Callable[[], object], together: Callable[[], object]) -> None:
+        seconds = (bench.seconds(work, repeats=3, warm_up=1) for work in (apart, together))
+        row(what, *(f"{took:.4f}" for took in seconds))
+
+    compared(
+        "entries, on the device",
+        lambda: [tally([pair], shape) for pair in pairs],
+        lambda: tally_stack(before, after, rules=MASK_RULES),
+    )
+    info = [TensorInfo("w", "BF16", (rows, columns), "", 0, pairs[0][0].nbytes) for _ in range(2)]
+    here = [[reader(side.cpu()) for side in pair] for pair in pairs]
+    engine, place = Engine(str(bench.device), 1, 1 << 30), Place(None, "", "w")
+    compared(
+        "entries, from the host, as a worker does",
+        lambda: [measure_tally(TensorPair(*info, place), *sides, engine, masks=MASK_RULES) for sides in here],
+        lambda: measure_tallies(shape, [(left, right) for left, right in here], engine, masks=MASK_RULES),
+    )
+    compared(
+        "singular values",
+        lambda: [spectrum(lambda pair=pair: iter([pair]), shape) for pair in pairs[:16]],
+        lambda: spectra_together(before[:16], after[:16]),
+    )
+    print("\n(singular values of 16 of them)")
+
+
+def reader(side: Tensor) -> Callable[[int, int], Tensor]:
+    return lambda first, last: side[first:last]
 
 
 @cache
@@ -279,7 +346,8 @@ def errors(bench: Bench) -> None:
         row(f"{rows} x {columns}", f"{off:.1e}", f"{found.rank:,}, {rank:,}", f"{ours:.3f}", f"{peer:.3f}")
 
 
-SECTIONS = {f.__name__: f for f in (agreement, copies, fused, host_to_result, experts, spectra, errors)}
+SECTIONS = {f.__name__: f for f in (agreement, copies, fused, host_to_result, side_by_side, experts, spectra, errors)}
+SECONDS_OF_ONE = 150  # what hangs is ended then; the longest is expected to take half of it
 
 
 def out_of_time(bench: Bench, what: str) -> bool:
@@ -308,23 +376,60 @@ def machine(device: torch.device) -> Iterator[str]:
     yield f"{BYTES_AN_ENTRY[way_on(device.type)]} bytes an entry by {way_on(device.type)}"
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--seconds", type=float, default=420)
+    parser.add_argument("--seconds", type=float, default=480)
     parser.add_argument("--small", action="store_true", help="a 1,024th of the entries")
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--out", type=Path, default=Path("gpu.md"), help="a file for all that is printed")
+    parser.add_argument("--here", action="store_true", help="in this process; for the processes of the sections")
     options = parser.parse_args()
+    if options.here:
+        measure(options)
+        return 0
+    ends, failed = time.monotonic() + options.seconds, []
+    with options.out.open("w", encoding="utf-8") as out:
+        for name in options.only:
+            left = ends - time.monotonic()
+            told = run(name, options, min(left, SECONDS_OF_ONE), out) if left > 0 else "was left out, the time is over"
+            if told:
+                failed.append(name)
+                tell(f"\n**{name} {told}**\n", out)
+        tell(f"\n{len(options.only) - len(failed)} of {len(options.only)} sections are whole", out)
+    return bool(failed)
+
+
+def run(name: str, options: argparse.Namespace, seconds: float, out: TextIO) -> str:
+    """Runs a section in a process of its own and passes on what it says; what became of it, '' where all is well."""
+    command = [sys.executable, __file__, "--here", "--only", name, "--device", options.device]
+    command += ["--seconds", str(seconds), *(["--small"] if options.small else [])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        assert process.stdout is not None
+        end = threading.Timer(seconds + 20, process.kill)
+        end.start()
+        for line in process.stdout:
+            tell(line.rstrip("\n"), out)
+        code = process.wait()
+        end.cancel()
+    return f"failed (exit code {code})" if code else ""
+
+
+def tell(line: str, out: TextIO) -> None:
+    print(line, flush=True)
+    print(line, file=out, flush=True)
+
+
+def measure(options: argparse.Namespace) -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     bench = Bench(torch.device(options.device), options.small, time.monotonic() + options.seconds)
-    print("; ".join(machine(bench.device)))
     for name in options.only:
         print(f"\n### {name}\n", flush=True)
-        if not out_of_time(bench, name):
-            began = time.monotonic()
-            SECTIONS[name](bench)
-            print(f"\n({time.monotonic() - began:.0f} s)", flush=True)
+        print("; ".join(machine(bench.device)) + "\n", flush=True)
+        began = time.monotonic()
+        SECTIONS[name](bench)
+        print(f"\n({time.monotonic() - began:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -214,7 +214,7 @@ def _enter(page: Page, _: int) -> None:
 
 
 _BY_TOLERANCE = "&rule=tolerance&tolerance=1e-06"
-_RULES = _segment("bf16 rule", "Mukherjee's 1e-5", "Exact")
+_RULES = _segment("bf16 rule", "Mukherjee's rule", "Exact")
 _METRICS_OF_LAYERS = _typed("Metric", "Relative size of the update", "Unchanged share", "Sign flips")
 _METRICS_OF_SPECTRA = _typed("Metric", "Stable rank of the update", "Numerical rank of the update")
 _MEASURES = _typed("Measure", "Jaccard index", "One-sided overlap")

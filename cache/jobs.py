@@ -148,7 +148,7 @@ class Jobs:
         key = known.pair.key
         alignment, holes = self._store.alignment(key), self._store.holes(key, plan)
         if alignment.pairs and not any(map(plan.chooses, alignment.pairs)):
-            raise plan.selection.names_nothing()
+            raise plan.selection.names_nothing(alignment.pairs)
         kept = machine.seen(self._settings, known.downloads_dir)
         streamed = replace(kept, keeps_files=False)
         exact = [hole for hole in holes if hole.kind != "preview"]  # no preview of what streams
@@ -397,8 +397,8 @@ class Jobs:
 
 def _notes(pair: Pair, tuned: ModelCard) -> tuple[str, ...]:
     notes = []
-    if pair.base.key == pair.tuned.key:
-        notes.append("Both ids lead to the same weights: nothing can have changed.")
+    if pair.is_one_model:
+        notes.append("Base and tuned are the same model, with the same files: nothing can have changed.")
     for alert in another_declared(pair.base, tuned.declared):
         named = ", ".join(f"'{name}'" for name in alert.models)
         notes.append(f"The tuned model says that it was made from {named}, not from '{pair.base.title}'.")

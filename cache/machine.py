@@ -1,9 +1,13 @@
-"""What this machine has: memory, disks, and whether a GPU is there, asked without torch."""
+"""What this machine has: memory, disks, and how many GPUs, asked without torch."""
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shutil
+from collections.abc import Mapping
+from itertools import takewhile
 from pathlib import Path
 
 from analysis.forecast import Machine
@@ -25,7 +29,8 @@ def seen(settings: Settings, downloads_dir: str | Path) -> Machine:
         one_disk=disk_of_downloads == disk_of_results,
         spare_disk=settings.spare_disk,
         threads=settings.threads,
-        device="cuda" if settings.device.startswith("cuda") or (settings.device == "auto" and has_gpu()) else "cpu",
+        device="cuda" if (n_gpus := gpus(settings.device, os.environ)) else "cpu",
+        gpus=n_gpus,
     )
 
 
@@ -48,6 +53,21 @@ def disk_free(folder: Path) -> tuple[int, int]:
     return shutil.disk_usage(folder).free, folder.stat().st_dev
 
 
-def has_gpu() -> bool:
-    """Whether the driver that torch would need for CUDA is there; torch itself decides in the worker."""
-    return Path(_NVIDIA).exists()
+def gpus(wanted: str, environ: Mapping[str, str], driver: Path = Path(_NVIDIA), nodes: Path = Path("/dev")) -> int:
+    """How many GPUs this value of SUBNETSCOPE_DEVICE means here, as far as the driver tells; 0: the CPU measures. torch
+    itself decides in the worker."""
+    if wanted == "cpu":
+        return 0
+    if ":" in wanted:
+        return len(set(wanted.split(",")))
+    if not driver.exists():
+        return int(wanted == "cuda")
+    here = sum(1 for node in nodes.iterdir() if re.fullmatch(r"nvidia\d+", node.name)) or 1
+    return int(min(here, _visible(environ.get("CUDA_VISIBLE_DEVICES")))) or int(wanted == "cuda")
+
+
+def _visible(names: str | None) -> float:
+    """As many as CUDA lets a process see: those named before the first that is none."""
+    if names is None:
+        return math.inf
+    return len(list(takewhile(lambda name: name.strip() not in ("", "-1"), names.split(","))))

@@ -16,7 +16,7 @@ from analysis.errors import BadSetting
 from cache.patience import BRISK, Patience
 
 DEMO_FOLDER = Path(__file__).resolve().parent.parent / "demo"
-_DEVICE = re.compile(r"auto|cpu|cuda(?::\d{1,3})?")
+_DEVICE = re.compile(r"auto|cpu|cuda|cuda:\d{1,2}(,cuda:\d{1,2})*")
 _YES, _NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?)b?|b)?", re.IGNORECASE)
 _ENDPOINT = re.compile(r"https?://[^\s/@?#]+(?:/[^\s@?#]*)?")
@@ -31,7 +31,7 @@ class Settings:
     local_roots: tuple[Path, ...]  # the demo folder is the last of them where `demo` is on
     demo: bool
     pickles: bool  # PyTorch's .bin files are read where a model has no safetensors; nothing in them is run
-    device: str  # "auto", "cpu", "cuda", or one of several as "cuda:1"
+    device: str  # "auto", "cpu", "cuda" (all GPUs), or some of several: "cuda:1", "cuda:0,cuda:2"
     memory_budget: int  # bytes a worker may use for blocks of tensors
     endpoint: str  # without a trailing '/'
     threads: int
@@ -124,7 +124,7 @@ def _roots(environ: Mapping[str, str], variable: str, demo: bool) -> tuple[Path,
 def _device(environ: Mapping[str, str], variable: str) -> str:
     text = _text(environ, variable, "auto").lower()
     if not _DEVICE.fullmatch(text):
-        raise _bad(variable, text, "One of auto, cpu, cuda, or a GPU by its number, such as cuda:1")
+        raise _bad(variable, text, "One of auto, cpu, cuda, or GPUs by number, such as cuda:1 or cuda:0,cuda:2")
     return text
 
 

@@ -27,6 +27,7 @@ from cache.supply import NoRoom, bring_and_measure
 
 _COST_OF_REGIONS = 0.01  # seconds, only the ratio to what is done matters
 _CRASHES_ALLOWED = 2  # on one tensor, before it becomes a gap; of the child that brings weights, in a row
+_LOSSES_ALLOWED = 2  # of one device in a job, before it is left out
 _DAMAGES_ALLOWED = 2  # of one streamed file, before its tensors become gaps
 
 File = tuple[str, str]  # side and name
@@ -208,10 +209,11 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
         )
     streamed = _sides_of_the_hub(pair) if settings.stream or not plan.keep_files else ()
     crashes: Counter[Hole | None] = Counter()
+    losses = _Losses()
     unsound: Counter[File] = Counter()
     while holes := store.holes(pair.key, plan := _planned(plan, streamed), masks_too=masks_too):
         alone = tuple(hole for hole in holes if crashes[hole])
-        feed = _Feed(job, pair, alignment, holes, store, settings, alone)
+        feed = _Feed(job, pair, alignment, holes, store, settings, alone, losses)
         job.meter.plan(
             done=feed.n_planned(plan) - len(holes),
             planned=feed.n_planned(plan),
@@ -225,7 +227,7 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
             streamed = _sides_of_the_hub(pair)
             job.meter.say("the disk does not hold the download, so the weights are streamed and not kept")
         except WorkerDied as death:
-            suspects = _suspects(feed)
+            suspects = [] if feed.device_failed else _suspects(feed)
             for hole in suspects:
                 crashes[hole] = 1 + (0 if feed.supply_died and feed.n_measured else crashes[hole])
             if len(suspects) == 1 and crashes[suspects[0]] >= _CRASHES_ALLOWED:
@@ -234,8 +236,8 @@ def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *,
             _wait_for(feed.written)
             feed.take_back()
             unsound.update(feed.unsound)
-            lost = {*feed.damaged, *(file for file, times in unsound.items() if times >= _DAMAGES_ALLOWED)}
-            _give_up_files(lost, feed, plan)
+            gone = {*feed.damaged, *(file for file, times in unsound.items() if times >= _DAMAGES_ALLOWED)}
+            _give_up_files(gone, feed, plan)
 
 
 def _suspects(feed: _Feed) -> list[Hole | None]:
@@ -290,6 +292,29 @@ def _put_gaps(holes: Sequence[Hole], pair: Pair, plan: Plan, store: Store, reaso
 
 
 @dataclass
+class _Losses:
+    """The devices that failed, how often, and what they were measuring then, which is measured on the CPU."""
+
+    times: Counter[str] = field(default_factory=Counter)
+    on_cpu: set[Hole] = field(default_factory=set)
+
+    def add(self, device: str, holes: Sequence[Hole]) -> None:
+        self.times[device] += 1
+        self.on_cpu |= set(holes)
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """A matrix may have been to blame the first time."""
+        return tuple(device for device, times in self.times.items() if times >= _LOSSES_ALLOWED)
+
+    @property
+    def in_words(self) -> str:
+        if self.left_out:
+            return f"{' and '.join(self.left_out)} failed twice and is left out"
+        return f"{' and '.join(self.times)} failed; what it was measuring is measured on the CPU"
+
+
+@dataclass
 class _Feed:
     """One child's share of the work: its request, and what becomes of its messages."""
 
@@ -300,6 +325,8 @@ class _Feed:
     store: Store
     settings: Settings
     alone: tuple[Hole, ...] = ()  # a worker died while it had begun them: nothing else is measured beside
+    losses: _Losses = field(default_factory=_Losses)  # of this job; grows
+    device_failed: bool = False
     begun: dict[Hole, None] = field(default_factory=dict)  # and not reported
     n_measured: int = 0
     starved: bool = False
@@ -342,6 +369,8 @@ class _Feed:
             "masks": self.job.plan.mask_rules if self.job.plan.masks else (),
             "masks_dir": self.settings.masks_dir,
             "device": self.settings.device,
+            "lost": self.losses.left_out,
+            "on_cpu": tuple(hole for hole in self.holes if hole in self.losses.on_cpu),
             "threads": self.settings.threads,
             "memory_budget": self.settings.memory_budget,
         }
@@ -365,6 +394,10 @@ class _Feed:
             self.job.meter.enter("fetching")
         elif message["event"] == "starved":
             self.starved = True
+        elif message["event"] == "lost":
+            self.device_failed = True
+            self.losses.add(message["device"], message["holes"])
+            self.job.meter.say(self.losses.in_words)
         elif message["event"] == "begin":
             self.begun[message["hole"]] = None
             self.job.meter.begin(message["hole"].name, "tallies" if message["hole"].kind == "tally" else "spectra")

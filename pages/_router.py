@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from analysis.errors import SubnetscopeError
-from pages.parts import address, flow, handles, panels, sidebar
+from pages.parts import address, flow, handles, panels, sidebar, unpinned
 
 st.set_page_config(
     page_title="Subnetscope", layout="wide", initial_sidebar_state=230, menu_items={"About": "Subnetscope"}
@@ -20,7 +20,7 @@ page = st.navigation(
         st.Page("layers.py", title="Layers", url_path="layers"),
         st.Page("matrix.py", title="Matrix", url_path="matrix", visibility="hidden"),
         st.Page("spectra.py", title="Spectra", url_path="spectra"),
-        st.Page("overlap.py", title="Overlap", url_path="overlap"),
+        st.Page("overlap.py", title="Overlap of runs", url_path="overlap"),
         st.Page("dynamics.py", title="Training dynamics", url_path="dynamics"),
         st.Page("library.py", title="All comparisons", url_path="library"),
         st.Page("gallery.py", title="Published pairs", url_path="gallery"),
@@ -34,5 +34,6 @@ except SubnetscopeError as error:
     panels.failure(error)
     flow.stop()
 address.enter(page.url_path or "compare")
+unpinned.resolve(address.page())
 sidebar.draw()
 page.run()

@@ -9,7 +9,7 @@ from pages.parts import address, courses, lookups, panels, permission, pickers, 
 st.header("Compare two models", anchor=False)
 st.markdown(
     "What did fine-tuning do to the weights: how much changed, where, along how many directions, and did another run "
-    "change the same?"
+    "change the same parameters?"
 )
 
 base, tuned = pickers.two_texts()
@@ -21,7 +21,9 @@ if tuned:
     else:
         preparing.show(found, tuned)
 elif base:
-    st.info("Name the fine-tuned model too. Its base may be left out: its card names it, mostly.")
+    st.info(
+        "Name the fine-tuned model too. The base may be left out instead: the fine-tuned model's card mostly names it."
+    )
 
 pairs = courses.without_steps(runs.begun(lookups.pairs()))
 if pairs:

@@ -26,6 +26,7 @@ if not grid.modules:
 clicked = charts.show_clickable(heatmap(grid, fitted=fitted), grid.metric.title)
 if clicked and (names := cell_at(grid, *clicked)):
     address.go(beside("matrix", view.base, view.tuned[0], view.choices, name=names[0]))
-st.caption("Click a cell to open its matrix.")
+darker = " Darker: more of it changed." if metric == view.unchanged_metric else ""
+st.caption(f"Click a cell to open its matrix.{darker}")
 attention.over_layers(view, pair.key)
 take.menu(view)

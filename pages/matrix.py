@@ -39,7 +39,10 @@ else:
     st.subheader("Along the vector", anchor=False)
     charts.show(views.along("column", view), "Changed entries along the vector")
 
-st.caption("Rows, columns and blocks are counted under the exact rule, whatever counts as unchanged above.")
+st.caption(
+    "Rows, columns and blocks show changed shares, counted under the exact rule, whatever counts as unchanged above. "
+    "Darker blocks: more of them changed."
+)
 attention.show_most_changed(pair.key, known, tally)
 sizes, magnitude = st.columns(2, gap="large")
 with sizes:

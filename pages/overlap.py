@@ -30,7 +30,7 @@ with words:
 st.subheader("Run against run", anchor=False)
 if len(pairs) > 2:
     by = pickers.pairs_by(view)
-    st.caption(overlapping.CAPTION_OF_PAIRS[by])
+    st.caption(overlapping.caption_of_pairs(by, len(pairs)))
     charts.show(pairwise.pair_matrix(found, by), "Run against run")
 overlapping.table(found)
 

@@ -34,7 +34,7 @@ with words:
     numbers.failures(lookups.gaps(pair.key))
     address.link("Where it changed: layers and matrices", beside("layers", pair.base, pair.tuned, view.choices))
     address.link("Along how many directions: spectra", beside("spectra", pair.base, pair.tuned, view.choices))
-    address.link("Did another run change the same: overlap", runs.overlap_view(pair))
+    address.link("Did another run change the same parameters: overlap of runs", runs.overlap_view(pair))
 with drawing:
     st.subheader("Unchanged share over tolerance", anchor=False)
     charts.show(views.over_tolerance(view), "Unchanged share over tolerance")

@@ -68,7 +68,7 @@ def test_compare_two_models_of_the_hub(family: LoopbackHub, tmp_path: Path, caps
     assert len(up["singular_values"]) == 32
     said = capsys.readouterr()
     assert f"org/base@{report['base']['commit']}" in said.err
-    assert "unchanged exact" in said.out
+    assert "unchanged, exact" in said.out
 
 
 def test_without_spectra_there_are_none(family: LoopbackHub, tmp_path: Path):
@@ -434,11 +434,42 @@ def test_a_selection_fetches_and_measures_what_it_names(family: LoopbackHub, tmp
     assert all(entry["unchanged"] for entry in whole["tensors"])
 
 
+def test_what_is_measured_already_is_said_to_be_and_printed_again(tmp_path: Path, capsys):
+    arguments = ["compare", *write_pair(tmp_path / "models"), "--no-spectra"]
+    assert cli.main(arguments) == 0
+    first = capsys.readouterr()
+    assert "to measure" in first.err
+    assert cli.main(arguments) == 0
+    again = capsys.readouterr()
+    assert re.search(r"already measured on \d{4}-\d\d-\d\d \d\d:\d\d UTC, .*; nothing to do", again.err)
+    assert "to measure" not in again.err
+    assert again.out == first.out
+    assert cli.main([*arguments, "--dry-run"]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+def test_a_model_against_itself_is_said_to_be_one(tmp_path: Path, capsys):
+    base, _ = write_pair(tmp_path / "models")
+    assert cli.main(["compare", base, base, "--no-spectra"]) == 0
+    said = capsys.readouterr()
+    assert "note: Base and tuned are the same model" in said.err
+    assert "Nothing changed" in said.out
+
+
+def test_a_selection_of_which_only_a_part_is_there_says_so(tmp_path: Path, capsys):
+    pair = write_pair(tmp_path / "models")
+    assert cli.main(["compare", *pair, "--layers", "0-1,30-31", "--modules", "q_proj,k_porj", "--dry-run"]) == 0
+    said = capsys.readouterr().err
+    assert "note: The models have no layers 30-31: theirs are 0 to 1." in said
+    assert "note: 'k_porj' fits no tensor that both models have in these layers." in said
+
+
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
         ("--layers", "3-1", "ends before it begins"),
         ("--layers", "17", "names no tensor"),
+        ("--layers", "30-31", "The models have no layers 30-31: theirs are 0 to 1"),
         ("--modules", "q_porj", "names no tensor"),
         ("--spectra", "some", "every:4"),
     ],

@@ -13,7 +13,7 @@ import torch
 from analysis.elementwise import Geometry, geometry, tally, tally_stack, torch_blocks, triton_pass
 from analysis.measure import Engine, devices, measure_tally
 from analysis.measurements import RULES, Tally
-from analysis.spectral import spectrum
+from analysis.spectral import spectra, spectrum
 from analysis.tensors import Place, TensorInfo, TensorPair
 from benchmarks.gpu import differences
 from tests.analysis import interpreted
@@ -71,9 +71,25 @@ def test_a_tensor_that_arrives_in_many_blocks_is_tallied_as_on_the_cpu(dtype: to
 
 def test_a_stack_of_experts_is_tallied_as_each_one_is():
     before, after = (side.to(CUDA) for side in interpreted.stack())
-    for found, *pair in zip(tally_stack(before, after), before, after, strict=True):
+    for (found, masks), *pair in zip(tally_stack(before, after, rules=RULES), before, after, strict=True):
         alone = tally([tuple(pair)], Geometry(*before.shape[1:]))
         assert all(np.array_equal(getattr(found, n), v) for n, v in vars(alone).items() if not isinstance(v, float))
+        expected: dict = {}
+        tally(
+            [tuple(side.cpu() for side in pair)], Geometry(*before.shape[1:]), on_mask=expected.__setitem__, rules=RULES
+        )
+        assert all(np.array_equal(masks[rule], expected[rule]) for rule in RULES)
+
+
+@pytest.mark.parametrize("shape", [(700, 1500), (1024, 1024)], ids=str)
+def test_singular_values_of_a_stack_are_those_of_each(shape: tuple[int, int]):
+    generator = torch.Generator().manual_seed(4)
+    before = (torch.randn(5, *shape, generator=generator) * 0.02).bfloat16().to(CUDA)
+    after = (before.float().cpu() + torch.randn(5, *shape, generator=generator) * 1.76e-5).bfloat16().to(CUDA)
+    for found, *pair in zip(spectra(before, after), before, after, strict=True):
+        alone = spectrum(lambda pair=pair: iter([tuple(pair)]), Geometry(*shape))
+        assert (found.rank, found.method) == (alone.rank, alone.method)
+        assert np.abs(found.singular_values - alone.singular_values).max() <= 1e-7 * alone.singular_values[0]
 
 
 @pytest.mark.parametrize("shape", [(1024, 4096), (2048, 2048), (4096, 1024)], ids=str)

@@ -21,7 +21,7 @@ ROOM_OF_LIBRARY = {
     "torch": (
         *("analysis/elementwise/", "analysis/spectral.py", "analysis/singular.py", "analysis/adapters.py"),
         *("analysis/preview.py", "analysis/measure.py", "analysis/upload.py"),
-        "cache/backends/measure.py",
+        *("cache/backends/devices.py", "cache/backends/filling.py", "cache/backends/sides.py"),
         "cache/weights/values.py",
     ),
     "triton": ("analysis/elementwise/",),

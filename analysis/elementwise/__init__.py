@@ -54,15 +54,21 @@ def tally(
     return _by_blocks(whole, shape, on_mask, rules, threads)
 
 
-def tally_stack(before: Tensor, after: Tensor) -> list[Tally]:
-    """The Tally of each of a stack of matrices, such as a layer's experts; before, after: (matrices, rows, columns).
-    On an NVIDIA GPU all of them take the launches of one."""
+def tally_stack(
+    before: Tensor, after: Tensor, *, rules: Sequence[MaskRule] = ()
+) -> list[tuple[Tally, dict[MaskRule, np.ndarray]]]:
+    """The Tally of each of a stack of matrices, such as a layer's experts, with its masks by `rules`; before, after:
+    (matrices, rows, columns). On an NVIDIA GPU all of them take the launches of one."""
     shape = Geometry(*before.shape[1:])
     if not triton_pass.fits(before, after):
-        return [tally([pair], shape) for pair in zip(before, after, strict=True)]
+        return [_alone(*pair, shape, rules) for pair in zip(before, after, strict=True)]
     counting = triton_pass.TritonPass(shape, before.device, stacked=len(before))
     counting.add(before, after)
-    return [found.as_tally(found.row_changes) for found in counting.finish()]
+    tallies = []
+    for found, *pair in zip(counting.finish(), before, after, strict=True):
+        ready = {"exact": found.packed_exact, "mukherjee": found.packed_mukherjee}
+        tallies.append((found.as_tally(found.row_changes), {rule: _packed(rule, ready, *pair) for rule in rules}))
+    return tallies
 
 
 def way_on(device_type: str) -> str:
@@ -70,6 +76,17 @@ def way_on(device_type: str) -> str:
     if triton_pass.works_on(device_type):
         return "triton"
     return "cpu" if device_type == "cpu" else "torch"
+
+
+def _alone(
+    before: Tensor, after: Tensor, shape: Geometry, rules: Sequence[MaskRule]
+) -> tuple[Tally, dict[MaskRule, np.ndarray]]:
+    masks: dict[MaskRule, np.ndarray] = {}
+
+    def keep(rule: MaskRule, packed: np.ndarray) -> None:
+        masks[rule] = packed.copy()  # the next matrix's may take its place
+
+    return tally([(before, after)], shape, on_mask=keep, rules=rules), masks
 
 
 def _by_triton(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from functools import cache
 from importlib.util import find_spec
 
@@ -26,6 +27,7 @@ _BITS = {2: torch.int16, 4: torch.int32}
 TILE, WARPS = 2048, 4  # entries of a tile of the first launch; with more, registers leave a processor too few warps
 _TALLEST, _NARROWEST = 32, 16  # rows and columns of a tile
 _VISITED, _VISITING = 512, 4  # pairs of a tile of the second launch, and its warps
+_launching = threading.Lock()  # Triton builds and launches for one thread at a time; a launch returns at once
 _JOINT_COPIES = 32  # of the largest histogram, so that programs seldom meet in a bin
 _SUMS = (
     "base_square_sum", "tuned_square_sum", "update_square_sum", "update_abs_sum", "base_dot_tuned",
@@ -93,7 +95,7 @@ class TritonPass:
         narrow = left.element_size() == right.element_size() == 2
         pairs = torch.empty(left.shape, dtype=torch.int32 if narrow else torch.int64, device=self._device)
         n_pairs = torch.zeros(self._stacked, dtype=torch.int64, device=self._device)
-        with _current(self._device):
+        with _launching, _current(self._device):
             self._sweep(left, right, pairs, n_pairs, kinds)
             self._visit(pairs, n_pairs, kinds)
         self._rows += rows
@@ -141,6 +143,9 @@ class TritonPass:
 
     def _keep(self, masks: Tensor) -> None:
         first, self._mask_bytes = self._mask_bytes, self._mask_bytes + masks.shape[2]
+        if masks.shape == self._masks.shape:  # all at once: one copy, however many matrices
+            self._masks.copy_(masks, non_blocking=True)
+            return
         for whole, block in zip(self._masks.flatten(0, 1), masks.flatten(0, 1), strict=True):
             whole[first : self._mask_bytes].copy_(block, non_blocking=True)
 

@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from analysis.figures import theme
+from analysis.figures.apart import told_apart
 from analysis.figures.heatmap import value_text
 from analysis.labels import share, tolerance_text
 from analysis.measurements import TOLERANCES
@@ -27,7 +28,7 @@ def sparsity_over_tolerance(curves: Sequence[Curve], *, chosen: float | None = N
     drawn = theme.figure(
         height=320,
         xaxis=theme.log_axis("tolerance on |after − before|", *_span(curves), fixedrange=True),
-        yaxis=theme.share_axis("unchanged entries"),
+        yaxis=theme.share_axis("unchanged share"),
         legend={"x": 1, "xanchor": "right", "y": 0.02, "yanchor": "bottom"} if len(curves) <= _MOST_INSIDE else {},
         showlegend=len(curves) > 1,
     )
@@ -36,7 +37,7 @@ def sparsity_over_tolerance(curves: Sequence[Curve], *, chosen: float | None = N
         drawn.add_trace(_dots(curve, position))
     if chosen is not None:
         theme.mark(drawn, f"chosen: {tolerance_text(chosen)}", x=chosen)
-    return drawn
+    return told_apart(drawn)
 
 
 def share_over_eta(curves: Sequence[Curve], *, published: float = 1e-3) -> go.Figure:
@@ -44,7 +45,7 @@ def share_over_eta(curves: Sequence[Curve], *, published: float = 1e-3) -> go.Fi
     drawn = theme.figure(
         height=320,
         xaxis=theme.log_axis("η: tolerance on |after − before| / max(|after|, |before|)", 1e-7, 2.0, fixedrange=True),
-        yaxis=theme.share_axis("unchanged entries"),
+        yaxis=theme.share_axis("unchanged share"),
         showlegend=len(curves) > 1,
     )
     for position, curve in enumerate(curves):
@@ -73,7 +74,7 @@ def layer_profiles(curves: Sequence[Curve], metric: Metric) -> go.Figure:
                 hovertemplate="%{customdata[1]}<br>layer %{x}<br><b>%{customdata[0]}</b><extra></extra>",
             )
         )
-    return drawn
+    return told_apart(drawn)
 
 
 def _positive(values: np.ndarray) -> np.ndarray:

@@ -18,10 +18,13 @@ def density_map(counts: NDArray[np.int64], rows: int, columns: int, *, whole_ran
     """Changed share by block of a (rows, columns) matrix, row 0 at the top, column 0 at the left.
 
     Colours span 0 to 100 % with `whole_range`; else they begin at 0 and end at the next round share above the largest
-    block's, or span the blocks' own range where that is more than half.
+    block's, or span the blocks' own range where that is more than half. Dark is much changed, as in the
+    heatmaps of unchanged shares.
     """
     entries = _entries_of_blocks(rows, columns, counts.shape)
-    return _block_map(counts / entries, rows, columns, "changed entries", "changed", whole_range=whole_range)
+    return _block_map(
+        counts / entries, rows, columns, "changed share", "changed", whole_range=whole_range, of_changes=True
+    )
 
 
 def consensus_map(found: Consensus, *, at_least: int = 0, whole_range: bool = False) -> go.Figure:
@@ -45,14 +48,21 @@ def _entries_of_blocks(rows: int, columns: int, shape: tuple[int, ...]) -> NDArr
 
 
 def _block_map(
-    shares: NDArray[np.float64], rows: int, columns: int, title: str, words: str, *, whole_range: bool
+    shares: NDArray[np.float64],
+    rows: int,
+    columns: int,
+    title: str,
+    words: str,
+    *,
+    whole_range: bool,
+    of_changes: bool = False,
 ) -> go.Figure:
     row_starts, column_starts = _starts(rows, shares.shape[0]), _starts(columns, shares.shape[1])
     heights, widths = np.diff([*row_starts, rows]), np.diff([*column_starts, columns])
     top, bottom = _span(shares, whole_range=whole_range)
     drawn = theme.figure(
         height=460,
-        coloraxis=theme.share_colours(top, bottom, title=title),
+        coloraxis=theme.share_colours(top, bottom, title=title, of_changes=of_changes),
         xaxis=_axis(f"columns (inputs), 0 to {columns - 1}", column_starts, reverse=False),
         yaxis=_axis(f"rows (outputs), 0 to {rows - 1}", row_starts, reverse=True),
     )

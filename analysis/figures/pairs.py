@@ -11,14 +11,14 @@ from analysis.figures.ink import inked
 from analysis.labels import count, letter, scientific, share
 from analysis.overlaps import Venn
 
-_MOST_WITH_CHANCES = 4  # runs whose cells have room for the chance levels
+MOST_WITH_CHANCES = 4  # runs whose cells have room for the chance levels
 _LEAST_SPAN = 2.0  # times chance: colours span 1 to this at least, or 1.01 and 1.02 would look far apart
 
 
 def pair_matrix(venn: Venn, measure: str = "one-sided") -> go.Figure:
     """Every model against every other: of what the row's model changed, the share that the column's changed too.
 
-    `measure` is 'one-sided', 'jaccard', or 'matched' for the overlap over chance at equal magnitude; the two last are
+    `measure` is 'one-sided', 'jaccard', or 'matched' for the overlap over magnitude-matched chance; the two last are
     the same both ways. Under each one-sided overlap of a few models stand both chance levels. Rows carry names and
     letters, columns their letters: names would print over each other in a narrow figure.
     """
@@ -30,7 +30,7 @@ def pair_matrix(venn: Venn, measure: str = "one-sided") -> go.Figure:
     known = _logarithms(np.append(table, [1, _LEAST_SPAN]))
     colours = theme.plain_colours(known) if measure == "matched" else theme.share_colours()
     drawn = theme.figure(
-        height=90 + k * (74 if k <= _MOST_WITH_CHANCES else 38),
+        height=90 + k * (74 if k <= MOST_WITH_CHANCES else 38),
         coloraxis=colours | {"showscale": False},
         xaxis=theme.bare_axis(
             tickvals=list(range(k)), ticktext=columns, side="top", range=[-0.5, k - 0.5], tickangle=0
@@ -67,7 +67,7 @@ def _text(venn: Venn, one: int, other: int, measure: str) -> str:
     if measure == "jaccard":
         return f"<b>{share(venn.jaccard(one, other), digits)}</b>"
     bold = f"<b>{share(venn.one_sided(one, other), digits)}</b>"
-    if venn.n_models > _MOST_WITH_CHANCES:
+    if venn.n_models > MOST_WITH_CHANCES:
         return bold
     chances = venn.chance(one, other), venn.matched_chance(one, other)
     return f"{bold}<br>chance {share(chances[0])}<br>matched {share(chances[1])}"
@@ -78,6 +78,6 @@ def _hover(venn: Venn, one: int, other: int) -> str:
     return (
         f"of what {names[0]} changed, {names[1]} changed <b>{share(venn.one_sided(one, other), 4)}</b> too<br>"
         f"by chance {share(venn.chance(one, other), 4)}, "
-        f"at equal magnitude {share(venn.matched_chance(one, other), 4)}<br>"
+        f"by magnitude-matched chance {share(venn.matched_chance(one, other), 4)}<br>"
         f"{count(venn.changed(one, other))} entries changed by both, Jaccard index {share(venn.jaccard(one, other), 4)}"
     )

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 
 from analysis.figures import theme
+from analysis.figures.apart import told_apart
 from analysis.heads import Heads
 from analysis.labels import power_of_two
 from analysis.measurements import FIRST_BINADE, LAST_BINADE, N_BINADES
@@ -33,7 +34,7 @@ def along(changes: NDArray[np.int64], width: int, what: str, heads: Heads | None
     drawn = theme.figure(
         height=220,
         xaxis=theme.axis(what, fixedrange=True, rangemode="nonnegative"),
-        yaxis=theme.axis("changed", tickformat=".3~%", rangemode="tozero", fixedrange=True),
+        yaxis=theme.axis("changed share", tickformat=".3~%", rangemode="tozero", fixedrange=True),
         showlegend=False,
     )
     if len(changes) > MOST_BINS:
@@ -103,7 +104,7 @@ def by_magnitude(changed: Mapping[str, NDArray[np.int64]], entries: NDArray[np.i
     drawn.add_trace(_weights(positions, entries[shown], whole))
     for position, (name, counts) in enumerate(changed.items()):
         drawn.add_trace(_changed_share(positions, counts[shown], entries[shown], name, position))
-    return drawn
+    return told_apart(drawn)
 
 
 def _weights(positions: NDArray[np.int32], entries: NDArray[np.int64], whole: int) -> go.Bar:

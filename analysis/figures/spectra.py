@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from plotly.colors import sample_colorscale
 
 from analysis.figures import theme
+from analysis.figures.apart import told_apart
 from analysis.labels import scientific
 from analysis.measurements import Preview, Spectrum
 from analysis.noise import noise_values
@@ -48,6 +49,8 @@ def singular_values(
         drawn.add_trace(_line(curve, position, "direction %{x}<br>singular value <b>%{y:.3e}</b>"))
     if in_order:
         _colour_in_order(drawn)
+    else:
+        told_apart(drawn)
     if with_noise:
         for position, (label, spectrum) in enumerate(spectra):
             drawn.add_trace(_noise_line(_noise(label, spectrum), position, "direction %{x}<br>noise <b>%{y:.3e}</b>"))
@@ -133,6 +136,8 @@ def energy(curves: Sequence[Curve], *, noise: Sequence[Curve] = (), in_order: bo
         drawn.add_trace(_line(thin, position, "first %{x} directions hold <b>%{y:.2%}</b>"))
     if in_order:
         _colour_in_order(drawn)
+    else:
+        told_apart(drawn, mostly=1.0)  # most of these curves meet at their ends; the legend is the other figure's
     for position, curve in enumerate(noise):
         thin = Curve(curve.label, *_thinned(curve.x, curve.y))
         drawn.add_trace(_noise_line(thin, position, "first %{x} directions of noise hold <b>%{y:.2%}</b>"))

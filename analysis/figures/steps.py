@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.dynamics import Course, StepGrid
 from analysis.figures import theme
+from analysis.figures.apart import told_apart
 from analysis.figures.ink import inked
 from analysis.labels import count, share, size
 from analysis.patches import ENCODINGS, PatchSize
@@ -26,7 +27,7 @@ _SYMBOL_OF_STATE = {Cell.WAITING: "circle-open", Cell.GAP: "x-thin", Cell.PARTIA
 # From what stays to what goes: the final subnetwork carries the theme's first colour everywhere on the page.
 _BANDS = (
     ("in the final subnetwork", "changed_inside", theme.SERIES[0]),
-    ("changed, but not in the end", "changed_outside", theme.SERIES[1]),
+    ("changed, but undone by the end", "changed_outside", theme.SERIES[1]),
     ("came back to the base's value", "returned", theme.SERIES[4]),
     ("never changed so far", "untouched", theme.PALE),
 )
@@ -38,7 +39,7 @@ def sparsity_over_steps(lines: Sequence[tuple[str, Sequence[Share]]], axis: Axis
     drawn = theme.figure(
         height=320,
         xaxis=_step_axis(axis),
-        yaxis=_share_axis("unchanged entries", values, fitted=fitted),
+        yaxis=_share_axis("unchanged share", values, fitted=fitted),
         legend=_LEGEND_ABOVE,
     )
     for position, ((name, shares), heights) in enumerate(zip(lines, values, strict=True)):
@@ -52,13 +53,13 @@ def sparsity_over_steps(lines: Sequence[tuple[str, Sequence[Share]]], axis: Axis
                 marker={"size": 6},
                 customdata=[
                     [theme.full(label), f"{count(one.part)} of {count(one.whole)}", share(one.value, 4)]
-                    for label, one in zip(axis.labels, shares, strict=True)
+                    for label, one in zip(axis.names, shares, strict=True)
                 ],
                 hovertemplate=f"{name}<br>%{{customdata[0]}}<br><b>%{{customdata[2]}}</b> unchanged: "
                 "%{customdata[1]}<extra></extra>",
             )
         )
-    return drawn
+    return told_apart(drawn)
 
 
 def fates_over_steps(run: Course, axis: Axis, *, fitted: bool = False) -> go.Figure:
@@ -95,7 +96,7 @@ def union_growth(run: Course, axis: Axis, *, fitted: bool = False) -> go.Figure:
     lines = (
         ("changed so far", run.union),
         ("changed now", run.changed),
-        ("now and in the end", run.changed_inside),
+        ("changed now and at the end", run.changed_inside),
     )
     heights = [run.share(counts) for _, counts in lines]
     drawn = theme.figure(
@@ -118,7 +119,7 @@ def union_growth(run: Course, axis: Axis, *, fitted: bool = False) -> go.Figure:
                 "%{customdata[2]}<extra></extra>",
             )
         )
-    return drawn
+    return told_apart(drawn)
 
 
 def step_heatmap(grid: StepGrid, axis: Axis, *, fitted: bool = False, rows: str = "layer") -> go.Figure:
@@ -142,7 +143,7 @@ def step_heatmap(grid: StepGrid, axis: Axis, *, fitted: bool = False, rows: str 
         said = share(value, 4) if not math.isnan(value) else _WORD_OF_STATE.get(state, "")
         words[row, step] = (
             _row_text(grid.rows[row], rows),
-            theme.full(axis.labels[step]),
+            theme.full(axis.names[step]),
             said + (" so far" if state == Cell.PARTIAL else ""),
         )
     drawn.add_trace(
@@ -186,7 +187,7 @@ def patch_sizes(sizes: Sequence[PatchSize | None], axis: Axis) -> go.Figure:
                 marker={"size": 6},
                 customdata=[
                     [theme.full(label), "–" if one is None else size(one.total(encoding))]
-                    for label, one in zip(axis.labels, sizes, strict=True)
+                    for label, one in zip(axis.names, sizes, strict=True)
                 ],
                 hovertemplate=f"{title}<br>%{{customdata[0]}}<br><b>%{{customdata[1]}}</b>, %{{y:.2%}} of the full "
                 "checkpoint<extra></extra>",
@@ -194,7 +195,7 @@ def patch_sizes(sizes: Sequence[PatchSize | None], axis: Axis) -> go.Figure:
         )
     if most > 0.9:
         theme.mark(drawn, "as large as the checkpoint", y=1.0)
-    return drawn
+    return told_apart(drawn)
 
 
 _LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
@@ -203,7 +204,7 @@ _LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom"}
 def _counted(axis: Axis, counts: NDArray[np.int64], entries: int) -> list[list[str]]:
     return [
         [theme.full(label), share(int(n) / entries if entries else math.nan, 4), f"{count(int(n))} of {count(entries)}"]
-        for label, n in zip(axis.labels, counts, strict=True)
+        for label, n in zip(axis.names, counts, strict=True)
     ]
 
 
@@ -280,8 +281,9 @@ def _row_text(row: str, rows: str) -> str:
 def _colours(grid: StepGrid, *, fitted: bool) -> dict[str, Any]:
     known = grid.values[np.isfinite(grid.values)]
     if fitted and known.size and known.max() > known.min():
-        return theme.share_colours(float(known.max()), float(known.min()), f"{grid.measure.unit}, fitted")
-    return theme.share_colours(title=grid.measure.unit)
+        top, bottom, title = float(known.max()), float(known.min()), f"{grid.measure.unit}, fitted"
+        return theme.share_colours(top, bottom, title, of_changes=grid.measure.of_changes)
+    return theme.share_colours(title=grid.measure.unit, of_changes=grid.measure.of_changes)
 
 
 def _signs(grid: StepGrid, state: Cell, symbol: str) -> go.Scatter:

@@ -120,11 +120,14 @@ def count_axis(title: str, most: float, **settings: Any) -> dict[str, Any]:
     )
 
 
-def share_colours(top: float = 1.0, bottom: float = 0.0, title: str = "") -> dict[str, Any]:
-    """A colour axis for shares, by default from 0 to 1 even where the data is narrower."""
+def share_colours(
+    top: float = 1.0, bottom: float = 0.0, title: str = "", *, of_changes: bool = False
+) -> dict[str, Any]:
+    """A colour axis for shares, by default from 0 to 1 even where the data is narrower. Dark is much changed: the low
+    end of an unchanged share, the high end of a share `of_changes`."""
     fine = top - bottom < 0.1
     return {
-        "colorscale": SHARE_COLOURS,
+        "colorscale": SHARE_COLOURS[::-1] if of_changes else SHARE_COLOURS,
         "cmin": bottom,
         "cmax": top,
         "colorbar": _colorbar(title) | {"tickformat": ".2%" if fine else ".0%"},

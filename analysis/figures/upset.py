@@ -19,7 +19,7 @@ _BARS_PIXELS, _ROW_PIXELS = 270, 26
 _LEVEL = 0.42  # columns that a line by chance reaches to either side: a little past its bar, never to its neighbour
 _HOVER = (
     "%{customdata[0]}<br><b>%{customdata[1]}</b> entries, %{customdata[2]}<br>"
-    "%{customdata[3]} by chance, %{customdata[4]} at equal magnitude%{customdata[5]}<extra></extra>"
+    "%{customdata[3]} by chance, %{customdata[4]} by magnitude-matched chance%{customdata[5]}<extra></extra>"
 )
 
 
@@ -123,7 +123,7 @@ def _diamonds(amounts: np.ndarray) -> go.Scatter | None:
         x=np.arange(len(amounts), dtype=np.int32),
         y=amounts,
         mode="markers",
-        name="by chance at equal magnitude",
+        name="by magnitude-matched chance",
         hoverinfo="skip",
         marker={"symbol": "diamond-tall", "size": 9, "color": theme.SERIES[1], "line": outline},
     )
@@ -153,7 +153,7 @@ def _region_hover(venn: Venn, region: int) -> tuple[str, ...]:
 def _hover(name: str, union: int, counted: int, expected: float, matched: float) -> tuple[str, ...]:
     times = over(counted, matched)
     by_chance = (_rounded(expected), _rounded(matched))
-    above = "" if math.isnan(times) else f"<br>{scientific(times)} times chance at equal magnitude"
+    above = "" if math.isnan(times) else f"<br>{scientific(times)} times magnitude-matched chance"
     return (name, count(int(counted)), f"{percent(int(counted), union, 2)} of all changes", *by_chance, above)
 
 

@@ -135,7 +135,7 @@ def region_name(labels: tuple[str, ...], region: int, *, escape: bool = False) -
 def _notes(venn: Venn, placed: circles.Layout) -> str:
     thin = [r for r in range(1, len(venn.counts)) if venn.counts[r] and not _has_room(venn, r, placed)]
     listed = [f"{_swatches(r)} {count(int(venn.counts[r]))}" for r in sorted(thin, key=lambda r: -venn.counts[r])]
-    notes = ["no room for: " + ", ".join(listed)] if listed else []
+    notes = ["not labelled above: " + ", ".join(listed)] if listed else []
     if placed.worst_error > NOTABLE_ERROR:
         notes.append(f"areas approximate (off by up to {100 * placed.worst_error:.0f} % of the union), counts exact")
     return "<br>".join(notes)

@@ -172,6 +172,11 @@ def heard(*, wait: bool) -> dict[str, Any] | None:
         return None
 
 
+def nudge() -> None:
+    """Has whoever waits in `heard` get a message of our own, {"event": "nudge"}; from any thread."""
+    _inbox.put({"event": "nudge"})
+
+
 def _hear_until_end_of_input() -> None:
     while (line := sys.stdin.buffer.readline()).endswith(b"\n"):
         _inbox.put(from_line(line))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -18,60 +18,84 @@ _MOST_WAITING = 128  # results; a tally takes 0.15 MB
 _MOST_AT_ONCE = 64
 
 
-class Lanes:
-    """At most `n` pieces of work at once, that take at most `budget` bytes together; one may take more, by itself. One
-    lane is the calling thread."""
+class Lanes(Generic[T]):
+    """Pieces of work side by side. Each place (a processor, a GPU) has lanes of its own: at most `lanes_of[place]`
+    pieces at once there, that take at most `budget` bytes together; one may take more, by itself. A single lane is the
+    calling thread. `on_change` is called, from any thread, when one has failed or the last one that was under way has
+    ended: for a caller that waits for something else meanwhile."""
 
-    def __init__(self, n: int, budget: int) -> None:
-        self._n, self._budget = n, budget
+    def __init__(self, lanes_of: Mapping[T, int], budget: int, on_change: Callable[[], None] = lambda: None) -> None:
+        self._lanes_of, self._budget, self._on_change = dict(lanes_of), budget, on_change
+        n = sum(lanes_of.values())
         self._pool = ThreadPoolExecutor(n, thread_name_prefix="lane") if n > 1 else None
-        self._under_way: list[int] = []  # bytes of each
+        self._under_way: dict[T, list[int]] = {place: [] for place in lanes_of}  # bytes of each
         self._error: BaseException | None = None
         self._change = threading.Condition()
 
-    def run(self, work: Callable[[], None], n_bytes: int) -> None:
-        """Begins `work` as soon as there is a lane and memory. Raises what an earlier one has raised."""
+    def run(self, work: Callable[[T], None], n_bytes: int) -> None:
+        """Begins `work` at a place that has a lane and memory for it, as soon as there is one. Raises what an earlier
+        one has raised."""
         if self._pool is None:
-            work()
+            work(next(iter(self._lanes_of)))
             return
         with self._change:
-            self._change.wait_for(lambda: self._error or self._fits(n_bytes))
-            self._raise()
-            self._under_way.append(n_bytes)
-        self._pool.submit(self._do, work, n_bytes)
+            self._change.wait_for(lambda: self._error or self._free(n_bytes))
+            self.check()
+            place = least_busy(self._free(n_bytes), self._under_way)
+            self._under_way[place].append(n_bytes)
+        self._pool.submit(self._do, work, place, n_bytes)
 
     def wait(self) -> None:
         """Until nothing is under way. Raises what one of them has raised."""
         with self._change:
-            self._change.wait_for(lambda: self._error or not self._under_way)
-            self._raise()
+            self._change.wait_for(lambda: self._error or self.is_idle)
+            self.check()
 
-    def _fits(self, n_bytes: int) -> bool:
-        is_free = len(self._under_way) < self._n
-        return is_free and (not self._under_way or sum(self._under_way) + n_bytes <= self._budget)
+    def check(self) -> None:
+        """Raises what a piece of work has raised."""
+        if self._error is not None:
+            raise self._error
 
-    def _do(self, work: Callable[[], None], n_bytes: int) -> None:
+    @property
+    def is_idle(self) -> bool:
+        return not any(self._under_way.values())
+
+    def _free(self, n_bytes: int) -> list[T]:
+        """The places that have room for so many bytes more."""
+        room = {place: self._budget - sum(taken) for place, taken in self._under_way.items()}
+        return [
+            place
+            for place, taken in self._under_way.items()
+            if not taken or (len(taken) < self._lanes_of[place] and n_bytes <= room[place])
+        ]
+
+    def _do(self, work: Callable[[T], None], place: T, n_bytes: int) -> None:
         error = None
         try:
-            work()
+            work(place)
         except BaseException as raised:  # raised again by who begins or waits next
             error = raised
         with self._change:
-            self._under_way.remove(n_bytes)
+            self._under_way[place].remove(n_bytes)
             self._error = self._error or error
             self._change.notify_all()
+            matters = error is not None or self.is_idle
+        if matters:
+            self._on_change()
 
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
+
+def least_busy(places: Sequence[T], under_way: Mapping[T, Sequence[int]]) -> T:
+    """The place with the fewest bytes under way, of these the one with the fewest pieces, of these the first."""
+    return min(places, key=lambda place: (sum(under_way[place]), len(under_way[place])))
 
 
 class Keeper(Generic[T]):
     """Puts things away in a thread of its own, all that wait in one go, in the order they came. Ends with the block,
-    also after an error elsewhere: what was handed over is put away."""
+    also after an error elsewhere: what was handed over is put away. `on_error` is called, from that thread, when
+    something could not be."""
 
-    def __init__(self, put_away: Callable[[Sequence[T]], None]) -> None:
-        self._put_away = put_away
+    def __init__(self, put_away: Callable[[Sequence[T]], None], on_error: Callable[[], None] = lambda: None) -> None:
+        self._put_away, self._on_error = put_away, on_error
         self._waiting: queue.Queue[T | None] = queue.Queue(_MOST_WAITING)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="keeper", daemon=True)
@@ -79,13 +103,18 @@ class Keeper(Generic[T]):
 
     def keep(self, thing: T) -> None:
         """Returns at once, unless too much waits. Raises what an earlier one met."""
-        self._raise()
+        self.check()
         self._waiting.put(thing)
 
     def flush(self) -> None:
         """Until all is put away. Raises what one of them met."""
         self._waiting.join()
-        self._raise()
+        self.check()
+
+    def check(self) -> None:
+        """Raises what one of them met."""
+        if self._error is not None:
+            raise self._error
 
     def __enter__(self) -> Self:
         return self
@@ -96,7 +125,7 @@ class Keeper(Generic[T]):
         self._waiting.put(None)
         self._thread.join()
         if kind is None:
-            self._raise()
+            self.check()
 
     def _work(self) -> None:
         more = True
@@ -108,11 +137,8 @@ class Keeper(Generic[T]):
             try:
                 if self._error is None:
                     self._put_away([thing for thing in things if thing is not None])
-            except BaseException as met:  # raised again by who hands over next
+            except BaseException as met:  # raised again by who hands over or checks next
                 self._error = met
+                self._on_error()
             for _ in things:
                 self._waiting.task_done()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error

@@ -28,6 +28,11 @@ def enter(page: str) -> None:
     st.session_state[_PAGE] = page
 
 
+def page() -> str:
+    """Which page runs."""
+    return str(st.session_state.get(_PAGE, ""))
+
+
 def query() -> Query:
     """The query that the page is to show: the address's own, or what the page showed when it was left by `go`."""
     named = {name: st.query_params.get_all(name) for name in st.query_params}
@@ -56,11 +61,16 @@ def open_view(page: str) -> View:
 def as_left(view: View) -> View:
     """The view with the choices that its page was left with, where that was of the same models; what counts as
     unchanged stays as `view` has it."""
-    seen = st.session_state.get(_SEEN, {}).get(view.page)
-    if seen is None or seen.models != view.models:
+    before = seen(view.page)
+    if before is None or before.models != view.models:
         return view
     carried = {name: view.choices[name] for name in links.CARRIED if name in view.choices}
-    return replace(view, choices=seen.choices | carried)
+    return replace(view, choices={**before.choices, **carried})
+
+
+def seen(page: str) -> View | None:
+    """The view with which a page was left, if it was open in this window."""
+    return st.session_state.get(_SEEN, {}).get(page)
 
 
 def complete(wanted: Query) -> None:
@@ -101,7 +111,7 @@ def _switch(page: str, wanted: Query) -> None:
 
 
 def _mark(named: Query) -> tuple[object, ...]:
-    return (st.session_state.get(_PAGE, ""), *sorted((name, tuple(values)) for name, values in named.items()))
+    return (page(), *sorted((name, tuple(values)) for name, values in named.items()))
 
 
 def link(label: str, view: View, *, help: str | None = None) -> None:

@@ -52,7 +52,7 @@ def show_most_changed(key: str, known: TensorPair, tally: Tally) -> None:
     st.subheader("The most changed", anchor=False)
     for place, (name, table) in zip(st.columns(len(tables), gap="medium"), tables.items(), strict=True):
         with place:
-            st.caption(f"{name.capitalize()}, by share changed (exact)")
+            st.caption(f"{name.capitalize()}, by changed share (exact rule)")
             _table(table[: lines.MOST_SHOWN])
 
 
@@ -60,8 +60,10 @@ def _table(rows: Sequence[Row]) -> None:
     shown = [{name: value for name, value in row.items() if name not in _ONLY_TO_TAKE_AWAY} for row in rows]
     columns = {
         "key-value head": st.column_config.NumberColumn("kv head"),
-        "changed share": st.column_config.NumberColumn("changed", format="percent"),
-        "over the matrix's": st.column_config.NumberColumn("of the matrix's", format="%.2f ×"),
+        "changed share": st.column_config.NumberColumn(format="percent"),
+        "relative to matrix": st.column_config.NumberColumn(
+            "vs. whole matrix", format="%.2f ×", help="Its changed share over that of the whole matrix."
+        ),
     }
     st.dataframe(shown, hide_index=True, height=280, column_config=columns, placeholder="–")
 
@@ -87,7 +89,7 @@ def over_layers(view: View, key: str) -> None:
     grid = _grid(key, lookups.generation(key), module, modules[module])
     with span:
         st.caption(
-            f"Share of each head's {modules[module]}s that changed, exact rule, whatever counts as unchanged above."
+            f"Unchanged share of each head's {modules[module]}s, by the exact rule, whatever counts as unchanged above."
         )
     clicked = charts.show_clickable(heatmap(grid, fitted=view.one("colours") == "fitted"), grid.metric.title)
     if clicked and (names := cell_at(grid, *clicked)):

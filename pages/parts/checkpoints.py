@@ -8,7 +8,7 @@ import streamlit as st
 
 from analysis.dynamics import Course, Landed, fate, unchanged_shares
 from analysis.errors import BadReference, SubnetscopeError
-from analysis.labels import count, duration, percent, size
+from analysis.labels import counted, duration, percent, size
 from analysis.links import View, pinned, to_query, view_of
 from analysis.measurements import MaskRule
 from analysis.models import PinnedModel
@@ -45,10 +45,10 @@ def open_series() -> tuple[View, Series, Axis]:
     if len(labels) != len(series.checkpoints):
         labels = tuple(label_of(model) for model in series.checkpoints)
     where = axis(labels)
-    first, last = plain(where.labels[0], 40), plain(where.labels[-1], 40)
+    first, last = plain(where.names[0], 40), plain(where.names[-1], 40)
     st.markdown(
-        f"{count(len(series.checkpoints))} checkpoints, **{safe_label(first)}** to **{safe_label(last)}**, of a run "
-        f"from **{safe_label(view.base.title, 80)}** `{view.base.short_commit}`"
+        f"{counted(len(series.checkpoints), 'checkpoint')}, **{safe_label(first)}** to **{safe_label(last)}**, of a "
+        f"run from **{safe_label(view.base.title, 80)}** `{view.base.short_commit}`"
     )
     with st.expander("The checkpoints, and another run"):
         st.dataframe(_model_rows(series.checkpoints, where), hide_index=True)
@@ -112,7 +112,7 @@ def _prepared(base: str, lines: str) -> SeriesPreparation:
 def _confirm(found: SeriesPreparation) -> None:
     """The checkpoints that were found, in their order, what following them will cost, and the button that starts."""
     where = axis(found.labels)
-    st.subheader(f"{count(len(found.labels))} checkpoints found", anchor=False)
+    st.subheader(f"{counted(len(found.labels), 'checkpoint')} found", anchor=False)
     rows = _model_rows(found.series.checkpoints, where)
     for row, compared, parameters in zip(rows, found.compared, found.parameters, strict=True):
         row["compared with the base"] = percent(compared, parameters, 2)
@@ -126,7 +126,7 @@ def _confirm(found: SeriesPreparation) -> None:
         st.warning(safe_label(note, 500))
     words = [f"To fetch: {size(found.bytes_to_fetch)}" if found.bytes_to_fetch else "All weights are here already"]
     words.append(f"about {duration(found.seconds_estimated)}, by a rough estimate")
-    st.markdown(f"{count(len(found.series.pairs))} comparisons, without singular values. {'; '.join(words)}.")
+    st.markdown(f"{counted(len(found.series.pairs), 'comparison')}, without singular values. {'; '.join(words)}.")
     if found.bytes_to_fetch and found.bytes_to_fetch > found.disk_free:
         st.warning(f"Only {size(found.disk_free)} of disk are free.")
     if st.button("Start", type="primary"):
@@ -153,10 +153,11 @@ def _stored() -> None:
         return
     st.subheader("Followed here", anchor=False)
     for one in known[:50]:
-        first, last = safe_label(one.labels[0], 40), safe_label(one.labels[-1], 40)
+        names = axis(one.labels).names
+        first, last = safe_label(names[0], 40), safe_label(names[-1], 40)
         title = safe_label(one.series.checkpoints[-1].title, 60)
         st.button(
-            f"{title}: {count(len(one.labels))} checkpoints, {first} to {last}, from "
+            f"{title}: {counted(len(one.labels), 'checkpoint')}, {first} to {last}, from "
             f"{safe_label(one.series.base.title, 60)}",
             key=f"dynamics.open-{one.series.key}",
             type="tertiary",
@@ -210,15 +211,15 @@ def follow_or_wait(series: Series) -> None:
     if any(lookups.working(key) for key in keys):
         return
     missing = courses.n_missing(series)
-    counted = courses.course(series, "exact")
-    left = courses.n_to_follow(series) - (counted.tensors if counted else 0)
+    run = courses.course(series, "exact")
+    left = courses.n_to_follow(series) - (run.tensors if run else 0)
     if not missing and left <= 0:
         return
     words, button = st.columns([4, 1], vertical_alignment="center")
     if missing:
-        words.info(f"{count(missing)} measurements of this run are still missing.")
+        words.info(f"{counted(missing, 'measurement')} of this run still to be made.")
     else:
-        words.info(f"{count(left)} tensors are not counted along the run yet.")
+        words.info(f"{counted(left, 'tensor')} still to be counted along the run.")
     if button.button("Go on", type="primary", width="stretch"):
         try:
             handles.jobs().submit_series(series)
@@ -233,7 +234,7 @@ def headline(series: Series, run: Course | None, from_base: Landed, rule: MaskRu
     last = unchanged_shares(from_base, rule)[-1]
     with numbers.row():
         if last.whole:
-            _number("Unchanged at the last", last, "Entries that the last checkpoint holds as the base does.")
+            _number("Unchanged at the end", last, "Entries that the last checkpoint holds as the base does.")
         if run is None:
             return
         told = fate(run)
@@ -250,7 +251,8 @@ def headline(series: Series, run: Course | None, from_base: Landed, rule: MaskRu
 
 
 def _number(label: str, found: Share, help: str) -> None:
-    numbers.number(label, percent(found.part, found.whole), f"{count(found.part)} of {count(found.whole)}", help=help)
+    value = percent(found.part, found.whole) if found.whole else "–"
+    numbers.number(label, value, numbers.of(found), help=help)
 
 
 def not_counted() -> None:
@@ -263,18 +265,18 @@ def left_out(series: Series, run: Course) -> None:
     compared = {pair.name for pair in courses.alignments(series, "base")[0].pairs}
     missing = sorted(compared - courses.names_followed(series))
     if missing:
-        with st.expander(f"{count(len(missing))} tensors are not followed through the whole run"):
+        with st.expander(f"{counted(len(missing), 'tensor')} not followed through the whole run"):
             st.caption("Some checkpoint has them not, or holds them in another way than the one before it.")
             st.dataframe([{"tensor": plain(name)} for name in missing[:1000]], hide_index=True)
-    st.caption(f"Over {count(run.tensors)} tensors, {count(run.entries)} entries.")
+    st.caption(f"Over {counted(run.tensors, 'tensor')}, {counted(run.entries, 'entry', 'entries')}.")
 
 
 def patch_words() -> None:
     st.caption(
-        "New values of the changed entries (exact rule, as they are stored, not compressed), and their positions: as "
-        "32-bit numbers; as one bit an entry of each changed tensor; or as few bits as an ideal coder needs that "
-        "knows how dense the changes of each tensor are. 32-bit positions are smaller than a bitmap below 1 entry in "
-        "32 changed."
+        "A patch holds the new values of the changed entries (exact rule, as they are stored, not compressed) and "
+        "their positions: as 32-bit indices; as a bitmap, one bit for each entry of a changed tensor; or in as few "
+        "bits as an ideal coder needs that knows each tensor's share of changes (the entropy bound). Indices are "
+        "smaller than a bitmap while fewer than 1 entry in 32 changed."
     )
 
 
@@ -285,7 +287,7 @@ def patch_table(rows: Sequence[Row]) -> None:
         return
     shown = [
         {
-            **{name: row[name] for name in list(row)[:2]},
+            **_which(row),
             "changed": row["changed"],
             **{title: size(float(str(row[f"{key}_bytes"]))) for key, title in ENCODINGS.items()},
             "full checkpoint": size(float(str(row["full_bytes"]))),
@@ -298,27 +300,32 @@ def patch_table(rows: Sequence[Row]) -> None:
     st.dataframe(shown, hide_index=True, column_config=config)
 
 
-_TITLE_OF_COLUMN = {
-    "unchanged_since_base": "unchanged since the base",
-    "unchanged_since_previous": "unchanged since the one before",
-    "changed": "changed",
-    "changed_outside_final": "of these outside the final subnetwork",
-    "came_back": "came back by now",
-    "changed_so_far": "changed so far",
-    "moved": "changed in this step",
-    "moved_outside_final": "of these, outside the final subnetwork",
+def _which(row: Row) -> Row:
+    """The step of a row, or the name of its checkpoint where steps are not known."""
+    return {"step": row["step"]} if "step" in row else {"checkpoint": plain(str(row["name"]), 60)}
+
+
+# Title of each count, and what it is of; all are entries.
+_COUNTS = {
+    "unchanged_since_base": ("same as base", "Entries that the checkpoint holds as the base does."),
+    "unchanged_since_previous": ("same as previous", "Entries that did not change since the checkpoint before."),
+    "changed": ("changed", "Entries that differ from the base."),
+    "changed_outside_final": ("… undone later", "Of those changed, entries outside the final subnetwork."),
+    "came_back": ("came back", "Entries that differed from the base before, and do not at this checkpoint."),
+    "changed_so_far": (
+        "changed so far",
+        "Entries that differed from the base at this checkpoint or at an earlier one.",
+    ),
+    "moved": ("changed in the step", "Entries that differ from the checkpoint before."),
+    "moved_outside_final": ("… undone later", "Of those, entries outside the final subnetwork."),
 }
 
 
 def table(rows: Sequence[Row]) -> None:
     """The counts of every checkpoint; the CSV has them with the models' commits."""
-    first = list(rows[0])[:2]
-    shown = [
-        {
-            **{name: row[name] for name in first},
-            **{title: None if row[name] == "" else row[name] for name, title in _TITLE_OF_COLUMN.items()},
-        }
-        for row in rows
-    ]
-    grouped = {title: st.column_config.NumberColumn(format="localized") for title in _TITLE_OF_COLUMN.values()}
-    st.dataframe(shown, hide_index=True, column_config=grouped)
+    shown = [_which(row) | {name: None if row[name] == "" else row[name] for name in _COUNTS} for row in rows]
+    columns = {
+        name: st.column_config.NumberColumn(title, format="localized", help=help, width=122)
+        for name, (title, help) in _COUNTS.items()
+    }
+    st.dataframe(shown, hide_index=True, height="content", column_config=columns)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import streamlit as st
 
 from analysis.errors import BadSelection
-from analysis.labels import count
+from analysis.labels import counted
 from analysis.plan import Plan
 from analysis.selection import select
 from analysis.tensors import Alignment
 from pages.parts import panels
-from pages.parts.text import plain
+from pages.parts.text import plain, safe_label
 
 _SPECTRA_TITLES = {"all": "of all matrices", "every": "of every n-th layer", "none": "none"}
 
@@ -41,10 +41,12 @@ def plan(key: str, alignment: Alignment) -> Plan | None:
         selection = select(text, modules)
         found = Plan(spectra=spectra != "none", selection=selection, spectra_every=every)
         if not any(map(found.chooses, alignment.pairs)):
-            raise selection.names_nothing()
+            raise selection.names_nothing(alignment.pairs)
     except BadSelection as error:
         panels.failure(error)
         return None
+    for sentence in selection.unmet(alignment.pairs):
+        st.warning(safe_label(sentence, 500))
     return found
 
 
@@ -68,6 +70,6 @@ def _spectra(key: str, n_layers: int) -> tuple[str, int]:
 def left_out(spectra: tuple[tuple[str, str], ...]) -> None:
     """Spectra that this machine's settings do not allow; everything else of these tensors is measured."""
     if spectra:
-        with st.expander(f"{count(len(spectra))} matrices will have no singular values"):
+        with st.expander(f"{counted(len(spectra), 'matrix', 'matrices')} without singular values"):
             st.dataframe([{"tensor": name, "reason": reason} for name, reason in spectra[:1000]], hide_index=True)
             st.caption("Where the memory budget is the reason, the operator can raise SUBNETSCOPE_MEMORY.")

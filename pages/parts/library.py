@@ -31,7 +31,7 @@ from pages.parts.text import plain, safe_label
 
 MOST_OVERLAID, MOST_HEATMAPS = 12, 4
 _LONGEST_FILTER = 200
-_NAME = 40  # characters of a model's name in the table; files and links have all of it
+_NAME, _BASE_NAME = 30, 22  # characters of models' names in the table; files and links have all of them
 _WRITTEN = ("algorithm", "data", "tags", "note")
 _METRICS = tuple(CATALOG)
 _TABLE, _VERSION = "library.table", "library.version"
@@ -174,21 +174,21 @@ def row(entry: Entry) -> Row:
     known, amounts, notes = entry.known, entry.amounts, entry.notes
     return {
         "tuned": plain(known.pair.tuned.title, _NAME),
-        "base": plain(known.pair.base.title, _NAME),
+        "base": plain(known.pair.base.title, _BASE_NAME),
         "algorithm": notes.algorithm,
-        "data": notes.data,
-        "tags": list(notes.tags),
         "unchanged, exact": _percent(amounts, lambda a: (a.exact, a.entries)),
         "Mukherjee's rule": _percent(amounts, lambda a: (a.mukherjee, a.entries)),
         "bf16 rule": _percent(amounts, lambda a: (a.bf16, a.entries)),
-        "published": entry.published,
         "rank": _percent(amounts, lambda a: (a.mean_rank_share, 1)),
         "‖update‖ / ‖base‖": _relative(amounts),
-        "compared": _percent(amounts, lambda a: (a.compared_parameters, a.base_parameters)),
         "measured": lookups.measured_share(known),
+        "published": entry.published,
+        "data": notes.data,
+        "tags": list(notes.tags),
+        "note": notes.note,
+        "compared": _percent(amounts, lambda a: (a.compared_parameters, a.base_parameters)),
         "dtype": " → ".join(dict.fromkeys((known.base.dtype, known.tuned.dtype))),
         "parameters": rough_count(known.entries),
-        "note": notes.note,
         "tuned commit": known.pair.tuned.short_commit,
         "base commit": known.pair.base.short_commit,
         "last measured": known.last_activity,
@@ -209,21 +209,24 @@ def _relative(amounts: PairNumbers | None) -> float | None:
 
 
 def _columns(tags: list[str]) -> dict[str, Any]:
-    share = st.column_config.NumberColumn(format="%.4f %%")
+    column = st.column_config
     return {
-        "✓": st.column_config.CheckboxColumn(width=40, pinned=True),
-        "tuned": st.column_config.TextColumn(pinned=True),
-        "algorithm": st.column_config.TextColumn(max_chars=60, width=90),
-        "data": st.column_config.TextColumn(max_chars=120, width=90),
-        "tags": st.column_config.MultiselectColumn(options=tags, accept_new_options=True, width=110),
-        "note": st.column_config.TextColumn(max_chars=500, width=220),
-        **dict.fromkeys(("unchanged, exact", "Mukherjee's rule", "bf16 rule"), share),
-        "published": st.column_config.TextColumn("published (%)", width=90),
-        "rank": st.column_config.NumberColumn("mean rank", format="%.2f %%", width=85),
-        "‖update‖ / ‖base‖": st.column_config.NumberColumn(format="%.2e", width=110),
-        "compared": st.column_config.NumberColumn(format="%.2f %%", width=85),
-        "measured": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width=90),
-        "last measured": st.column_config.DatetimeColumn("last measured (UTC)", format="YYYY-MM-DD HH:mm"),
+        "✓": column.CheckboxColumn(width=40, pinned=True),
+        "tuned": column.TextColumn(width=198, pinned=True),
+        "base": column.TextColumn(width=150),
+        "algorithm": column.TextColumn(max_chars=60, width=100),
+        "unchanged, exact": column.NumberColumn(format="%.4f %%", width=118),
+        "Mukherjee's rule": column.NumberColumn(format="%.4f %%", width=115, help="Unchanged by Mukherjee's rule."),
+        "bf16 rule": column.NumberColumn(format="%.4f %%", width=85, help="Unchanged by the bf16 rule."),
+        "rank": column.NumberColumn("mean rank", format="%.2f %%", width=80),
+        "‖update‖ / ‖base‖": column.NumberColumn("update / base", format="%.2e", width=90, help="‖update‖ / ‖base‖"),
+        "measured": column.ProgressColumn(format="percent", min_value=0, max_value=1, width=105),
+        "published": column.TextColumn("published (%)", width=90),
+        "data": column.TextColumn(max_chars=120, width=90),
+        "tags": column.MultiselectColumn(options=tags, accept_new_options=True, width=110),
+        "note": column.TextColumn(max_chars=500, width=220),
+        "compared": column.NumberColumn(format="%.2f %%", width=85),
+        "last measured": column.DatetimeColumn("last measured (UTC)", format="YYYY-MM-DD HH:mm"),
     }
 
 

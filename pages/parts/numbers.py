@@ -8,7 +8,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from analysis import encoding
-from analysis.labels import count, size
+from analysis.labels import count, counted, size
+from analysis.rollup import Share
 from analysis.tables import Row, not_compared_rows
 from analysis.tensors import Alignment
 
@@ -29,18 +30,29 @@ def number(label: str, value: str, below: str, *, help: str | None = None) -> No
         st.caption(below)
 
 
+def of(found: Share) -> str:
+    """The counts behind a share: '345 of 742'; that there are none yet."""
+    return f"{count(found.part)} of {count(found.whole)}" if found.whole else "not measured yet"
+
+
 def not_compared(alignment: Alignment) -> None:
     """What could not be compared, each with its reason; nothing is skipped in silence."""
     left_out = alignment.not_compared
     if not left_out:
         return
     lost = sum(entry.is_parameter for entry in left_out)
-    none = f", {count(len(left_out) - lost)} are no parameters" if lost < len(left_out) else ""
-    with st.expander(f"{count(lost)} tensors are not compared{none}"):
+    others = len(left_out) - lost
+    none = f"; beside them {count(others)} that hold no parameters" if others else ""
+    with st.expander(f"Not compared: {counted(lost, 'tensor')}{none}"):
         st.dataframe(
             not_compared_rows(left_out[:_MOST_LISTED]),
             hide_index=True,
-            column_config={"parameters": st.column_config.NumberColumn(format="localized")},
+            column_order=("tensor", "side", "parameters", "reason"),
+            column_config={
+                "tensor": st.column_config.TextColumn(width=380),
+                "side": st.column_config.TextColumn(width=60),
+                "parameters": st.column_config.NumberColumn(format="localized", width=110),
+            },
         )
         if len(left_out) > _MOST_LISTED:
             st.caption(f"The {count(_MOST_LISTED)} largest of {count(len(left_out))}.")
@@ -51,7 +63,7 @@ def failures(reasons: Mapping[tuple[str, str], str]) -> None:
     """Tensors that could not be measured, each with its reason."""
     if not reasons:
         return
-    with st.expander(f"{count(len(reasons))} measurements failed"):
+    with st.expander(f"{counted(len(reasons), 'measurement')} failed"):
         rows = [{"tensor": name, "kind": kind, "reason": reason} for (kind, name), reason in reasons.items()]
         st.dataframe(rows[:_MOST_LISTED], hide_index=True)
 
@@ -62,4 +74,4 @@ def _download(rows: Sequence[Row], name: str) -> None:
     if len(text) > _MOST_DOWNLOAD:
         st.caption(f"All of them are {size(len(text))} of CSV; the pair's overview has them at its end.")
     elif rows:
-        st.download_button(f"{count(len(rows))} rows as CSV", text, f"{name}.csv", "text/csv", on_click="ignore")
+        st.download_button(f"{counted(len(rows), 'row')} as CSV", text, f"{name}.csv", "text/csv", on_click="ignore")

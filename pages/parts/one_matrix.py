@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from analysis.labels import count, percent, rule_title, scientific, share
+from analysis.labels import count, counted, percent, rule_title, scientific, share
 from analysis.links import View
 from analysis.measurements import Preview, Spectrum, Tally
 from analysis.metrics import CATALOG, effective_rank, relative_update
@@ -71,7 +71,7 @@ def headline(view: View, tally: Tally, spectrum: Spectrum | None, preview: Previ
             _rank(spectrum)
         else:
             _preview_of_rank(preview)
-        largest, flips = scientific(tally.max_abs_update), f"{count(tally.sign_flips)} signs flipped"
+        largest, flips = scientific(tally.max_abs_update), f"{counted(tally.sign_flips, 'sign')} flipped"
         numbers.number("Largest change", largest, flips, help=CATALOG["largest-change"].help)
 
 
@@ -84,7 +84,7 @@ def unit_words(known: TensorPair, tally: Tally, measure: str) -> None:
 def _what_a_unit_is(known: TensorPair, tally: Tally) -> str:
     changed = int(tally.changes.sum())
     if changed and tally.ulps.sum() + tally.sign_flips != changed:
-        return f"Not counted: base {known.base.dtype} and tuned {known.tuned.dtype} are not one type of 16 or 32 bits."
+        return f"Not counted: base ({known.base.dtype}) and tuned ({known.tuned.dtype}) share no type of 16 or 32 bits."
     if known.base.dtype not in ("BF16", "F16", "F32"):
         return "In units of float32, in which these values are compared."
     return f"One unit is the distance to the next number that {known.base.dtype} holds."
@@ -153,13 +153,15 @@ def against_noise(spectrum: Spectrum, tally: Tally) -> None:
     n, energy, whole = above_noise(spectrum, tally)
     if not whole:
         return
-    word = "direction is" if n == 1 else "directions are"
+    word = "direction of the update is" if n == 1 else "directions of the update are"
     found = (
-        f"{count(n)} {word} stronger, with {share(energy / whole)} of the energy" if n else "no direction is stronger"
+        f"{count(n)} {word} stronger than that, with {share(energy / whole)} of the energy"
+        if n
+        else "No direction of the update is stronger than that"
     )
     st.caption(
         "Dotted: unstructured noise of this size and shape, independent entries of one variance (Marchenko, Pastur). "
-        f"Against it {found}. Such noise is full-rank too."
+        f"{found}. Such noise is full-rank too."
     )
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from analysis.errors import BadReference, SubnetscopeError
+from analysis.errors import SubnetscopeError
 from analysis.figures import density
+from analysis.figures import pairs as pairwise
 from analysis.labels import count
 from analysis.links import View, to_query, view_of
 from analysis.measurements import MASK_RULES, MaskRule
@@ -15,13 +16,14 @@ from analysis.models import Pair
 from analysis.overlaps import Venn
 from analysis.summary import summarize_overlap
 from analysis.tables import agreement_rows, overlap_rows
-from pages.parts import address, charts, flow, handles, lookups, panels, permission, pickers, runs
-from pages.parts.text import safe_label
+from pages.parts import address, charts, flow, handles, lookups, panels, permission, pickers, runs, unpinned
+from pages.parts.text import plain, safe_label
 
+_NAME = 30  # characters of a model's name in the table
 CAPTION_OF_PAIRS = {
-    "one-sided": "Of what the row's run changed, the share that the column's changed too (o1, o2).",
+    "one-sided": "Of what the row's run changed, the share that the column's run changed too (o1, o2).",
     "jaccard": "Jaccard index: changed by both over changed by either.",
-    "matched": "Parameters changed by both, over what chance at equal magnitude gives: 1 is chance.",
+    "matched": "Parameters changed by both, over what magnitude-matched chance gives: 1 is chance.",
 }
 
 
@@ -31,6 +33,7 @@ def open_overlap() -> View:
     families = runs.families(lookups.pairs())
     view = _named() or _first(families)
     _stop_at_strangers(view)
+    unpinned.say(view.models)
     base, rule = st.columns(2)
     with base:
         pickers.base_model("Base", view, list(families))
@@ -44,13 +47,7 @@ def open_overlap() -> View:
 
 
 def _named() -> View | None:
-    if not address.names_models():
-        return None
-    try:
-        return address.open_view("overlap")
-    except BadReference as error:
-        panels.failure(error)
-        flow.stop()
+    return panels.open_view("overlap") if address.names_models() else None
 
 
 def _first(families: runs.Families) -> View:
@@ -70,7 +67,7 @@ def _stop_at_strangers(view: View) -> None:
     """Stops where a pair of the link was never compared here, and offers to do it."""
     strangers = [Pair(view.base, model) for model in view.tuned if lookups.stored(Pair(view.base, model)) is None]
     for pair in strangers:
-        panels.missing(pair)
+        panels.missing(str(pair.base), str(pair.tuned))
     if strangers:
         flow.stop()
     panels.stop_at_hidden(*(Pair(view.base, model) for model in view.tuned))
@@ -112,6 +109,12 @@ def explain(found: Venn) -> None:
         st.markdown(sentence)
 
 
+def caption_of_pairs(by: str, n_runs: int) -> str:
+    """What the cells of the matrix of run against run hold."""
+    chances = by == "one-sided" and n_runs <= pairwise.MOST_WITH_CHANCES
+    return CAPTION_OF_PAIRS[by] + (" Below it chance, and magnitude-matched chance." if chances else "")
+
+
 def agreement_table(found: Venn) -> None:
     """How many entries exactly 0, 1 ... of the runs changed, beside both chance levels."""
     number = st.column_config.NumberColumn
@@ -121,13 +124,13 @@ def agreement_table(found: Venn) -> None:
         height="content",
         column_config={
             "rule": None,
-            "runs": number("changed by exactly"),
+            "runs": number("runs", help="Changed by exactly so many runs."),
             "of": None,
             "entries": number(format="localized"),
             "share_of_entries": number("share", format="percent"),
-            "chance": number("by chance", format="%,.0f"),
-            "chance_matched": number("at equal magnitude", format="%,.0f"),
-            "over_chance_matched": number("times that", format="%.3g"),
+            "chance": number("chance", format="%,.0f"),
+            "chance_matched": number("magnitude-matched", format="%,.0f", help="Magnitude-matched chance."),
+            "over_chance_matched": number("over that", format="%.3g", help="Entries over magnitude-matched chance."),
         },
     )
 
@@ -155,18 +158,22 @@ def consensus_map(view: View, pairs: tuple[Pair, ...], rule: MaskRule) -> None:
 
 def table(found: Venn) -> None:
     """Every ordered pair of models: both counts, the overlaps, both chance levels."""
-    in_percent = st.column_config.NumberColumn(format="percent")
-    grouped = st.column_config.NumberColumn(format="localized")
+    number, name = st.column_config.NumberColumn, st.column_config.TextColumn
     st.dataframe(
-        overlap_rows(found),
+        [row | {side: plain(str(row[side]), _NAME) for side in ("of", "in")} for row in overlap_rows(found)],
         hide_index=True,
+        column_order=(
+            *("of", "in", "one_sided_overlap", "chance", "chance_matched", "jaccard"),
+            *("changed", "changed_by_both"),
+        ),
         column_config={
-            "rule": None,
-            "changed": grouped,
-            "changed_by_both": st.column_config.NumberColumn("changed by both", format="localized"),
-            "one_sided_overlap": st.column_config.NumberColumn("one-sided overlap", format="percent"),
-            "chance": in_percent,
-            "chance_matched": st.column_config.NumberColumn("chance at equal magnitude", format="percent"),
-            "jaccard": in_percent,
+            "of": name(width=200),
+            "in": name(width=200),
+            "changed": number(format="localized", width=90),
+            "changed_by_both": number("changed by both", format="localized", width=120),
+            "one_sided_overlap": number("one-sided overlap", format="percent", width=130),
+            "chance": number(format="percent", width=80),
+            "chance_matched": number("magnitude-matched chance", format="percent", width=185),
+            "jaccard": number("Jaccard", format="percent", width=80),
         },
     )

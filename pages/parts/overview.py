@@ -8,7 +8,7 @@ import streamlit as st
 
 from analysis import links
 from analysis.alerts import Alert
-from analysis.labels import count, percent, rough_count, rule_title, scientific, share
+from analysis.labels import count, counted, percent, rough_count, rule_title, scientific, share
 from analysis.links import view_of
 from analysis.metrics import CATALOG
 from analysis.models import Pair
@@ -21,7 +21,6 @@ from pages.parts import address, numbers
 from pages.parts.text import safe_label
 
 _PUBLISHED_RULES = ("exact", "mukherjee")
-_TITLE_OF_RULE = {rule: rule_title(rule, "") for rule in ("bf16", "mukherjee")}
 
 
 def headline(found: Headline, alignment: Alignment, chosen: Mapping[str, Share]) -> None:
@@ -39,7 +38,7 @@ def headline(found: Headline, alignment: Alignment, chosen: Mapping[str, Share])
             _coverage(found, alignment)
         return
     with numbers.row():
-        always = {rule_title(rule, ""): found.unchanged[rule] for rule in _PUBLISHED_RULES}
+        always = {rule_title(rule): found.unchanged[rule] for rule in _PUBLISHED_RULES}
         for title, unchanged in {**chosen, **always}.items():
             _share(f"Unchanged, {title}", unchanged, _help(title, found))
         numbers.number(
@@ -53,15 +52,14 @@ def headline(found: Headline, alignment: Alignment, chosen: Mapping[str, Share])
 
 
 def _help(title: str, found: Headline) -> str:
-    helps = {rule_title(rule, ""): CATALOG[f"unchanged-{rule}"].help for rule in _PUBLISHED_RULES}
+    helps = {rule_title(rule): CATALOG[f"unchanged-{rule}"].help for rule in _PUBLISHED_RULES}
     mean = f" The mean over tensors of their own shares is {share(found.mean_of_layer_averages)}."
-    helps[rule_title("mukherjee", "")] += mean
+    helps[rule_title("mukherjee")] += mean
     return helps.get(title, "|after − before| at most this tolerance.")
 
 
 def _share(label: str, found: Share, help: str) -> None:
-    value = percent(found.part, found.whole) if found.whole else "–"
-    numbers.number(label, value, f"{count(found.part)} of {count(found.whole)}", help=help)
+    numbers.number(label, percent(found.part, found.whole) if found.whole else "–", numbers.of(found), help=help)
 
 
 def _rank(found: Headline, alignment: Alignment) -> None:
@@ -97,7 +95,7 @@ def both_updates(found: AdapterSummary) -> None:
     st.markdown(f"**The tuned side is an adapter:** {found.words}. Its two updates, over what it touches:")
     st.dataframe(both_rows(found), hide_index=True, height="content", width=640)
     waiting = found.tensors - found.tensors_measured
-    more = f" {count(waiting)} tensors are still to be measured." if waiting else ""
+    more = f" {counted(waiting, 'tensor')} still to be measured." if waiting else ""
     st.caption(
         "The own update is what the adapter's factors multiply to, in float32. The merged one is what is left of it in "
         f"the base's type: entries too small to cross a step are lost, and rounding spreads over all directions.{more}"
@@ -140,7 +138,7 @@ def matches(alignment: Alignment) -> None:
 def rule_table(found: Headline) -> None:
     """Unchanged and changed entries by every rule that is stored."""
     st.dataframe(
-        [row | {"rule": _TITLE_OF_RULE.get(str(row["rule"]), row["rule"])} for row in rule_rows(found)],
+        rule_rows(found),
         hide_index=True,
         height="content",
         column_config={

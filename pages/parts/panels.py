@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import streamlit as st
 
 from analysis.errors import BadReference, SubnetscopeError
-from analysis.labels import count, duration, rough_count, size
+from analysis.labels import count, counted, duration, rough_count, size
 from analysis.links import View
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Plan
 from cache.jobs import Preparation
 from cache.progress import Progress
 from cache.records import ModelCard
-from pages.parts import address, flow, handles, lookups, permission, stored_pairs
+from pages.parts import address, flow, handles, lookups, permission, stored_pairs, unpinned
 from pages.parts.text import safe_label
 
 _POLL = "2s"
@@ -38,20 +38,30 @@ def open_pair(page: str, title: str) -> tuple[View, Pair]:
     if not address.names_models():
         stored_pairs.pick_pair(page)
         flow.stop()
-    try:
-        view = address.open_view(page)
-    except BadReference as error:
-        failure(error)
-        flow.stop()
+    view = open_view(page)
     pair = Pair(view.base, view.tuned[0])
     st.markdown(f"{_model(pair.tuned)} against its base {_model(pair.base)}")
+    unpinned.say(view.models)
     if lookups.stored(pair) is None:
-        missing(pair)
+        missing(str(pair.base), str(pair.tuned))
         flow.stop()
     stop_at_hidden(pair)
     progress(pair.key)
     holes(pair)
     return view, pair
+
+
+def open_view(page: str) -> View:
+    """The view that the address names. Stops the page at a link that cannot be read, and at one without commits to
+    models that were never compared here."""
+    if texts := unpinned.texts():
+        missing(*texts)
+        flow.stop()
+    try:
+        return address.open_view(page)
+    except BadReference as error:
+        failure(error)
+        flow.stop()
 
 
 def _model(model: PinnedModel) -> str:
@@ -74,11 +84,16 @@ def failure(error: SubnetscopeError) -> None:
     st.error("\n\n".join(lines))
 
 
-def missing(pair: Pair) -> None:
+def missing(base: str, tuned: str) -> None:
     """The state 'missing': a link to a pair that was never compared here, and how to get it."""
-    st.info("This pair has not been compared on this server yet.")
-    if st.button("Look it up and compare", type="primary"):
-        address.go_compare(str(pair.base), str(pair.tuned))
+    names = " against ".join(safe_label(_without_commit(text), 100) for text in (tuned, base))
+    st.info(f"{names} has not been compared on this server yet.")
+    if st.button("Look it up and compare", type="primary", key=f"missing-{base}-{tuned}"):
+        address.go_compare(base, tuned)
+
+
+def _without_commit(text: str) -> str:
+    return text.rpartition("@")[0] or text
 
 
 def holes(pair: Pair) -> None:
@@ -91,12 +106,13 @@ def holes(pair: Pair) -> None:
     words, button = st.columns([4, 1], vertical_alignment="center")
     label = "Measure the rest"
     if n:
-        words.info(f"{count(n)} measurements of this pair are still missing.")
+        words.info(f"{counted(n, 'measurement')} of this pair still to be made.")
     elif n_failed:
-        words.info(f"{count(n_failed)} measurements of this pair failed.")
+        words.info(f"{counted(n_failed, 'measurement')} of this pair failed.")
         label, plans = "Try them again", lookups.asked(pair.key)
     else:
-        words.info(f"Measured as selected. {count(n_whole)} more measurements, not asked for so far, make it whole.")
+        more = counted(n_whole, "more measurement")
+        words.info(f"Measured as selected. The whole pair needs {more}, which nobody asked for so far.")
     if button.button(label, width="stretch") and start(pair, *(plans or [Plan()])):
         flow.again()
 

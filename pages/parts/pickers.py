@@ -24,22 +24,22 @@ from pages.parts.text import plain
 _RULE_TITLES = {
     "exact": "Exact: any change of value",
     "mukherjee": "Mukherjee's rule: beyond 1e-5 in bfloat16",
-    "bf16": "Zhu's rule: beyond a thousandth of the weight",
+    "bf16": "bf16 rule: beyond a thousandth of the weight",
     **{tolerance: f"Beyond {tolerance_text(float(tolerance))}" for tolerance in TOLERANCES},
 }
 _UNCHANGED_TITLES = {
     "exact": "Exact",
     "bf16": "bf16 rule",
-    "mukherjee": "Mukherjee's 1e-5",
+    "mukherjee": "Mukherjee's rule",
     "tolerance": "A tolerance",
 }
 _DRAWN_TITLES = {"circles": "Circles", "bars": "Bars (UpSet)"}
-_PAIRS_TITLES = {"one-sided": "One-sided", "jaccard": "Jaccard", "matched": "Over matched chance"}
+_PAIRS_TITLES = {"one-sided": "One-sided", "jaccard": "Jaccard", "matched": "Over magnitude-matched chance"}
 _UPDATE_TITLES = {"merged": "Merged, in the base's type", "own": "The adapter's own"}
 _PATCH_TITLES = {"previous": "from the checkpoint before", "base": "from the base"}
 _ROW_TITLES = {"layer": "Layers", "module": "Matrices"}
 _OVER_TITLES = {"matrices": "Matrices", "layers": "One matrix over layers", "models": "One matrix over models"}
-_SIZE_TITLES = {"absolute": "Absolute", "relative": "Of the weight", "ulps": "In steps of the stored type"}
+_SIZE_TITLES = {"absolute": "Absolute", "relative": "Relative to the weight", "ulps": "In steps of the stored type"}
 _COLOUR_TITLES = {"full": "0 to 100 %", "fitted": "range of the data"}
 
 

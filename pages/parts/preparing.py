@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from analysis.bases import another_declared
-from analysis.labels import count, percent
+from analysis.labels import count, counted, percent
 from analysis.links import view_of
 from analysis.models import Pair
 from analysis.own_updates import words
@@ -40,6 +40,9 @@ def show(found: Preparation, tuned: str) -> None:
         panels.card("Base", found.pair.base, found.base)
     with right:
         panels.card("Fine-tuned", found.pair.tuned, found.tuned)
+    if found.pair.is_one_model:
+        _refuse(found.pair)
+        return
     for note in found.notes:
         st.warning(safe_label(note, 500))
     _declared(found.pair, found.tuned)
@@ -50,6 +53,15 @@ def show(found: Preparation, tuned: str) -> None:
         _open(found.pair, "This pair is compared already, at exactly these commits.")
     elif plan := choosing.plan(found.pair.key, found.alignment):
         _start(found.pair, found, plan)
+
+
+def _refuse(pair: Pair) -> None:
+    """That base and tuned are one model."""
+    what = "at the same commit" if pair.base.where == "hub" else "with the same weight files"
+    st.error(
+        f"**Base and fine-tuned are the same model**, {what} (`{pair.base.short_commit}`): there is nothing to "
+        "compare. Name another model, or another revision of this one as 'org/name@revision'."
+    )
 
 
 def _suggest(suggested: str | None, tuned: str) -> None:
@@ -67,7 +79,7 @@ def _coverage(alignment: Alignment) -> None:
             f"The tuned side is an adapter ({words(alignment)}): compared as if merged into the base, and by itself."
         )
     st.markdown(
-        f"{count(len(alignment.pairs))} tensors have a partner of their shape: "
+        f"{counted(len(alignment.pairs), 'tensor')} with a partner of the same shape: "
         f"{count(alignment.compared_parameters)} parameters, "
         f"**{percent(alignment.compared_of('base'), alignment.base_parameters, 2)}** of the base and "
         f"**{percent(alignment.compared_of('tuned'), alignment.tuned_parameters, 2)}** of the tuned model."

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import streamlit as st
 
 from analysis import published
+from analysis.labels import shorten
 from analysis.links import view_of
 from analysis.published import Published, PublishedPair
 from analysis.tables import Row
@@ -15,7 +16,9 @@ from pages.parts import address, lookups
 from pages.parts.text import safe_label
 
 Measured = Mapping[PublishedPair, StoredPair]
-_WIDTHS = {"tuned": 270, "base": 265, "algorithm": 100, "published": 80, "ours": 85, "verdict": 155, "definition": 115}
+_WIDTHS = {"tuned": 228, "base": 228, "algorithm": 92, "published": 76, "ours": 85}
+_WIDTHS |= {"verdict": 130, "definition": 112, "source": 135}
+_NAME = 36  # characters of a model's name in the tables; files and links have all of it
 
 
 def measured(pairs: Sequence[PublishedPair]) -> Measured:
@@ -31,7 +34,7 @@ def table(pairs: Sequence[PublishedPair], of_pair: Measured) -> PublishedPair | 
     """Every published number with its verdict; the pair that was clicked, if any."""
     lines = all_rows(pairs, of_pair, "unchanged")
     event = st.dataframe(
-        [row for _, row in lines],
+        [_shortened(row) for _, row in lines],
         key="gallery.pairs",
         hide_index=True,
         height="content",
@@ -53,14 +56,14 @@ def links(of_pair: Measured) -> None:
 
 def ranks(pairs: Sequence[PublishedPair], of_pair: Measured) -> None:
     """The published ranks with ours."""
-    rows = [row for pair, row in all_rows(pairs, of_pair, "rank") if pair.claims_of("rank")]
+    rows = [_shortened(row) for pair, row in all_rows(pairs, of_pair, "rank") if pair.claims_of("rank")]
     st.dataframe(rows, hide_index=True, height="content", placeholder="", column_config=_columns())
 
 
 def over_tolerance(pairs: Sequence[PublishedPair]) -> None:
     st.caption("Differences taken in bfloat16. Only the last column is a rule that is also measured here.")
     rows = [published.tolerance_row(pair) for pair in pairs if pair.by_tolerance]
-    _reference(rows, digits=2, plain=("tuned", "base"))
+    _reference([_shortened(row) for row in rows], digits=2, plain=("tuned", "base"))
 
 
 def experiments(data: Published) -> None:
@@ -96,6 +99,10 @@ def _rows(pair: PublishedPair, of_pair: Measured, measure: published.Measure) ->
     known = of_pair.get(pair)
     commit = {"tuned commit": known.pair.tuned.short_commit if known else ""}
     return [row | commit for row in published.rows(pair, lookups.ours(known.pair.key) if known else None, measure)]
+
+
+def _shortened(row: Row) -> Row:
+    return {**row, **{side: shorten(str(row[side]), _NAME) for side in ("tuned", "base")}}
 
 
 def _columns() -> dict[str, object]:

@@ -23,7 +23,7 @@ MOST_DRAWN = 4  # pairs of lines; more would hide each other
 def show(pair: Pair, names: Sequence[str]) -> list[Row]:
     """Base and tuned spectra of these matrices over each other, with the normalized spectral shift; a button that
     measures those which are not stored. Rows to take away."""
-    st.subheader("Base and tuned, before and after the update", anchor=False)
+    st.subheader("Spectra of base and tuned", anchor=False)
     stored = [(name, *_stored(pair.key, name)) for name in names]
     found = [(name, base, tuned) for name, base, tuned in stored if base and tuned]
     _offer(pair, [name for name, base, tuned in stored if not (base and tuned)])
@@ -52,7 +52,7 @@ def _words(found: Sequence[tuple[str, Spectrum, Spectrum]], rows: Sequence[Row])
     if len(found) == 1:
         [(_, base, tuned)], [row] = found, rows
         shift, bound = scientific(normalized_spectral_shift(base, tuned)), scientific(float(str(row["update / base"])))
-        st.markdown(f"**Normalized spectral shift {shift}**, of at most {bound}, the size of the update.")
+        st.markdown(f"**Normalized spectral shift {shift}**; at most {bound} is possible, the size of the update.")
     else:
         kept = ("tensor", "normalized spectral shift", "update / base", "shift / update")
         number = st.column_config.NumberColumn(format="scientific")
@@ -60,7 +60,8 @@ def _words(found: Sequence[tuple[str, Spectrum, Spectrum]], rows: Sequence[Row])
         st.dataframe([{name: row[name] for name in kept} for row in rows], hide_index=True, column_config=columns)
     st.caption(
         "Dotted: the base. Shift: ‖σ(tuned) − σ(base)‖ / ‖σ(base)‖ over all singular values (Zhu, arXiv 2511.08567). "
-        "What of the update does not move them turns their directions. Below about 10⁻⁶ it is rounding."
+        "The part of the update that does not move singular values turns their directions. A shift below about 10⁻⁶ is "
+        "rounding."
     )
 
 

@@ -11,7 +11,9 @@ from analysis.links import view_of
 from analysis.models import PinnedModel
 from cache.records import StoredPair
 from pages.parts import address, flow, handles, lookups, permission, runs
-from pages.parts.text import safe_label
+from pages.parts.text import plain, safe_label
+
+_NAME = 42  # characters of a model's name in the table
 
 
 def pick_pair(page: str) -> None:
@@ -32,9 +34,9 @@ def pair_table(pairs: Sequence[StoredPair], *, key: str) -> StoredPair | None:
     """Stored comparisons as a table; the one that was clicked, if any."""
     rows = [
         {
-            "tuned": pair.pair.tuned.title,
-            "base": pair.pair.base.title,
-            "unchanged (exact)": _unchanged(pair),
+            "tuned": plain(pair.pair.tuned.title, _NAME),
+            "base": plain(pair.pair.base.title, _NAME),
+            "unchanged, exact": _unchanged(pair),
             "measured": lookups.measured_share(pair),
             "parameters": rough_count(pair.entries),
             "tuned commit": pair.pair.tuned.short_commit,
@@ -51,8 +53,11 @@ def pair_table(pairs: Sequence[StoredPair], *, key: str) -> StoredPair | None:
         on_select="rerun",
         selection_mode="single-cell",
         column_config={
-            "unchanged (exact)": st.column_config.NumberColumn(format="%.4f %%"),
-            "measured": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1),
+            "tuned": st.column_config.TextColumn(width=290),
+            "base": st.column_config.TextColumn(width=210),
+            "unchanged, exact": st.column_config.NumberColumn(format="%.4f %%", width=105),
+            "measured": st.column_config.ProgressColumn(format="percent", min_value=0, max_value=1, width=105),
+            **{name: st.column_config.Column(width=85) for name in ("parameters", "tuned commit", "base commit")},
             "last measured": st.column_config.DatetimeColumn("last measured (UTC)", format="YYYY-MM-DD HH:mm"),
         },
     )

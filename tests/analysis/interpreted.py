@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from analysis.elementwise import geometry
+from analysis.elementwise import geometry, tally_stack
 from analysis.elementwise.block import BlockTally
 from analysis.elementwise.triton_pass import TritonPass
+from analysis.measurements import RULES
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 Case = tuple[torch.Tensor, torch.Tensor, int]  # before, after, rows of a block
@@ -96,7 +97,7 @@ def main() -> None:
     counting = TritonPass(geometry(tuple(before.shape[1:])), before.device, stacked=len(before))
     counting.add(before, after)
     found |= {f"expert {i}": expert for i, expert in enumerate(counting.finish())}
-    Path(sys.argv[1]).write_bytes(pickle.dumps(found))
+    Path(sys.argv[1]).write_bytes(pickle.dumps((found, tally_stack(before, after, rules=RULES))))
 
 
 if __name__ == "__main__":

@@ -247,6 +247,14 @@ class TestOneMatrix:
         axis = density.density_map(blocks, 128 * 10, 128 * 100, whole_range=True).layout.coloraxis
         assert (axis.cmin, axis.cmax) == (0.0, 1.0)
 
+    def test_dark_is_much_changed_in_heatmaps_of_either_share(self):
+        unchanged, changed = (
+            theme.share_colours(),
+            density.density_map(np.eye(2, dtype=np.int64), 2, 2).layout.coloraxis,
+        )
+        assert changed.colorbar.title.text == "changed share"
+        assert [colour for _, colour in changed.colorscale] == list(unchanged["colorscale"][::-1])
+
     def test_the_largest_density_map_stays_small(self):
         figure = density.density_map(np.ones((128, 128), np.int64), 151_936, 8192)
         assert len(figure.to_json()) < 120_000
@@ -294,7 +302,7 @@ class TestVenn:
 
     def test_a_region_too_thin_to_draw_is_listed_with_its_count(self):
         texts = " ".join(note.text for note in venn.circle_diagram(self.of(0, 100000, 1, 100000)).layout.annotations)
-        assert texts.endswith(f'no room for: <span style="color:{theme.SERIES[1]}">●</span> 1')
+        assert texts.endswith(f'not labelled above: <span style="color:{theme.SERIES[1]}">●</span> 1')
 
     def test_a_number_that_would_touch_the_lines_of_its_region_is_listed(self):
         """45,000 is nearly as wide as its lens; a short number has room in a region just as wide."""
@@ -303,7 +311,7 @@ class TestVenn:
             for both, n in ((45_000, 1), (45_000, 1000), (150_000, 1))
         )
         assert "45,000" not in [note.text for note in tight]
-        assert "no room for" in tight[-1].text
+        assert "not labelled above" in tight[-1].text
         assert "45,000" in tight[-1].text
         assert "45" in [note.text for note in short]
         assert "150,000" in [note.text for note in roomy]
@@ -318,7 +326,7 @@ class TestVenn:
         members = [at for at in on.x if at is not None]
         assert len(members) == sum(s.bit_count() for s in range(1, 16))
         assert len(members) + len(off.x) == 15 * 4
-        assert by_chance.name == "by chance", "and no marks at equal magnitude, which is unknown here"
+        assert by_chance.name == "by chance", "and no marks of magnitude-matched chance, which is unknown here"
 
     def test_chance_stands_on_the_bar_of_its_own_region(self):
         drawn = self.of(60, 10, 20, 10)  # by chance 14 only the first, 24 only the second, 6 both

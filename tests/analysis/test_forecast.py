@@ -10,7 +10,7 @@ from analysis import footprint
 from analysis.alignment import align
 from analysis.errors import DiskFull, TooLarge
 from analysis.footprint import PROCESS, refusal, worker_bytes
-from analysis.forecast import Forecast, Machine, forecast
+from analysis.forecast import START_SECONDS, Forecast, Machine, forecast
 from analysis.plan import Plan
 from analysis.selection import select
 from analysis.tensors import Alignment, TensorInfo
@@ -166,3 +166,14 @@ def test_the_words_name_what_decides():
     assert set(lines) == {"To measure", "To download", "To store", "Memory", "Time"}
     assert "10 of 10 tensors" in lines["To measure"]
     assert "a worker may take 24 GB" in lines["Memory"]
+
+
+def test_several_gpus_share_the_time_and_each_takes_memory():
+    alignment = model_of(q_proj=(4096, 4096), up_proj=(8192, 4096))
+    one, two = (foretold(alignment, machine=dataclasses.replace(ROOMY, device="cuda", gpus=n)) for n in (1, 2))
+    assert two.seconds - START_SECONDS == pytest.approx((one.seconds - START_SECONDS) / 2)
+    assert two.memory > one.memory
+    for found, words in ((one, "on the GPU"), (two, "on 2 GPUs")):
+        assert words in {what: behind for what, _, behind in found.in_words()}["Time"]
+    streamed = foretold(alignment, machine=dataclasses.replace(ROOMY, device="cuda", gpus=2, keeps_files=False))
+    assert streamed.seconds == one.seconds, "what streams passes one of them"

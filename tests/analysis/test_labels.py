@@ -67,6 +67,25 @@ def test_durations_have_two_units_at_most(seconds, text):
     assert labels.duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-5, "just now"), (59, "just now"), (60, "1 min ago"), (7500, "2 h ago"), (172_800, "2 days ago")],
+)
+def test_how_long_ago_is_told_roughly(seconds, text):
+    assert labels.ago(seconds) == text
+
+
+def test_one_is_one_and_several_are_several():
+    assert (labels.counted(1, "tensor"), labels.counted(0, "tensor")) == ("1 tensor", "0 tensors")
+    assert labels.counted(1024, "matrix", "matrices") == "1,024 matrices"
+
+
+def test_every_rule_has_one_title():
+    titles = [labels.rule_title(rule) for rule in ("exact", "bf16", "mukherjee", "1e-8")]
+    assert titles == ["exact", "bf16 rule", "Mukherjee's rule", "within 10⁻⁸"]
+    assert labels.rule_title("tolerance", "1.12e-05") == "within 1.12 × 10⁻⁵"
+
+
 @pytest.mark.parametrize(("size", "text"), [(0, "0 bytes"), (14_200_000_000, "14.2 GB"), (7_740_000, "7.74 MB")])
 def test_sizes_count_in_thousands(size, text):
     assert labels.size(size) == text

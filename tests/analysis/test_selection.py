@@ -63,6 +63,30 @@ def test_layers_and_modules_both_hold():
     assert chosen("2-3", "q_proj") == [f"model.layers.{layer}.self_attn.q_proj.weight" for layer in (2, 3)]
 
 
+@pytest.mark.parametrize(
+    ("layers", "modules", "sentences"),
+    [
+        ("0-1,30-31", "", ["The models have no layers 30-31: theirs are 0 to 7."]),
+        ("5-99", "", ["The models have no layers 8-99: theirs are 0 to 7."]),
+        ("1-20:5,8,every:3", "", ["The models have no layers 11-20:5, 8: theirs are 0 to 7."]),
+        ("0-8", "", ["The models have no layer 8: theirs are 0 to 7."]),
+        ("0-999999:2", "", ["The models have no layers 8-999999:2: theirs are 0 to 7."]),
+        ("0-7,outside", "q_proj,mlp.*", []),
+        ("", "q_porj", ["'q_porj' fits no tensor that both models have. Is 'q_proj' meant?"]),
+        ("0", "q_proj,embed_tokens", ["'embed_tokens' fits no tensor that both models have in these layers."]),
+    ],
+)
+def test_what_a_selection_names_and_the_models_do_not_have(layers: str, modules: str, sentences: list[str]):
+    assert select(layers, modules).unmet(MODEL.pairs) == sentences
+
+
+def test_a_model_without_numbered_layers_or_without_others():
+    within = [pair for pair in MODEL.pairs if pair.place.layer is not None]
+    without = [pair for pair in MODEL.pairs if pair.place.layer is None]
+    assert select("3,outside").unmet(within) == ["No tensor lies outside the layers."]
+    assert select("3,outside").unmet(without) == ["No tensor belongs to a numbered layer."]
+
+
 @pytest.mark.parametrize("text", ["three", "3-1", "0-4:0", "every:0", "every", "1,,2", "-3", "0x1"])
 def test_layers_that_cannot_be_read_are_quoted_with_how_to_write_them(text: str):
     with pytest.raises(BadSelection) as caught:

@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.elementwise import Geometry, cpu_blocks, triton_pass
+from analysis.elementwise import Geometry, cpu_blocks, tally_stack, triton_pass
 from analysis.elementwise.block import BlockTally, geometry
+from analysis.measurements import RULES
 from tests.analysis import interpreted
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,12 +26,17 @@ pytest.importorskip("triton", reason="the kernels for GPUs need Triton: pip inst
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, BlockTally]:
-    """What the kernels make of every case."""
+def interpretation(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, BlockTally], list]:
+    """What the kernels make of every case, and what `tally_stack` makes of the stack."""
     file = tmp_path_factory.mktemp("interpreted") / "found"
     command = [sys.executable, "-m", "tests.analysis.interpreted", str(file)]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, check=True, timeout=280)
     return pickle.loads(file.read_bytes())
+
+
+@pytest.fixture(scope="module")
+def found(interpretation: tuple[dict[str, BlockTally], list]) -> dict[str, BlockTally]:
+    return interpretation[0]
 
 
 @pytest.mark.parametrize("name", interpreted.cases())
@@ -43,6 +49,20 @@ def test_they_count_what_the_cpus_kernel_counts(found: dict[str, BlockTally], na
 def test_a_stack_of_experts_is_tallied_as_each_one_is(found: dict[str, BlockTally], i: int):
     before, after = interpreted.stack()
     assert_equal(found[f"expert {i}"], cpu_blocks.tally_block(before[i], after[i], 0, Geometry(9, 136)))
+
+
+@pytest.mark.parametrize("i", range(3))
+def test_a_stack_has_the_tallies_and_masks_of_each_by_itself(interpretation: tuple[dict, list], i: int):
+    before, after = (side[i : i + 1] for side in interpreted.stack())
+    found, masks = interpretation[1][i]
+    ((alone, expected),) = tally_stack(before, after, rules=RULES)  # here by the CPU's kernel
+    for name, value in vars(alone).items():
+        if isinstance(value, float):
+            assert getattr(found, name) == pytest.approx(value, rel=1e-12, nan_ok=True), name
+        else:
+            assert np.array_equal(getattr(found, name), value), name
+    assert list(masks) == list(RULES)
+    assert all(np.array_equal(masks[rule], expected[rule]) for rule in RULES)
 
 
 def assert_equal(one: BlockTally, other: BlockTally) -> None:

@@ -36,7 +36,9 @@ def test_where_triton_cannot_start_a_kernel_torch_counts():
     [
         ("cpu", 2, ("cpu",)),
         ("auto", 0, ("cpu",)),
-        ("auto", 1, ("cuda",)),
+        ("auto", 1, ("cuda:0",)),
+        ("auto", 2, ("cuda:0", "cuda:1")),
+        ("cuda:2,cuda:0", 3, ("cuda:2", "cuda:0")),
         ("cuda", 2, ("cuda:0", "cuda:1")),
         ("cuda:1", 2, ("cuda:1",)),
     ],
@@ -48,7 +50,7 @@ def test_devices_are_those_that_torch_sees(wanted: str, here: int, found: tuple[
     assert pick_device(wanted) == found[0]
 
 
-@pytest.mark.parametrize(("wanted", "here"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2)])
+@pytest.mark.parametrize(("wanted", "here"), [("cuda", 0), ("cuda:0", 0), ("cuda:2", 2), ("cuda:0,cuda:2", 2)])
 def test_a_gpu_that_is_not_there_is_refused(wanted: str, here: int, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: here > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: here)

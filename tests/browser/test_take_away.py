@@ -106,7 +106,7 @@ def open_view(page: Page, server: Server, view: str) -> None:
     steps.compare(page, server, "./runs/base", "./runs/seed-1")
     if view == "Overlap":
         steps.compare(page, server, "./runs/base", "./runs/seed-2")
-        steps.go(page, "Overlap")
+        steps.go(page, "Overlap of runs")
         count = page.get_by_role("button", name="Count it")
         expect(count.or_(page.get_by_role("heading", name="Run against run"))).to_be_visible()
         if count.is_visible():

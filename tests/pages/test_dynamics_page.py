@@ -54,7 +54,7 @@ def test_a_followed_run_shows_its_fates_with_their_counts(ready: View, alignment
     entries, quarter = alignment.compared_parameters, sum(pair.entries // 4 for pair in alignment.pairs)
     value_of = {metric.label: metric.value for metric in app.metric}
     assert set(value_of) == {
-        "Unchanged at the last", "Never changed", "Changed and came back", "In the final subnetwork"
+        "Unchanged at the end", "Never changed", "Changed and came back", "In the final subnetwork"
     }  # fmt: skip
     assert value_of["Changed and came back"] == "25.0000 %"
     assert f"{quarter:,} of {entries:,}" in texts(app)
@@ -99,7 +99,7 @@ def test_a_run_that_is_half_measured_shows_what_is_there_and_offers_to_go_on(cur
     current.store.put(first.key, name, measured(alignment)[0][name]).result()
     app = opened(view_of("dynamics", BASE, *RUN).choosing("step", *LABELS))
     assert not app.exception
-    assert "measurements of this run are still missing" in texts(app)
+    assert "measurements of this run still to be made" in texts(app)
     assert "Go on" in [button.label for button in app.button]
     assert texts(app).count("counted once every pair of the run is measured") == 2
     assert "A patch is sized once its pair is measured whole" in texts(app)
@@ -110,8 +110,8 @@ def test_a_measured_run_that_is_not_counted_says_so(current, alignment):
     for pair in SERIES.pairs:
         put_pair(current, pair, alignment)
     app = opened(view_of("dynamics", BASE, *RUN).choosing("step", *LABELS))
-    assert f"{len(alignment.pairs)} tensors are not counted along the run yet" in texts(app)
-    assert [metric.label for metric in app.metric] == ["Unchanged at the last"]
+    assert f"{len(alignment.pairs)} tensors still to be counted along the run" in texts(app)
+    assert [metric.label for metric in app.metric] == ["Unchanged at the end"]
 
 
 def test_a_run_that_was_never_followed_offers_to(current):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from analysis.labels import shorten
 from analysis.links import view_of
 from analysis.models import Pair, PinnedModel
 from analysis.published import published
@@ -28,7 +29,7 @@ def tulu(current) -> Pair:
 
 def lines(app, tuned: str):
     table = app.dataframe[0].value
-    return table[table["tuned"] == tuned]
+    return table[table["tuned"] == shorten(tuned, 36)]  # in the middle, so that both columns are seen
 
 
 def line(app, tuned: str):
@@ -55,7 +56,7 @@ def test_ours_stands_beside_once_it_is_computed(tulu: Pair):
     assert found["compared"] == 1
     assert found["tuned commit"] == "1111111"
     ranks = app.dataframe[1].value
-    assert ranks[ranks["tuned"] == TULU[1]].iloc[0]["verdict"].startswith("differs by ")
+    assert ranks[ranks["tuned"] == shorten(TULU[1], 36)].iloc[0]["verdict"].startswith("differs by ")
 
 
 def test_both_contradicting_values_have_their_verdict(current):

@@ -4,7 +4,9 @@ missing. Charts are drawn in tests/browser."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from analysis.measurements import Gap, Preview, Regions
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Plan
 from analysis.tensors import NotCompared
+from cache.records import JobRecord
 from pages.parts import lookups, sources, take
 from tests.analysis.by_hand import measured, small_model, tally_of
 from tests.pages.conftest import BASE, HOSTILE_NAME, SEEDS, put_pair, register
@@ -174,6 +177,32 @@ def test_only_a_tolerance_has_a_slider_and_it_is_kept_by_the_sidebar(pair: Pair)
     assert not opened(view_of("pair", pair.base, pair.tuned)).select_slider
 
 
+def sidebar(app: AppTest) -> dict[str, str]:
+    """The way between pages: label -> the query that it opens."""
+    return {link.proto.label: link.proto.query_string for link in app.sidebar.get("page_link")}
+
+
+def test_the_sidebar_has_the_same_entries_everywhere(two_runs):
+    first, second = two_runs
+    empty, jobs = sidebar(opened()), sidebar(opened(page="jobs"))
+    layers = sidebar(opened(view_of("layers", first.base, first.tuned)))
+    overlap = sidebar(opened(view_of("overlap", first.base, first.tuned, second.tuned)))
+    assert list(empty) == list(jobs) == list(layers) == list(overlap)
+    assert list(empty)[-4:] == ["Overview", "Layers", "Spectra", "Overlap of runs"]
+    assert empty["Layers"] == "", "which asks for a comparison"
+    assert f"tuned={SEEDS[0].name}" in layers["Overview"].replace("%2F", "/")
+
+
+def test_a_comparison_stays_open_in_the_sidebar_of_pages_about_none(pair: Pair):
+    app = opened(view_of("layers", pair.base, pair.tuned, rule="bf16"))
+    app.switch_page("jobs.py")
+    for name in list(app.query_params):
+        del app.query_params[name]
+    there = sidebar(app.run())
+    assert "rule=bf16" in there["Overview"]
+    assert f"Open: {pair.tuned.title} against {pair.base.title}".replace("/", r"\/").replace("-", r"\-") in texts(app)
+
+
 def test_matrix_page_ranks_heads_and_neurons(pair: Pair):
     q_proj = opened(view_of("matrix", pair.base, pair.tuned, name="model.layers.1.self_attn.q_proj.weight"))
     assert "Parted by head: 4 query heads of 4 rows; each key-value head serves 2 query heads" in texts(q_proj)
@@ -220,9 +249,34 @@ def test_a_pair_that_was_never_compared_offers_to_compare_it(current):
     assert [button.label for button in app.button] == ["Look it up and compare"]
 
 
-def test_a_link_without_a_commit_says_what_a_link_is(current):
+def test_a_link_to_a_pair_that_was_never_compared_here_leads_to_compare_also_without_commits(current):
     app = opened(page="pair", base=["org/base"], tuned=["org/tuned"])
-    assert "names no commit" in texts(app).replace("\\", "")
+    assert "has not been compared on this server" in texts(app)
+    app.button[0].click().run()
+    assert [box.value for box in app.text_input] == ["org/base", "org/tuned"]
+
+
+def test_a_link_without_commits_opens_what_was_measured_last_and_says_which(current, pair: Pair):
+    newer = Pair(BASE, dataclasses.replace(pair.tuned, commit="f" * 40))
+    put_pair(current, newer, small_model(), seed=3)
+    app = opened(page="layers", base=[BASE.name], tuned=[pair.tuned.name], metric=["rank"])
+    assert query(app) == to_query(view_of("layers", newer.base, newer.tuned, metric="rank"))
+    assert "The link named no commits" in texts(app)
+    assert "`fffffff`" in texts(app)
+    older = opened(page="pair", base=[BASE.name], tuned=[f"{pair.tuned.name}@{pair.tuned.short_commit}"])
+    assert query(older)["tuned"] == [str(pair.tuned)]
+    assert "has not been compared" in texts(opened(page="pair", base=[BASE.name], tuned=[f"{pair.tuned.name}@step_9"]))
+
+
+def test_a_link_without_commits_to_an_overlap_takes_models_of_one_base(two_runs):
+    first, second = two_runs
+    app = opened(page="overlap", base=[BASE.name], tuned=[second.tuned.name, first.tuned.name])
+    assert query(app)["tuned"] == [str(second.tuned), str(first.tuned)]
+
+
+def test_a_link_that_names_no_model_says_what_a_link_is(current):
+    app = opened(page="pair", base=["base"], tuned=["org/tuned"])
+    assert "is not a model id" in texts(app).replace("\\", "")
 
 
 def test_a_page_without_a_pair_offers_the_stored_ones(pair: Pair):
@@ -234,7 +288,7 @@ def test_a_page_without_a_pair_offers_the_stored_ones(pair: Pair):
 def test_a_half_measured_pair_says_so_and_offers_the_rest(half_measured: Pair):
     app = opened(view_of("pair", half_measured.base, half_measured.tuned))
     assert "parameters measured so far" in texts(app)
-    assert "1 measurements failed" in [box.label for box in app.expander]
+    assert "1 measurement failed" in [box.label for box in app.expander]
     assert "Measure the rest" in [button.label for button in app.button]
 
 
@@ -246,7 +300,7 @@ def test_a_pair_that_failed_whole_gives_its_reasons_and_offers_to_try_again(curr
         current.store.put(pair.key, hole.name, Gap(hole.kind, "its file arrived damaged twice")).result()
     app = opened(view_of("pair", pair.base, pair.tuned))
     assert not app.exception
-    [failed] = [box for box in app.expander if "measurements failed" in box.label]
+    [failed] = [box for box in app.expander if "failed" in box.label]
     assert set(failed.dataframe[0].value["reason"]) == {"its file arrived damaged twice"}
     assert "Try them again" in [button.label for button in app.button]
 
@@ -330,6 +384,19 @@ def test_compare_lists_what_is_stored(pair: Pair):
 
 def test_jobs_page_is_calm_where_nothing_happens(current):
     assert "Nothing is being measured now." in texts(opened(page="jobs"))
+
+
+def test_jobs_that_ended_stand_by_their_end_the_last_first(current, pair: Pair):
+    now = datetime.now(UTC).replace(tzinfo=None, microsecond=0)
+    request = json.dumps({"pairs": [[str(pair.base), str(pair.tuned)]]})
+    for name, created, ended, planned in (("first", 60, 1, 20), ("second", 50, 49, 0)):
+        times = [now - timedelta(minutes=minutes) for minutes in (created, created, ended)]
+        current.store.put_job(JobRecord(name, "compare", request, "done", times[0], "", *times[1:], planned, planned))
+    current.store.put_job(JobRecord("at work", "compare", request, "running", now)).result()
+    table = opened(page="jobs").dataframe[0].value
+    assert list(table["ended"]) == ["1 min ago", "49 min ago"]
+    assert list(table["at"]) == [now - timedelta(minutes=1), now - timedelta(minutes=49)]
+    assert list(table["measured"]) == ["20 of 20", "–"], "never 0 of 0"
 
 
 @pytest.mark.parametrize("page", ["compare", "pair", "layers", "matrix", "spectra", "overlap"])

@@ -114,6 +114,12 @@ def wait_for(condition, seconds: float = 120) -> None:
         time.sleep(0.05)
 
 
+def test_a_model_against_itself_is_not_started(models: instance.Instance):
+    app = opened(page="compare", base=["./runs/base"], tuned=["./runs/base"])
+    assert "Base and fine-tuned are the same model" in texts(app)
+    assert "Start" not in [button.label for button in app.button]
+
+
 def test_a_selection_that_cannot_be_read_is_answered_and_nothing_starts(models: instance.Instance):
     app = looked_up()
     control(app, "text_input", "layers").input("three").run()
@@ -121,6 +127,9 @@ def test_a_selection_that_cannot_be_read_is_answered_and_nothing_starts(models: 
     assert "Start" not in [button.label for button in app.button]
     control(app, "text_input", "layers").input("40").run()
     assert "names no tensor that both models have" in texts(app)
+    control(app, "text_input", "layers").input("0-1,30-31").run()
+    assert "theirs are 0 to 3" in texts(app)
+    assert "Start" in [button.label for button in app.button]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +212,7 @@ def test_the_table_of_what_is_not_compared_can_be_taken_away(current: instance.I
     pair = put_pair(current, Pair(BASE, SEEDS[0]), dataclasses.replace(small_model(), not_compared=(missing,)))
     app = opened(view_of("pair", pair.base, pair.tuned))
     labels = [button.proto.label for button in app.get("download_button")]
-    assert "1 rows as CSV" in labels
+    assert "1 row as CSV" in labels
 
 
 def test_base_and_tuned_spectra_are_measured_when_asked_for_and_leave_the_rest_as_it_is(models: instance.Instance):

@@ -64,5 +64,5 @@ def test_revisions_by_pattern_and_a_slip(hub: LoopbackHub, tmp_path: Path, capsy
     [checkpoint] = json.loads(out.read_text())["checkpoints"]
     assert checkpoint == {"id": "org/run", "commit": commit, "name": "step_7", "step": 7}
     assert cli.main(["dynamics", "org/base", "org/run", "--revisions", "epoch*"]) == 3
-    assert "step_7" in capsys.readouterr().err
+    assert "step 7" in capsys.readouterr().err
     assert cli.main(["dynamics", "org/base", "org/run", "org/more", "--revisions", "step_*"]) == 2

@@ -1,0 +1,87 @@
+"""What the measuring child says while it waits for files, as its parent hears it: at once, not with the next file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from analysis.alignment import align
+from analysis.errors import SubnetscopeError
+from analysis.plan import Plan
+from cache import catalog
+from cache.backends.child import Child
+from cache.settings import Settings
+from tests.hub.builders import BFloat16, tuned_from, write_model
+
+NAMES = ("model.layers.0.a.weight", "model.layers.1.a.weight")
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """Two models of two matrices, each in a file of its own."""
+    random = np.random.default_rng(0)
+    base = {name: BFloat16.of(random.normal(0, 0.02, (64, 64))) for name in NAMES}
+    write_model(tmp_path / "base", base, shards=2)
+    write_model(tmp_path / "tuned", tuned_from(base, changed_share=0.2)[0], shards=2)
+    return tmp_path
+
+
+def listed(folder: Path):
+    settings = Settings.from_environment()
+    found = catalog.find(catalog.reference(str(folder), any_folder=True), settings, any_folder=True)
+    return catalog.list_tensors(found, settings)
+
+
+def worker(models: Path, masks_dir: Path) -> tuple[Child, list[str]]:
+    """A worker with two threads, told of the first matrix's files and not that there are no more; and the files."""
+    alignment = align(listed(models / "base"), listed(models / "tuned"))
+    files = sorted({pair.base.file for pair in alignment.pairs})
+    request = {
+        "pairs": alignment.pairs,
+        "holes": tuple(Plan(spectra=False).wanted(alignment)),
+        "alone": (),
+        "pair_key": "0" * 32,
+        "masks": ("exact",),
+        "masks_dir": masks_dir,
+        "device": "cpu",
+        "lost": (),
+        "on_cpu": (),
+        "threads": 2,
+        "memory_budget": 1 << 28,
+        "steps": (),
+        "files": (),
+        "pipes": {},
+    }
+    child = Child("cache.backends.measure", request, network=False)
+    ready(child, models, files[0])
+    return child, files
+
+
+def ready(child: Child, models: Path, file: str) -> None:
+    for side in ("base", "tuned"):
+        child.tell({"event": "ready", "side": side, "file": file, "folder": models / side})
+
+
+@pytest.mark.timeout(60)
+def test_an_error_is_told_while_the_next_file_is_waited_for(models: Path):
+    (models / "no folder").write_text("a file where masks should go")
+    child, _ = worker(models, models / "no folder")
+    with pytest.raises(SubnetscopeError):
+        list(child.messages())  # ends although nothing more was said to the child
+
+
+@pytest.mark.timeout(60)
+def test_idle_is_told_once_the_work_under_way_is_done(models: Path):
+    child, files = worker(models, models / "masks")
+    said: list[str] = []
+    for message in child.messages():
+        said.append(message["event"])
+        if message["event"] == "idle" and "begin" in said:
+            if said.count("begin") == 1:
+                ready(child, models, files[1])
+            child.tell({"event": "all"})
+    assert said[:3] == ["device", "idle", "begin"]
+    assert said.count("measured") == 2
+    assert said.index("idle", 3) < [at for at, event in enumerate(said) if event == "begin"][1]
