@@ -18,7 +18,8 @@ from starlette.routing import Route
 
 from cache import demo, instance
 from cache.settings import Settings
-from pages.parts import routes
+from pages.parts import frontend, routes
+from pages.parts.address import PAGES
 from pages.parts.headers import SecurityHeaders
 
 logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -46,6 +47,9 @@ async def readyz(_: Request) -> JSONResponse:
     return JSONResponse({"status": "ok", "pairs": pairs, "active_jobs": active})
 
 
+_BASE = st.get_option("server.baseUrlPath") or ""
+_PAGES = ("", *(page for page in PAGES if page != "compare"))  # that one has the address without a name
+
 Settings.from_environment()  # a setting that cannot be meant stops the start, with its name
 app = st.App(
     "pages/_router.py",
@@ -53,7 +57,8 @@ app = st.App(
     routes=[
         Route("/healthz", healthz),
         Route("/readyz", readyz),
-        *routes.routes(st.get_option("server.baseUrlPath") or ""),
+        *routes.routes(_BASE),
+        *frontend.routes(_PAGES, _BASE),
     ],
-    middleware=[Middleware(SecurityHeaders)],
+    middleware=[Middleware(SecurityHeaders), Middleware(frontend.scripts)],
 )

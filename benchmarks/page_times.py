@@ -5,8 +5,10 @@
 Fills a store (see synthetic_store.py; a FOLDER that has one is used as it is), starts the server on it, and opens each
 page: once as the first session of a fresh server, then `--visits` times in a fresh browser, which fetches Streamlit's
 scripts anew, and as often in a browser that has been there. A page's first useful paint is the first frame that shows
-its main figure or table, counted from the start of the navigation. A choice is timed from the key or click to the first
-frame that shows its numbers. Prints markdown.
+its headline numbers, where it has some, and its first figure or table, counted from the start of the navigation; that
+the numbers alone can be read is timed too. A choice is timed from the key or click to the first frame that shows its
+numbers. Pages are opened without Playwright, which slows them (see visitor.py); choices are made with it. Prints
+markdown.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from pathlib import Path
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from analysis.links import to_link, view_of
-from benchmarks import synthetic_store
+from benchmarks import synthetic_store, visitor
 from benchmarks.processes import peak_memory
 from benchmarks.two_gigabytes import CHROMIUM, ready, server, wait_for
 from cache.store import Store
@@ -36,17 +38,25 @@ from cache.store import Store
 _CHART = "document.querySelector('.js-plotly-plot .nsewdrag')"
 _TABLE = "document.querySelector('[data-testid=stDataFrame] canvas')"
 _TITLE = "document.querySelector('h2')"
+_NUMBER = "document.querySelector('[data-testid=stMetricValue]')?.innerText.match(/[0-9]/)"
 _METRICS = "[...document.querySelectorAll('[data-testid=stMetric]')].map(it => it.innerText).join()"
 _FIGURES = "figures()"
 _PATIENCE = 120_000  # milliseconds
 _HEADING = """{machine}; seconds, median (range)
 
-| page | first session of the server | fresh browser | whole page | browser that was there | sent |
+| page | first session of the server | fresh browser | of it, headline numbers | browser that was there | sent |
 |---|---|---|---|---|---|"""
 
-# Runs before the page's own scripts. `drawn`: when the main figure was first there, `whole`: when the page's script had
-# ended as well, in milliseconds from the navigation's start. `watch`: from the next key or click until `read` changes.
+# Runs before the page's own scripts. `numbers`: when the headline could be read, `drawn`: when the first figure was
+# there too, in milliseconds from the navigation's start. `watch`: from the next key or click until `read` changes.
 _PROBE = """
+window.received = 0;
+window.WebSocket = class extends WebSocket {
+    constructor(...given) {
+        super(...given);
+        this.addEventListener('message', it => { received += it.data.size ?? it.data.byteLength ?? it.data.length; });
+    }
+};
 window.idle = () => document.querySelector('[data-test-script-state=notRunning]') !== null;
 window.figures = () => [...document.querySelectorAll('.js-plotly-plot')].map(plot =>
     (plot._fullData || []).map(trace => [trace.z, trace.y].map(values => values ?
@@ -70,18 +80,28 @@ window.until = (test) => new Promise(done => {
     const look = () => { if (test()) done(performance.now()); else requestAnimationFrame(look); };
     look();
 });
-window.drawn = until(() => %s);
-window.whole = drawn.then(() => until(idle));
+window.numbers = until(() => %s);
+window.drawn = Promise.all([numbers, until(() => %s)]).then(times => Math.max(...times));
 """
+_TIMES = """Promise.all([numbers, drawn]).then(async found => {
+    await until(idle);
+    await new Promise(done => setTimeout(done, 300));  // late frames
+    return [...found, received];
+})"""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One page as it is opened: its address, and what has to be drawn."""
+    """One page as it is opened: its address, what has to be drawn, and where it begins with numbers, these."""
 
     page: str
     link: str
     drawn: str
+    numbers: str = ""
+
+    @property
+    def probe(self) -> str:
+        return _PROBE % (self.numbers or "true", self.drawn)
 
 
 @dataclass
@@ -90,13 +110,14 @@ class Visits:
 
     first: float = 0.0
     fresh: list[float] = field(default_factory=list)
-    whole: list[float] = field(default_factory=list)
+    numbers: list[float] = field(default_factory=list)
     again: list[float] = field(default_factory=list)
     kilobytes: float = 0.0
 
-    def row(self, page: str) -> str:
-        timed = " | ".join(map(spread, (self.fresh, self.whole, self.again)))
-        return f"| {page} | {self.first:.2f} | {timed} | {self.kilobytes:,.0f} kB |"
+    def row(self, case: Case) -> str:
+        numbers = spread(self.numbers) if case.numbers else ""
+        timed = f"{self.first:.2f} | {spread(self.fresh)} | {numbers} | {spread(self.again)}"
+        return f"| {case.page} | {timed} | {self.kilobytes:,.0f} kB |"
 
 
 def cases(size: str, n_models: int) -> list[Case]:
@@ -111,39 +132,33 @@ def cases(size: str, n_models: int) -> list[Case]:
     }
     others = [Case("compare", "compare", _TABLE), Case("library", "library", _TABLE)]
     others += [Case("gallery", "gallery", _TABLE), Case("jobs", "jobs", _TITLE)]
-    return [*(Case(page, to_link(view), _CHART) for page, view in views.items()), *others]
+    begin = dict.fromkeys(("pair", "matrix", "dynamics"), _NUMBER)
+    return [*(Case(page, to_link(view), _CHART, begin.get(page, "")) for page, view in views.items()), *others]
 
 
-@dataclass(frozen=True)
-class Opened:
-    """A page once it is whole: seconds from the navigation's start, and what the server sent it."""
-
-    page: Page
-    drawn: float
-    whole: float
-    kilobytes: float
+def opened(browser: visitor.Browser, profile: str, address: str, case: Case) -> tuple[float, float, float]:
+    """(seconds until the headline, until the first useful paint, kilobytes through the page's socket) of one visit."""
+    numbers, drawn, received = browser.times(profile, f"{address}/{case.link}", case.probe, _TIMES)
+    return numbers / 1000, drawn / 1000, received / 1000
 
 
-def opened(context: BrowserContext, address: str, case: Case) -> Opened:
-    page, sent = context.new_page(), [0]
-    page.set_default_timeout(_PATIENCE)
-    page.on("websocket", lambda socket: socket.on("framereceived", lambda frame: sent.append(len(frame))))
-    page.add_init_script(_PROBE % case.drawn)
-    page.goto(f"{address}/{case.link}", wait_until="commit")
-    whole, drawn = page.evaluate("whole") / 1000, page.evaluate("drawn") / 1000
-    page.wait_for_timeout(300)  # late frames
-    return Opened(page, drawn, whole, sum(sent) / 1000)
-
-
-def visit(browser: Browser, address: str, case: Case, found: Visits) -> None:
+def visit(browser: visitor.Browser, address: str, case: Case, found: Visits) -> None:
     """One visit in a fresh browser, and a second one there."""
-    with fresh(browser) as context:
-        one = opened(context, address, case)
-        one.page.close()
-        found.fresh.append(one.drawn)
-        found.whole.append(one.whole)
-        found.kilobytes = one.kilobytes
-        found.again.append(opened(context, address, case).drawn)
+    with browser.fresh() as profile:
+        numbers, drawn, found.kilobytes = opened(browser, profile, address, case)
+        found.numbers.append(numbers)
+        found.fresh.append(drawn)
+        found.again.append(opened(browser, profile, address, case)[1])
+
+
+def watched(context: BrowserContext, address: str, case: Case) -> Page:
+    """The page in a browser that keys can be pressed in, once it rests."""
+    page = context.new_page()
+    page.set_default_timeout(_PATIENCE)
+    page.add_init_script(case.probe)
+    page.goto(f"{address}/{case.link}", wait_until="commit")
+    page.evaluate(_TIMES)
+    return page
 
 
 @contextmanager
@@ -218,7 +233,7 @@ def choose(browser: Browser, address: str, case: Case, choice: Choice, times: in
     """Seconds of each of so many choices, each awaited until the page rests."""
     link = case.link.replace("&rule=exact", "").replace("&tolerance=1e-05", "") if choice.query else case.link
     with fresh(browser) as context:
-        page = opened(context, address, Case(case.page, link + choice.query, case.drawn)).page
+        page = watched(context, address, Case(case.page, link + choice.query, case.drawn))
         seconds = []
         for i in range(times):
             choice.prepare(page, i)
@@ -245,24 +260,31 @@ def fill(folder: Path, size: str, n_models: int) -> None:
 def measure(folder: Path, options: argparse.Namespace) -> None:
     asked = [case for case in cases(options.size, options.models) if not options.pages or case.page in options.pages]
     found = {case.page: Visits() for case in asked}
-    with server(folder, folder) as (pid, address), sync_playwright() as playwright:
+    with server(folder, folder) as (pid, address):
         wait_for(lambda: "pairs" in ready(address), 60)
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
-        for case in asked:
-            with fresh(browser) as context:
-                found[case.page].first = opened(context, address, case).drawn
-        print(_HEADING.format(machine=machine()))
-        for case in asked:
-            for _ in range(options.visits):
-                visit(browser, address, case, found[case.page])
-            print(found[case.page].row(case.page), flush=True)
-        print("\n| page | choice | until it shows |\n|---|---|---|", flush=True)
-        for choice, case in ((choice, case) for choice in CHOICES for case in asked if choice.page == case.page):
-            seconds = choose(browser, address, case, choice, options.choices)
-            print(f"| {choice.page} | {choice.what} | {spread(seconds)} |", flush=True)
-        browser.close()
+        with visitor.browser(CHROMIUM) as browser:
+            for case in asked:
+                with browser.fresh() as profile:
+                    found[case.page].first = opened(browser, profile, address, case)[1]
+            print(_HEADING.format(machine=machine()))
+            for case in asked:
+                for _ in range(options.visits):
+                    visit(browser, address, case, found[case.page])
+                print(found[case.page].row(case), flush=True)
+        if options.choices:
+            measure_choices(address, asked, options.choices)
         megabytes = peak_memory(pid)
     print(f"\nPeak memory of the web process: {megabytes} MB")
+
+
+def measure_choices(address: str, asked: Sequence[Case], times: int) -> None:
+    print("\n| page | choice | until it shows |\n|---|---|---|", flush=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM)
+        for choice, case in ((choice, case) for choice in CHOICES for case in asked if choice.page == case.page):
+            seconds = choose(browser, address, case, choice, times)
+            print(f"| {choice.page} | {choice.what} | {spread(seconds)} |", flush=True)
+        browser.close()
 
 
 def machine() -> str:

@@ -5,6 +5,8 @@ Before an older store is brought up to date, a copy of it is written beside it.
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -161,9 +163,16 @@ CREATE TABLE previews (
     PRIMARY KEY (pair_key, name, "of", version));
 """
 
+# The one number of all singular values that every overview shows, so that it need not read them.
+_EFFECTIVE_RANKS = """
+CREATE TABLE effective_ranks (
+    pair_key VARCHAR, name VARCHAR, "of" VARCHAR, version INTEGER, effective_rank DOUBLE NOT NULL,
+    PRIMARY KEY (pair_key, name, "of", version));
+"""
+
 STEPS: tuple[str, ...] = (
     *(_FIRST, _VIEWS, _SUMS, _NOTES, _SCALES, _ASKED, _ADAPTERS, _OVERLAPS, _SERIES, _ULPS),
-    _PREVIEWS,
+    *(_PREVIEWS, _EFFECTIVE_RANKS),
 )
 
 
@@ -182,7 +191,7 @@ def migrate(connection: DuckDBPyConnection, path: Path | None, steps: Sequence[s
             do="Update Subnetscope, or set SUBNETSCOPE_DATA to another folder",
         )
     if 0 < done < len(steps) and path is not None:
-        _back_up(connection, path.with_name(f"{path.name}.before-step-{done + 1}"))
+        _back_up(connection, path, path.with_name(f"{path.name}.before-step-{done + 1}"))
     for number, step in enumerate(steps[done:], start=done + 1):
         _take(connection, number, step)
     return len(steps) - done
@@ -195,11 +204,13 @@ def _take(connection: DuckDBPyConnection, number: int, step: str) -> None:
     connection.execute("COMMIT")
 
 
-def _back_up(connection: DuckDBPyConnection, copy: Path) -> None:
-    """Writes a whole copy through the engine: the file alone would miss what is still in the write-ahead log."""
-    copy.unlink(missing_ok=True)
-    [(database,)] = connection.execute("SELECT current_database()").fetchall()
-    quoted = str(copy).replace("'", "''")
-    connection.execute(f"ATTACH '{quoted}' AS before_migration")
-    connection.execute(f'COPY FROM DATABASE "{database}" TO before_migration')
-    connection.execute("DETACH before_migration")
+def _back_up(connection: DuckDBPyConnection, path: Path, copy: Path) -> None:
+    """Copies the whole file, once nothing waits in its write-ahead log: the engine's own copy of a store of 50,000
+    matrices takes more memory than it has. Another process copies, since closing a file gives up a process's lock."""
+    connection.execute("CHECKPOINT")
+    copying = "import shutil, sys; shutil.copyfile(*sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", copying, str(path), str(copy)], capture_output=True, text=True)
+    if done.returncode:
+        if copy.is_file():
+            copy.unlink()
+        raise OSError(f"The store could not be copied before its schema changes: {done.stderr.strip()[-300:]}")

@@ -100,6 +100,10 @@ NUMBERS_VALUES = [TALLY_VERSION, SPECTRUM_VERSION]
 NOTES = "SELECT pair_key, algorithm, data, tags, note FROM notes"
 
 NAMED = "name IN (SELECT unnest(?))"
+# By tensor, NULL where the spectrum is from before it was kept.
+EFFECTIVE_RANKS = """
+    SELECT s.name, e.effective_rank FROM spectra s LEFT JOIN effective_ranks e USING (pair_key, name, "of", version)
+    WHERE s.pair_key = ? AND s.version = ? AND s."of" = 'update' AND s.reason = ''"""
 OF_SPECTRA = 'pair_key = ? AND version = ? AND "of" = ?'
 
 # Changed entries of each tensor by base magnitude, from the joint histogram, from a first bin of sizes on. Summed in

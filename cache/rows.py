@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from analysis.measurements import (
     N_BINADES,
     N_CHANGE_BINS,
+    SPECTRUM_VERSION,
     Consensus,
     Magnitudes,
     MaskRule,
@@ -31,6 +32,7 @@ from analysis.measurements import (
     StepCounts,
     Tally,
 )
+from analysis.metrics import effective_rank
 from analysis.places import place_of
 from analysis.tensors import Alignment, Merge, NotCompared, Scales, TensorInfo, TensorPair
 from cache.tables import (
@@ -160,6 +162,12 @@ def spectra(table: pa.Table) -> dict[str, Spectrum]:
         of, rows, columns, tolerance, rank, low, high, method, reason = row
         found[name] = Spectrum(of, rows, columns, singular, tolerance, rank, low, high, method, reason)
     return found
+
+
+def effective_rank_row(key: str, name: str, spectrum: Spectrum) -> dict[str, Any]:
+    """The row that keeps a spectrum's effective rank beside it."""
+    value = effective_rank(spectrum.singular_values)
+    return {"pair_key": key, "name": name, "of": spectrum.of, "version": SPECTRUM_VERSION, "effective_rank": value}
 
 
 def preview_row(preview: Preview) -> dict[str, Any]:

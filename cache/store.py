@@ -235,6 +235,7 @@ class Store:
                 new["previews"] = [at | rows.preview_row(measurement) | {"version": PREVIEW_VERSION}]
             case Spectrum():
                 new["spectra"] = [at | rows.spectrum_row(measurement) | {"version": SPECTRUM_VERSION}]
+                new["effective_ranks"] = [rows.effective_rank_row(key, name, measurement)]
             case Gap(kind, reason):
                 version = queries.VERSION_OF_GAP[kind]
                 new["gaps"] = [at | {"kind": kind, "of": of, "version": version, "reason": reason}]
@@ -287,6 +288,18 @@ class Store:
         for at in range(0, len(found), _AT_A_TIME):
             names = [name for (name,) in found[at : at + _AT_A_TIME]]
             yield from self.spectra(key, of, names=names).items()
+
+    def effective_ranks(self, key: str) -> dict[str, float]:
+        """The effective rank of every measured update by tensor, nan for zero, without its singular values; those of
+        spectra from before it was kept beside them are found once."""
+        found = dict(self._database.rows(queries.EFFECTIVE_RANKS, [key, SPECTRUM_VERSION]))
+        missing = [name for name, value in found.items() if value is None]
+        for at in range(0, len(missing), _AT_A_TIME):
+            read = self.spectra(key, names=missing[at : at + _AT_A_TIME])
+            new = [rows.effective_rank_row(key, name, one) for name, one in read.items()]
+            found |= {row["name"]: row["effective_rank"] for row in new}
+            self._database.write({"effective_ranks": new})
+        return {name: value for name, value in found.items() if value is not None}
 
     def spectrum(self, key: str, name: str, of: Of = "update") -> Spectrum | None:
         """One matrix's spectrum, or None."""

@@ -81,6 +81,10 @@ TABLES = {
             singular_values=pa.list_(pa.float32()),
         ),
         _table(
+            "effective_ranks", "pair_key", "name", "of", "version",
+            pair_key=_TEXT, name=_TEXT, of=_TEXT, version=_INT, effective_rank=_REAL,
+        ),
+        _table(
             "previews", "pair_key", "name", "of", "version",
             pair_key=_TEXT, name=_TEXT, of=_TEXT, version=_INT, stored_at=_TIME, rows=_LONG, columns=_LONG,
             stable_rank=_REAL, effective_rank=_REAL, positions=pa.list_(pa.float32()), values=pa.list_(pa.float32()),

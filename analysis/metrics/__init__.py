@@ -114,10 +114,14 @@ def _of_values(value: Callable[[np.ndarray], float]) -> Callable[[Spectrum, Tall
 
 def _over_max_rank(value: Callable[[np.ndarray], float]) -> Callable[[Spectrum, Tally | None], Parts]:
     def parts(spectrum: Spectrum, _: Tally | None) -> Parts:
-        found = value(spectrum.singular_values)
-        return NOTHING if math.isnan(found) else (found / spectrum.max_rank, 1.0)
+        return of_max_rank(value(spectrum.singular_values), spectrum)
 
     return parts
+
+
+def of_max_rank(value: float, spectrum: Spectrum) -> Parts:
+    """A number of directions of this spectrum, over as many as its matrix could have."""
+    return NOTHING if math.isnan(value) else (value / spectrum.max_rank, 1.0)
 
 
 _ALL = (

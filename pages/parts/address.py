@@ -18,8 +18,8 @@ from analysis.links import View
 from analysis.models import PinnedModel
 
 Query = Mapping[str, Sequence[str]]
-_PAGES = ("compare", "pair", "layers", "matrix", "spectra", "overlap", "dynamics", "library", "gallery", "jobs")
-SCRIPT_OF_PAGE = {page: f"{page}.py" for page in _PAGES}
+PAGES = ("compare", "pair", "layers", "matrix", "spectra", "overlap", "dynamics", "library", "gallery", "jobs")
+SCRIPT_OF_PAGE = {page: f"{page}.py" for page in PAGES}
 _PAGE, _LEFT, _COMPLETED, _SEEN = "address.page", "address.left", "address.completed", "address.seen"
 
 

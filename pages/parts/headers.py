@@ -8,15 +8,14 @@ import base64
 import hashlib
 import re
 from functools import cache
-from pathlib import Path
 
-import streamlit
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_STATIC = Path(streamlit.__file__).parent / "static"
+from pages.parts import frontend
+
 _PAGES_OF_SCRIPT = {
-    "PlotlyChart": ("pair", "layers", "matrix", "spectra", "overlap", "dynamics"),
+    frontend.CHARTS: ("pair", "layers", "matrix", "spectra", "overlap", "dynamics"),
     "DataFrame": ("", "compare", "library", "gallery"),
 }
 
@@ -53,7 +52,7 @@ def _scripts_of_page() -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for name, pages in _PAGES_OF_SCRIPT.items():
         for page in pages:
-            found[page] = sorted(path.name for path in (_STATIC / "static" / "js").glob(f"{name}.*.js"))
+            found[page] = sorted(path.name for path in (frontend.STATIC / "static" / "js").glob(f"{name}.*.js"))
     return found
 
 
@@ -83,8 +82,7 @@ def _headers() -> dict[str, str]:
 
 
 def _inline_script_hashes() -> list[str]:
-    """CSP sources for the inline scripts of the installed Streamlit's own page."""
-    page = (_STATIC / "index.html").read_text(encoding="utf-8")
-    scripts = re.findall(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", page, flags=re.DOTALL)
+    """CSP sources for the inline scripts of the page: the installed Streamlit's own and the one before it."""
+    scripts = re.findall(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", frontend.html(), flags=re.DOTALL)
     digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
     return [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]

@@ -18,7 +18,7 @@ from analysis.alerts import alerts as alerts_of
 from analysis.coverage import part_of
 from analysis.links import EDGE_OF_TOLERANCE
 from analysis.measurements import Preview, Spectrum, Tally
-from analysis.metrics import CATALOG, Metric, Parts, at_tolerance
+from analysis.metrics import CATALOG, Metric, Parts, at_tolerance, of_max_rank
 from analysis.models import Pair, PinnedModel
 from analysis.own_updates import AdapterSummary, OwnUpdates, summarize_adapter
 from analysis.plan import Plan
@@ -323,6 +323,9 @@ def _parts(key: str, current: int, metric: str, tolerance: str) -> dict[str, Par
     chosen, tallies = metric_at(metric, tolerance), _tallies(key, current)
     if chosen.needs == "tally":
         return rollup.parts_by_name(chosen, alignment(key), tallies, {})
+    if metric == "effective-rank":
+        known, spectra_of = handles.store().effective_ranks(key), _spectra(key, current)
+        return {name: of_max_rank(value, spectra_of[name]) for name, value in known.items() if name in spectra_of}
     found = ((name, chosen.parts(tallies.get(name), one)) for name, one in handles.store().each_spectrum(key))
     return {name: parts for name, parts in found if parts is not None}
 

@@ -18,23 +18,32 @@ from pages.parts.text import safe_label
 _FORMATS = {"csv": "CSV", "parquet": "Parquet", "json": "JSON"}
 _FIGURE_FORMATS = {"pdf": "PDF", "svg": "SVG", "png": "PNG"}
 _TITLE = "Share, download, cite"
+OPEN = "take.open"  # the state of the menu: whether it is open
 
 
 def menu(view: View) -> None:
     """Links, numbers and figures of this view; of a pair's overview also the report, and how to cite it."""
     link = address.whole(view)
-    with st.expander(_TITLE):
-        _links(link, link.replace(f"/{view.page}?", f"/share/{view.page}?", 1))
-        _files(view.page, links.to_query(view))
-        if view.page == "pair":
-            _report(view)
+    share = link.replace(f"/{view.page}?", f"/share/{view.page}?", 1)
+    _menu(link, share, view.page, links.to_query(view), view if view.page == "pair" else None)
 
 
 def menu_of_page(page: str) -> None:
     """The same of a page that is not about one pair."""
-    with st.expander(_TITLE):
-        _links(address.whole_of(page, address.query()))
-        _files(page, address.query())
+    _menu(address.whole_of(page, address.query()), "", page, address.query(), None)
+
+
+@st.fragment
+def _menu(link: str, share: str, page: str, query: Mapping[str, Sequence[str]], reported: View | None) -> None:
+    """Nothing is made until somebody opens it; the box for a link alone brings 1.5 MB of scripts."""
+    menu = st.expander(_TITLE, key=OPEN, on_change="rerun")
+    if not menu.open:
+        return
+    with menu:
+        _links(link, share)
+        _files(page, query)
+        if reported:
+            _report(reported)
 
 
 def _links(link: str, share: str = "") -> None:

@@ -28,6 +28,7 @@ def links(page: Page, kind: str) -> list[Locator]:
     page.get_by_text("Share, download, cite").click()
     menu = page.get_by_test_id("stExpander").filter(has_text="Share, download, cite")
     expect(menu.get_by_role("link").first).to_be_visible()
+    steps.settled(page)
     return menu.locator(f"a[href^='{kind}/']").all()
 
 

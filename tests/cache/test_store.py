@@ -15,12 +15,14 @@ from analysis import measurements
 from analysis.alignment import align
 from analysis.errors import StoreError
 from analysis.measurements import Gap, Preview, Regions, Tally
+from analysis.metrics import effective_rank
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
 from analysis.tensors import NotCompared
 from cache import store as store_module
+from cache.batch import Delete
 from cache.masks import MaskFile
-from cache.records import JobRecord
+from cache.records import JobRecord, Notes
 from cache.store import JOBS, PAIRS, Store
 from tests.analysis.by_hand import tally_of
 from tests.cache.samples import BASE, BASE_CARD, PAIR, TUNED_CARD, bits, matrices, register, spectrum, tally, tensor
@@ -194,6 +196,22 @@ def test_a_spectrum_leaves_no_preview_to_be_wanted_and_a_failed_one_is_not_spoke
     assert store.find_pair(KEY).n_gaps == 0  # type: ignore[union-attr]
     store.put(KEY, "third", Gap("spectrum", "too large")).result()
     assert Hole("preview", "third") not in store.holes(KEY, Plan())
+
+
+def test_effective_ranks_stand_beside_their_spectra_and_are_found_once_where_they_do_not(store: Store):
+    register(store, matrices(3))
+    for name, one in (("layers.0.w", spectrum(1)), ("layers.1.w", spectrum(1, of="base"))):
+        store.put(PAIR.key, name, one).result()
+    failed = replace(spectrum(1), singular_values=np.zeros(0, np.float32), reason="no convergence")
+    store.put(PAIR.key, "layers.2.w", failed).result()
+    expected = {"layers.0.w": effective_rank(spectrum(1).singular_values)}
+    assert store.effective_ranks(PAIR.key) == expected
+    store._database.write({}, deletes=[Delete("effective_ranks", {"pair_key": PAIR.key})]).result()
+    assert store.effective_ranks(PAIR.key) == expected
+    store.annotate(PAIR.key, Notes()).result()  # behind it in the queue: what was found is on the disk
+    assert store._database.rows("SELECT name, effective_rank FROM effective_ranks") == list(expected.items())
+    store.forget_measurements(PAIR.key, [Hole("spectrum", "layers.0.w")]).result()
+    assert store.effective_ranks(PAIR.key) == {}
 
 
 def test_only_a_spectrum_of_the_update_fills_the_hole(store: Store):

@@ -106,6 +106,27 @@ def test_an_older_store_is_backed_up_then_brought_up_to_date(tmp_path: Path):
         assert bits(copy.tally(PAIR.key, "layers.0.w")) == bits(tally(1))
 
 
+def test_a_store_is_still_locked_after_it_was_backed_up(tmp_path: Path):
+    path = tmp_path / "store.duckdb"
+    Store.open(path).close()
+    steps = (*migrations.STEPS, "SELECT 1")
+    opening = f"import duckdb; duckdb.connect({str(path)!r})"
+    with duckdb.connect(str(path)) as connection:
+        migrations.migrate(connection, path, steps)
+        other = subprocess.run([sys.executable, "-c", opening], capture_output=True, text=True)
+    assert "Could not set lock" in other.stderr
+
+
+def test_a_store_that_cannot_be_backed_up_keeps_its_schema(tmp_path: Path):
+    path, steps = tmp_path / "store.duckdb", (*migrations.STEPS, "SELECT 1")
+    Store.open(path).close()
+    (tmp_path / f"store.duckdb.before-step-{len(steps)}").mkdir()
+    with duckdb.connect(str(path)) as connection, pytest.raises(OSError, match="could not be copied"):
+        migrations.migrate(connection, path, steps)
+    with duckdb.connect(str(path)) as connection:
+        assert connection.execute("SELECT max(step) FROM schema_steps").fetchall() == [(len(migrations.STEPS),)]
+
+
 def test_an_alignment_of_the_first_schema_reads_as_pairs_of_one_name(tmp_path: Path):
     path, key = tmp_path / "store.duckdb", PAIR.key
     with duckdb.connect(str(path)) as connection:

@@ -13,7 +13,7 @@ from cache import instance
 from pages.parts import sources
 from tests.analysis.by_hand import measured, small_model
 from tests.pages.conftest import BASE, HOSTILE_NAME, put_pair, register
-from tests.pages.test_pages import opened, query, texts
+from tests.pages.test_pages import opened, query, texts, with_menu
 
 RUN = tuple(PinnedModel("hub", "org/run", str(i) * 40) for i in (4, 5, 6))
 SERIES = Series(BASE, RUN)
@@ -75,7 +75,7 @@ def test_a_link_keeps_its_choices(ready: View):
 
 
 def test_numbers_are_taken_away_with_models_commits_and_rule(ready: View):
-    app = opened(ready)
+    app = with_menu(opened(ready))
     assert all(f"tuned={model}" in app.code[0].value for model in RUN)
     assert "take/dynamics/steps.csv?" in texts(app)
     found = sources.tables_of("dynamics", to_query(ready))

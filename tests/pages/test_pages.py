@@ -21,7 +21,7 @@ from analysis.models import Pair, PinnedModel
 from analysis.plan import Plan
 from analysis.tensors import NotCompared
 from cache.records import JobRecord
-from pages.parts import lookups, sources
+from pages.parts import lookups, sources, take
 from tests.analysis.by_hand import measured, small_model, tally_of
 from tests.pages.conftest import BASE, HOSTILE_NAME, SEEDS, put_pair, register
 
@@ -36,6 +36,12 @@ def opened(view: View | None = None, page: str = "compare", **query: list[str]) 
     app.switch_page(f"{view.page if view else page}.py")
     for name, values in (to_query(view) if view else query).items():
         app.query_params[name] = values
+    return app.run()
+
+
+def with_menu(app: AppTest) -> AppTest:
+    """The page with the menu at its end opened."""
+    app.session_state[take.OPEN] = True
     return app.run()
 
 
@@ -116,7 +122,8 @@ def test_the_link_to_copy_names_what_is_shown_also_where_the_page_chose_it(pair:
     shown = app.multiselect(key="spectra.matrix").value
     assert shown
     assert query(app)["matrix"] == shown
-    assert all(f"matrix={name}" in app.code[0].value for name in shown)
+    assert not app.code  # the menu is closed, and nothing of it is made
+    assert all(f"matrix={name}" in with_menu(app).code[0].value for name in shown)
 
 
 def test_matrix_page_shows_the_tensor_of_the_link_and_leads_to_its_neighbours(pair: Pair):
@@ -395,7 +402,7 @@ def test_jobs_that_ended_stand_by_their_end_the_last_first(current, pair: Pair):
 @pytest.mark.parametrize("page", ["compare", "pair", "layers", "matrix", "spectra", "overlap"])
 def test_no_name_gets_to_be_markup(hostile: Pair, page: str):
     choices = {"name": HOSTILE_NAME} if page == "matrix" else {}
-    app = opened(None if page == "compare" else view_of(page, hostile.base, hostile.tuned, **choices))
+    app = with_menu(opened(None if page == "compare" else view_of(page, hostile.base, hostile.tuned, **choices)))
     assert not app.exception
     live = re.sub(r"\\.", "", texts(app))  # what stays after a backslash and its character are gone
     live = re.sub(r"\]\((take|figure|report)/[\w./-]+\?[\w.~%&=-]*\)", "", live)  # our own links: nothing but addresses
