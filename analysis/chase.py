@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from analysis.compiled import SUMS, compiled
 from analysis.vectors import combine, reflect_both, subtract_both
 
 BANDWIDTH = 32
@@ -42,7 +42,7 @@ def tridiagonal(on: Blocks, below: Blocks) -> tuple[NDArray[np.float64], NDArray
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False)
+@compiled()
 def _chase(band, n):
     room = np.empty((2, BANDWIDTH))
     reflections, scales = np.empty((SWEEPS, 2, BANDWIDTH)), np.empty(SWEEPS)
@@ -62,7 +62,7 @@ def _chase(band, n):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, fastmath={"reassoc", "contract", "nsz"})
+@compiled(fastmath=SUMS)
 def _step(band, start, v, scale, then, room):
     """Applies I - scale v v^T from both sides to the block on the diagonal at `start`, from the right to the one below;
     takes the bulge in that one's first column away by a new reflection, `then`, whose scale comes back."""
@@ -95,7 +95,7 @@ def _step(band, start, v, scale, then, room):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+@compiled(fastmath=SUMS)
 def _reflection(band, at, v):
     """The scale of the reflection I - scale v v^T that leaves only the first of the BANDWIDTH entries at `at`, and
     leaves only it there."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
 
+from analysis.compiled import SUMS, compiled
 from analysis.lapack import Floats
 from analysis.vectors import LANES, ROWS, dots, subtract_rows
 
@@ -24,7 +24,7 @@ def reflectors(columns: Floats) -> tuple[Floats, Floats, Floats]:
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+@compiled(fastmath=SUMS)
 def _reflect(panel, reflections, scales, factors):
     """Turns each column, a row of `panel`, to [R; 0], and the ones behind it along. What is left beyond R is waste."""
     width, m = panel.shape
@@ -53,7 +53,7 @@ def _reflect(panel, reflections, scales, factors):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False)
+@compiled()
 def _as_block(products, scales):
     """T of the product of all reflections, from the products of each two."""
     width = len(scales)

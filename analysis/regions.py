@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, no_type_check
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from analysis.compiled import compiled
 from analysis.measurements import MAX_DENSITY_SIDE, MOST_MODELS
 
 Bits = NDArray[np.uint8]
@@ -116,7 +117,7 @@ def _popcount(_context: Any, _word: Any) -> Any:
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False)
+@compiled()
 def _intersect(one, two, three, four, five, six, seven, eight, shared, together):
     """The first three masks' seven intersections, within each intersection of the others (`shared`, by subset)."""
     for start in range(0, len(one), _STRETCH):
@@ -154,7 +155,7 @@ def _intersect(one, two, three, four, five, six, seven, eight, shared, together)
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False)
+@compiled()
 def _spread(mask, position, codes):
     """Sets bit `position` of the eight codes in each word from the eight bits of each byte of the mask.
 
@@ -169,7 +170,7 @@ def _spread(mask, position, codes):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False)
+@compiled()
 def _add_codes(low, high, counts):
     """Counts codes. Neighbours go to different tables, since most codes are the same, and adding twice to one place
     waits for the first."""
@@ -183,7 +184,7 @@ def _add_codes(low, high, counts):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False)
+@compiled()
 def _add_blocks(low, high, first, entries, columns, row_step, column_step, found):
     """Counts the entries from `first` on by their block and the number of bits in their code."""
     row, column = first // columns, first % columns

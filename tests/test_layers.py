@@ -26,7 +26,7 @@ ROOM_OF_LIBRARY = {
     ),
     "triton": ("analysis/elementwise/",),
     "numba": (
-        *("analysis/elementwise/", "analysis/regions.py"),
+        *("analysis/compiled.py", "analysis/elementwise/", "analysis/regions.py"),
         *("analysis/vectors.py", "analysis/reflections.py", "analysis/chase.py"),
     ),
     "llvmlite": ("analysis/elementwise/sweep.py", "analysis/vectors.py"),

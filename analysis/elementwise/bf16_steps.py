@@ -13,10 +13,10 @@ from typing import no_type_check
 
 import numpy as np
 import torch
-from numba import njit
 from numba.cpython.unsafe.numbers import trailing_zeros
 from torch import Tensor
 
+from analysis.compiled import compiled
 from analysis.elementwise import cpu_blocks
 from analysis.elementwise.block import BlockTally, Geometry
 from analysis.elementwise.cpu_blocks import BF16_UNCHANGED, EQUAL, MUKHERJEE_UNCHANGED
@@ -155,7 +155,7 @@ class _Worker:
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@compiled()
 def _count(
     left, right, first_row, row_step, column_step, table, reach, exact, loose, changes, sums,
     marks, column_changes, density, tallied, odd,
@@ -234,7 +234,7 @@ def _count(
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@compiled()
 def _count_strange(before, after, sums, tallied, pairs, odd, n_odd):
     """Goes through a stretch with entries that are not finite one by one; how many `pairs` it leaves, and how
     many odd ones there are now."""
@@ -259,7 +259,7 @@ def _count_strange(before, after, sums, tallied, pairs, odd, n_odd):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@compiled()
 def _pick(before, after, bits, pairs):
     """The changed entries' pairs of bits, one by one."""
     n = 0
@@ -273,7 +273,7 @@ def _pick(before, after, bits, pairs):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@compiled()
 def _count_exponents(exponents, n, largest, tallied):
     """Adds how often each exponent occurs, from the largest down until all are found: some ten of them do."""
     for i in range(n, n + -n % COUNTED):
@@ -288,7 +288,7 @@ def _count_exponents(exponents, n, largest, tallied):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@compiled()
 def _leave_out(odd, n, tallied):
     """Takes back what their exponents were counted as, since others count them again; returns `n`."""
     for i in range(n):
@@ -298,7 +298,7 @@ def _leave_out(odd, n, tallied):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@compiled()
 def _spread(marks, columns, column_step, column_changes, density_row):
     """Adds the changes by column, and forgets them."""
     for column in range(columns):

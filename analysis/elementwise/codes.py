@@ -7,8 +7,9 @@ from typing import no_type_check
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
+
+from analysis.compiled import compiled
 
 Floats = NDArray[np.float32]
 
@@ -20,7 +21,7 @@ def values_of_codes(dtype: torch.dtype) -> Floats:
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@compiled()
 def widen(codes, value_of_code, scales, row_of_scales, width, out):
     """Fills `out` (rows, columns) with value * scale, rounded once to float32.
 

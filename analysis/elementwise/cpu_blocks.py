@@ -13,9 +13,9 @@ from typing import no_type_check
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from analysis.compiled import SUMS, compiled
 from analysis.elementwise.block import BlockTally, Geometry
 from analysis.measurements import (
     CHANGE_EDGES,
@@ -191,7 +191,7 @@ def _tally_rows(
 
 
 @no_type_check
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _rounded_to_bf16(value):
     """A float32 rounded to the nearest bfloat16, ties to even, as a float32."""
     bits = np.float32(value).view(np.uint32)
@@ -200,7 +200,7 @@ def _rounded_to_bf16(value):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def bin_of_change(size, change_below, change_edge):
     """Which of the bins by |after - before| this size belongs to."""
     cell = np.float32(size).view(np.uint32) >> np.uint32(16)
@@ -208,7 +208,7 @@ def bin_of_change(size, change_below, change_edge):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def bin_of_ratio(ratio, relative_below, relative_edge):
     """Which of the bins by relative change this ratio belongs to."""
     place = np.int64(np.float64(ratio).view(np.uint64) >> np.uint64(_RELATIVE_SHIFT)) - _RELATIVE_FIRST
@@ -220,7 +220,7 @@ def bin_of_ratio(ratio, relative_below, relative_edge):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def bin_of_ulps(steps):
     """Which of the bins by units in the last place so many steps belong to; at least one."""
     if steps <= 4:
@@ -229,7 +229,7 @@ def bin_of_ulps(steps):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _steps_from_0(bits, stored):
     """How many steps of the stored type lie between 0 and the float32 with these bits, which it holds exactly."""
     size = np.int64(bits & np.uint32(0x7FFFFFFF))
@@ -244,21 +244,21 @@ def _steps_from_0(bits, stored):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def within_bf16(size, larger):
     """Zhu's rule: 1000 d <= m decides d <= m / 1000 without rounding."""
     return np.int64(np.float64(size) * 1000.0 <= np.float64(larger))
 
 
 @no_type_check
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def within_mukherjee(before, after):
     """What torch.isclose says of the bfloat16 difference of both values rounded to bfloat16."""
     return abs(_rounded_to_bf16(_rounded_to_bf16(after) - _rounded_to_bf16(before))) <= _ATOL_BF16
 
 
 @no_type_check
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def binade_of(bits):
     """Which bin of N_BINADES the float32 with these bits belongs to."""
     exponent = np.int64((bits >> np.uint32(23)) & np.uint32(0xFF)) - 127
@@ -267,7 +267,7 @@ def binade_of(bits):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+@compiled(fastmath=SUMS)
 def _pass(
     left, right, stored, begin, end, first_row, row_step, changed, loose, row_changes, by_map_row,
     counts, sums, largest, joint, binades, loose_binades, wide_binades, relative, ulps,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import no_type_check
 
 import numpy as np
-from numba import njit
 from numba.cpython.unsafe.numbers import trailing_zeros
 
+from analysis.compiled import SUMS, compiled
 from analysis.elementwise.cpu_blocks import (
     BF16_UNCHANGED,
     MUKHERJEE_UNCHANGED,
@@ -76,7 +76,7 @@ _spare: list[StepTable] = []
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@compiled()
 def count_pairs(pairs, n, index, counts, reach, odd):
     """Counts the first `n` of `pairs` (as `sweep` leaves them, with room up to a multiple of CHUNK); `odd` receives
     those that the table does not hold. Returns how many these are. `index` is as long as `pairs`."""
@@ -105,7 +105,7 @@ def count_pairs(pairs, n, index, counts, reach, odd):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+@compiled(fastmath=SUMS)
 def _decode(
     counts, reach, kinds, integers, sums, largest, joint, loose_binades, wide_binades, relative, ulps,
     change_below, change_edge, relative_below, relative_edge,
@@ -144,14 +144,14 @@ def _decode(
 
 
 @no_type_check
-@njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _value(size):
     """The float32 of these bits of a bfloat16; of the nearest finite one where no entry has them."""
     return np.uint32(min(max(size, 0), _LARGEST_FINITE) << 16).view(np.float32)
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@compiled()
 def _learn(size, step, known, change_below, change_edge, relative_below, relative_edge):
     """Which bins entries belong to whose base has the size `size` + i, and that moved so many steps."""
     for i in range(_CELLS):
@@ -166,7 +166,7 @@ def _learn(size, step, known, change_below, change_edge, relative_below, relativ
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@compiled()
 def _add_kind(kind, times, integers, joint_bins, loose_binades, wide_binades, relative):
     joint_bin = kind & 0xFFFF
     joint_bins[joint_bin] += times
@@ -182,7 +182,7 @@ def _add_kind(kind, times, integers, joint_bins, loose_binades, wide_binades, re
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+@compiled(fastmath=SUMS)
 def _add_sums(size, step, plus, minus, sums, largest):
     base = tuned = update = moved = dot = plain_base = plain_tuned = 0.0
     most = np.uint32(0)
@@ -210,7 +210,7 @@ def _add_sums(size, step, plus, minus, sums, largest):
 
 
 @no_type_check
-@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")
+@compiled()
 def _move(counts, reach, into, into_reach):
     counts[_BEYOND << 16 :] = 0
     for step in range(-reach[0], reach[0] + 1):
