@@ -187,10 +187,11 @@ def _own_updates(
 
 
 def _measured_already(store: Store, pair: Pair, forecast: Forecast, wanted: Collection[tuple[str, str]]) -> str:
-    """Since when all of this is measured, in words; '' where some of it is missing, or failed and is tried again."""
+    """Since when all of this is measured, in words; '' where some of it is missing, or failed and is tried again, or
+    where nothing can be compared."""
     failed = [place for of in ("update", "adapter") for place in store.gaps(pair.key, of) if place in wanted]
     known = store.find_pair(pair.key)
-    if forecast.measurements or failed or not known:
+    if forecast.measurements or failed or not known or not wanted:
         return ""
     return f"already measured on {known.last_activity:%Y-%m-%d %H:%M} UTC, at exactly these commits; nothing to do"
 

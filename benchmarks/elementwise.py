@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from analysis.tensors import TensorInfo, TensorPair
 from benchmarks.pair import write_pair
 from benchmarks.tables import machine
 from cache.backends.lanes import Keeper, Lanes
+from cache.backends.measure import load_kernels
 from cache.backends.sides import reader
 from cache.masks import begin_mask, settle
 from cache.weights import list_tensors
@@ -56,28 +57,8 @@ def main() -> None:
 
 
 def run(place: Path, threads: int, repeats: int, *, cold: bool) -> None:
-    tensors = {side: _tensors(place / side) for side in ("base", "tuned")}
-    pairs = align(tensors["base"], tensors["tuned"]).pairs
+    tensors, pairs = aligned(place)
     n_bytes = sum(2 * (pair.base.end - pair.base.begin) for pair in pairs)
-
-    def tally(*, store: bool) -> None:
-        """As the measuring child does it: a tensor a lane, masks settled by a keeper."""
-        engine, lanes = Engine("cpu", 1), Lanes({"cpu": threads}, 1 << 30)
-
-        def one(pair: TensorPair) -> None:
-            readers = reader(base, pair.base), reader(tuned, pair.tuned)
-            _, masks = measure_tally(pair, *readers, engine, masks=MASK_RULES)
-            for rule in masks if store else ():
-                keeper.keep(begin_mask(place / "masks", "0" * 16, pair.name, rule, masks[rule], pair.entries))
-
-        with (
-            WeightFiles(place / "base", tensors["base"]) as base,
-            WeightFiles(place / "tuned", tensors["tuned"]) as tuned,
-            Keeper(settle) as keeper,
-        ):
-            for pair in pairs:
-                lanes.run(lambda _, pair=pair: one(pair), pair.entries // 2)
-            lanes.wait()
 
     def count() -> None:
         lanes = Lanes({"cpu": threads}, 1 << 30)
@@ -90,8 +71,8 @@ def run(place: Path, threads: int, repeats: int, *, cold: bool) -> None:
         "reading": lambda: _read(place, fresh=False),
         "reading into new memory": lambda: _read(place, fresh=True),
         "Tally and masks, from memory": count,
-        "Tally and masks": lambda: tally(store=False),
-        "Tally and masks, masks stored": lambda: tally(store=True),
+        "Tally and masks": lambda: tally(place, tensors, pairs, threads, store=False),
+        "Tally and masks, masks stored": lambda: tally(place, tensors, pairs, threads, store=True),
         "the paper's operations": lambda: _papers(place, tensors, threads),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -114,6 +95,45 @@ def run(place: Path, threads: int, repeats: int, *, cold: bool) -> None:
         share = 1e9 * middle / reading
         print(f"| {name} | {middle:.2f} ({rates[0]:.2f} to {rates[-1]:.2f}) | {share:.0%} | {cpu:.2f} |")
     sys.stdout.flush()
+
+
+def aligned(place: Path) -> tuple[dict[str, list[TensorInfo]], Sequence[TensorPair]]:
+    """The tensors of both sides, and how they pair."""
+    tensors = {side: _tensors(place / side) for side in ("base", "tuned")}
+    return tensors, align(tensors["base"], tensors["tuned"]).pairs
+
+
+def tally(
+    place: Path, tensors: Mapping[str, list[TensorInfo]], pairs: Sequence[TensorPair], threads: int, *, store: bool
+) -> None:
+    """As the measuring child does it: a tensor a lane, masks settled by a keeper."""
+    engine, lanes = Engine("cpu", 1), Lanes({"cpu": threads}, 1 << 30)
+
+    def one(pair: TensorPair) -> None:
+        readers = reader(base, pair.base), reader(tuned, pair.tuned)
+        _, masks = measure_tally(pair, *readers, engine, masks=MASK_RULES)
+        for rule in masks if store else ():
+            keeper.keep(begin_mask(place / "masks", "0" * 16, pair.name, rule, masks[rule], pair.entries))
+
+    with (
+        WeightFiles(place / "base", tensors["base"]) as base,
+        WeightFiles(place / "tuned", tensors["tuned"]) as tuned,
+        Keeper(settle) as keeper,
+    ):
+        for pair in pairs:
+            lanes.run(lambda _, pair=pair: one(pair), pair.entries // 2)
+        lanes.wait()
+
+
+def once(place: Path, threads: int) -> None:
+    """One pass with masks stored, in a process that has loaded its compiled code; prints seconds by the clock and of
+    the CPU."""
+    torch.set_num_threads(1)
+    load_kernels()
+    tensors, pairs = aligned(place)
+    begun, used = time.perf_counter(), time.process_time()
+    tally(place, tensors, pairs, threads, store=True)
+    print(time.perf_counter() - begun, time.process_time() - used)
 
 
 def _tensors(folder: Path) -> list[TensorInfo]:

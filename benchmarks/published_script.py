@@ -1,4 +1,5 @@
-"""The paper's own script against `cli.py compare --no-spectra`, each from start to end on the same pair.
+"""The paper's own script against `cli.py compare --no-spectra`, each from start to end on the same pair; and against
+the elementwise pass alone, files to Tally and stored masks, either without the imports at its beginning.
 
     git clone https://github.com/SagnikMukherjee/sparsity_in_rl SOMEWHERE
     python -m benchmarks.published_script --script SOMEWHERE/src/check_sparsity.py [--gigabytes 1] [--hidden 2048]
@@ -13,13 +14,16 @@ cache, and ours with an empty store. Prints a markdown table, and what each says
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import re
+import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.pair import into_page_cache, pair_in
@@ -27,6 +31,7 @@ from benchmarks.processes import Cost, run
 from benchmarks.tables import heading, machine, row, spread
 
 ROOT = Path(__file__).resolve().parents[1]
+_CORES = os.cpu_count() or 1
 
 
 def main() -> None:
@@ -42,60 +47,96 @@ def main() -> None:
         show(folder, options.script.resolve(), options.python, options.repeats)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What one run cost, what it says is unchanged (exactly, and by the script's rule), and the part of its seconds and
+    of those of the CPU that its imports did not take."""
+
+    cost: Cost
+    shares: tuple[float, ...] = ()
+    beyond_imports: tuple[float, float] | None = None
+
+
 def show(pair: Path, script: Path, python: str, repeats: int) -> None:
-    ways: dict[str, Callable[[], tuple[Cost, list[float]]]] = {
+    ways: dict[str, Callable[[], Found]] = {
         "the published script": lambda: published(pair, script, python),
         "`cli.py compare --no-spectra`": lambda: ours(pair),
+        "files to Tally and stored masks": lambda: the_pass(pair),
     }
-    costs: dict[str, list[Cost]] = {name: [] for name in ways}
-    said: dict[str, list[float]] = {}
+    found: dict[str, list[Found]] = {name: [] for name in ways}
     load = machine("torch", "transformers")
     for _ in range(repeats):
         for name, way in ways.items():
             n_bytes = into_page_cache(pair)
-            cost, said[name] = way()
-            costs[name].append(cost)
+            found[name].append(way())
     print(f"{load}; {n_bytes / 1e9:.2f} GB, medians of {repeats} (least to most)\n")
     memory = ("all processes, MB", "of that anonymous, MB")
-    print(heading("way", "seconds", "of the CPU", *memory, "unchanged", "within 1e-5"))
-    for name, each in costs.items():
-        shares = (f"{share:.2%}" for share in said[name])
-        print(row(name, *(spread(figures, digits) for figures, digits in measured(each)), *shares))
-    ratios = (
-        f"{statistics.median(a) / statistics.median(b):.1f}"
-        for (a, _), (b, _) in zip(*map(measured, costs.values()), strict=True)
-    )
-    print(row("times as much", *ratios, "", ""))
+    imported = ("without imports", "of the CPU")
+    print(heading("way", "seconds", "of the CPU", *imported, *memory, "unchanged", "within 1e-5"))
+    for name, each in found.items():
+        shares = [f"{share:.2%}" for share in each[-1].shares] or ["", ""]
+        print(row(name, *(spread(figures, digits) if figures else "" for figures, digits in measured(each)), *shares))
+    theirs, *own = found.values()
+    for name, each in zip(list(found)[1:], own, strict=True):
+        print(row(f"times {name}", *ratios(theirs, each), "", ""))
 
 
-def measured(costs: list[Cost]) -> list[tuple[list[float], int]]:
+def ratios(theirs: list[Found], own: list[Found]) -> Iterator[str]:
+    """How many times as much the script takes, column by column."""
+    for (theirs_of, _), (own_of, _) in zip(measured(theirs), measured(own), strict=True):
+        yield f"{statistics.median(theirs_of) / statistics.median(own_of):.1f}" if theirs_of and own_of else ""
+
+
+def measured(found: list[Found]) -> list[tuple[list[float], int]]:
     """The columns, each with the digits to show."""
-    peaks = [cost.peaks for cost in costs]
+    costs, beyond = [one.cost for one in found], [one.beyond_imports for one in found if one.beyond_imports]
     return [
         ([cost.seconds for cost in costs], 1),
         ([cost.work for cost in costs], 1),
-        ([peak.together for peak in peaks], 0),
-        ([peak.anonymous for peak in peaks], 0),
+        ([seconds for seconds, _ in beyond], 2),
+        ([work for _, work in beyond], 2),
+        ([cost.peaks.together for cost in costs], 0),
+        ([cost.peaks.anonymous for cost in costs], 0),
     ]
 
 
-def published(pair: Path, script: Path, python: str) -> tuple[Cost, list[float]]:
-    """What it cost, and the shares that it printed: exact zeros, and those within its tolerance."""
+def published(pair: Path, script: Path, python: str) -> Found:
+    """With the shares that it printed: exact zeros, and those within its tolerance."""
     sides = ["--sft_model", str(pair / "base"), "--rl_model", str(pair / "tuned")]
-    cost = run([python, str(script), *sides], pair, os.environ | {"HF_HUB_OFFLINE": "1"})
-    lines = re.findall(r"(?:task vector|close to zero): ([0-9.]+)", cost.output)
-    return cost, [float(share) for share in lines]
+    environ = os.environ | {"HF_HUB_OFFLINE": "1"}
+    imports = run([python, "-c", imports_of(script)], pair, environ)
+    cost = run([python, str(script), *sides], pair, environ)
+    shares = re.findall(r"(?:task vector|close to zero): ([0-9.]+)", cost.output)
+    rest = cost.seconds - imports.seconds, cost.work - imports.work
+    return Found(cost, tuple(map(float, shares)), rest)
 
 
-def ours(pair: Path) -> tuple[Cost, list[float]]:
-    """The same of ours, by exact equality and by the script's rule."""
+def imports_of(script: Path) -> str:
+    """The imports at the beginning of a script, as a program of their own."""
+    lines = ast.parse(script.read_text(encoding="utf-8")).body
+    return "\n".join(ast.unparse(line) for line in lines if isinstance(line, ast.Import | ast.ImportFrom))
+
+
+def ours(pair: Path) -> Found:
+    """The whole command, with an empty store."""
     with tempfile.TemporaryDirectory(prefix="subnetscope-") as folder:
         data, numbers = Path(folder) / "data", Path(folder) / "numbers.json"
         environ = os.environ | {"SUBNETSCOPE_DATA": str(data), "SUBNETSCOPE_LOCAL_ROOTS": str(pair)}
         sides = [str(pair / "base"), str(pair / "tuned")]
         cost = run([sys.executable, "cli.py", "compare", *sides, "--no-spectra", "--json", str(numbers)], ROOT, environ)
         totals = json.loads(numbers.read_text())["totals"]
-    return cost, [totals["unchanged"][rule] / totals["entries"] for rule in ("exact", "mukherjee")]
+    return Found(cost, tuple(totals["unchanged"][rule] / totals["entries"] for rule in ("exact", "mukherjee")))
+
+
+def the_pass(pair: Path) -> Found:
+    """A process that does nothing else, with a thread for each core."""
+    program = f"from pathlib import Path; from benchmarks.elementwise import once; once(Path({str(pair)!r}), {_CORES})"
+    try:
+        cost = run([sys.executable, "-c", program], ROOT, os.environ)
+    finally:
+        shutil.rmtree(pair / "masks", ignore_errors=True)
+    seconds, work = map(float, cost.output.split()[-2:])
+    return Found(cost, beyond_imports=(seconds, work))
 
 
 if __name__ == "__main__":

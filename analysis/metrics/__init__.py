@@ -88,11 +88,13 @@ def stable_rank(values: np.ndarray) -> float:
 
 
 def effective_rank(values: np.ndarray) -> float:
-    """exp of the Shannon entropy of the singular values over their sum (Roy & Vetterli 2007); nan for zero."""
+    """exp of the Shannon entropy of the singular values over their sum (Roy & Vetterli 2007); nan for zero, and where
+    a value is not finite."""
     p = values.astype(np.float64)
-    if not len(p) or p[0] <= 0:
+    whole = float(p.sum())
+    if not 0 < whole < math.inf:
         return math.nan
-    p = p[p > 0] / p.sum()
+    p = p[p > 0] / whole
     return float(np.exp(-(p * np.log(p)).sum()))
 
 

@@ -23,7 +23,7 @@ from cache.store import Store
 from tests.faults.browserless import Server, running
 from tests.faults.refusals import SECONDS, assert_words
 from tests.faults.test_malformed_headers import CASES, of
-from tests.hub.builders import BFloat16, llama, llama_pair, model_files, write_model
+from tests.hub.builders import BFloat16, llama, llama_pair, model_files, tuned_from, write_model
 from tests.hub.faults import Status
 from tests.hub.loopback import LoopbackHub
 
@@ -112,7 +112,7 @@ def hostile_pair(roots: Path) -> None:
     base = {name: BFloat16.of(np.ones((4, 4))) for name in HOSTILE_NAMES}
     config = {"architectures": ["<img src=x onerror=alert(1)>"], "hidden_size": float("inf"), "model_type": "\ud800"}
     write_model(roots / "hostile-base", base, config=config)
-    write_model(roots / "hostile-tuned", base, config=config)
+    write_model(roots / "hostile-tuned", tuned_from(base)[0], config=config)
     (roots / "hostile-tuned" / "README.md").write_text("---\na: &a [x]\nb: *a\n---\n")
 
 
