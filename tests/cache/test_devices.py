@@ -26,14 +26,14 @@ from cache.work import _Feed
 from tests.hub.builders import BFloat16, tuned_from, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
-N_EXPERTS = 3
+N_EXPERTS = 2
 OF_ENTRIES = Plan(spectra=False)
 Run = Callable[..., tuple[dict[str, Tally], dict, list[str]]]
 
 
 @pytest.fixture
 def models(tmp_path: Path) -> Path:
-    """A mixture of three experts and a norm."""
+    """A mixture of two experts and a norm."""
     random = np.random.default_rng(0)
     shapes = {"gate_proj": (24, 16), "up_proj": (24, 16), "down_proj": (16, 24)}
     base = {
@@ -104,12 +104,13 @@ def word_of(message: dict) -> str:
 WATCH = """
 import sys, threading
 def watch(frame, event, argument):
-    if event == "call":
-        name, here = frame.f_code.co_name, frame.f_locals
+    name = frame.f_code.co_name
+    if name in ("measure_tally", "measure_tallies", "_measured"):
+        here = frame.f_locals
         {planted}
 if "cache.backends.measure" in sys.orig_argv:
-    sys.setprofile(watch)
-    threading.setprofile(watch)
+    sys.settrace(watch)
+    threading.settrace(watch)
 """
 
 
