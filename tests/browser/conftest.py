@@ -123,7 +123,7 @@ def running(folder: Path, endpoint: str, *flags: str, demo: bool = False) -> Ite
         "HF_ENDPOINT": endpoint,
         "HF_HOME": str(folder / "hf"),
     }
-    (folder / "runs").mkdir(exist_ok=True)
+    (folder / "runs").mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.port", str(port), *flags]
     with (folder / "server.log").open("w") as log:
         process = subprocess.Popen(command, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
