@@ -82,28 +82,36 @@ def cosine(tally: Tally) -> Parts:
 
 
 def stable_rank(values: np.ndarray) -> float:
-    """||A||_F^2 / ||A||_2^2 (Rudelson & Vershynin 2007); nan for the zero matrix, which has no direction."""
-    squares = np.square(values.astype(np.float64))
-    return float(squares.sum() / squares[0]) if len(squares) and squares[0] > 0 else math.nan
+    """||A||_F^2 / ||A||_2^2 of singular values, largest first (Rudelson & Vershynin 2007); nan for the zero matrix,
+    which has no direction, and where a value is not finite."""
+    sigma = _directions(values)
+    return math.nan if sigma is None else float(np.square(sigma).sum() / sigma[0] ** 2)
 
 
 def effective_rank(values: np.ndarray) -> float:
-    """exp of the Shannon entropy of the singular values over their sum (Roy & Vetterli 2007); nan for zero, and where
-    a value is not finite."""
-    p = values.astype(np.float64)
-    whole = float(p.sum())
-    if not 0 < whole < math.inf:
+    """exp of the Shannon entropy of the singular values over their sum (Roy & Vetterli 2007); nan as for
+    `stable_rank`."""
+    sigma = _directions(values)
+    if sigma is None:
         return math.nan
-    p = p[p > 0] / whole
+    p = sigma[sigma > 0] / sigma.sum()
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
 def energy_rank(values: np.ndarray, share: float) -> float:
-    """How many leading directions hold `share` of the squared Frobenius norm; nan for the zero matrix."""
-    energy = np.cumsum(np.square(values.astype(np.float64)))
-    if not len(energy) or energy[-1] <= 0:
+    """How many leading directions hold `share` of the squared Frobenius norm; nan as for `stable_rank`."""
+    sigma = _directions(values)
+    if sigma is None:
         return math.nan
+    energy = np.cumsum(np.square(sigma))
     return float(np.searchsorted(energy, share * energy[-1] * (1 - 1e-12)) + 1)
+
+
+def _directions(values: np.ndarray) -> np.ndarray | None:
+    """Singular values in float64; None where all are zero, or one is not finite or negative."""
+    sigma = values.astype(np.float64)
+    proper = np.isfinite(sigma).all() and (sigma >= 0).all() and (sigma > 0).any()
+    return sigma if proper else None
 
 
 def _of_values(value: Callable[[np.ndarray], float]) -> Callable[[Spectrum, Tally | None], Parts]:

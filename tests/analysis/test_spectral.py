@@ -199,6 +199,12 @@ def test_a_float64_update_is_taken_before_it_is_rounded():
     )
 
 
+@pytest.mark.parametrize("values", [[], [0, 0], [np.inf, 1], [np.inf, -np.inf], [np.nan, 1], [3, -3]], ids=str)
+def test_what_is_no_spectrum_has_no_directions(values: list[float]):
+    sigma = np.array(values, np.float32)
+    assert np.isnan([stable_rank(sigma), effective_rank(sigma), energy_rank(sigma, 0.9)]).all()
+
+
 def test_ranks_by_hand():
     """Values 3, 4: energy 25, so 16 / 25 in the first; shares 3/7 and 4/7."""
     values = np.array([4.0, 3.0], np.float32)
