@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,11 +32,12 @@ OF_ENTRIES = Plan(spectra=False)
 Run = Callable[..., tuple[dict[str, Tally], dict, list[str]]]
 
 
-@pytest.fixture
-def models(tmp_path: Path) -> Path:
-    """A mixture of two experts and a norm."""
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A mixture of two experts and a norm. The interpreter takes its time for each row, hardly for columns."""
+    folder = tmp_path_factory.mktemp("devices") / "models"
     random = np.random.default_rng(0)
-    shapes = {"gate_proj": (24, 16), "up_proj": (24, 16), "down_proj": (16, 24)}
+    shapes = {"gate_proj": (3, 136), "up_proj": (3, 136), "down_proj": (4, 96)}
     base = {
         f"model.layers.0.mlp.experts.{i}.{name}.weight": BFloat16.of(random.normal(0, 0.02, shape))
         for i in range(N_EXPERTS)
@@ -43,8 +45,8 @@ def models(tmp_path: Path) -> Path:
     }
     base["model.norm.weight"] = BFloat16.of(random.normal(1, 0.02, 16))
     for name, tensors in (("base", base), ("tuned", tuned_from(base, changed_share=0.3)[0])):
-        write_model(tmp_path / "models" / name, tensors)
-    return tmp_path / "models"
+        write_model(folder / name, tensors)
+    return folder
 
 
 @contextmanager
@@ -59,18 +61,17 @@ def jobs_of(models: Path, data: Path, device: str, threads: int) -> Iterator[Job
         jobs.stop()
 
 
-@pytest.fixture
-def run(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Compares the two and returns tallies, bits of masks, and the devices and groups that the worker announced."""
-    monkeypatch.setenv("SUBNETSCOPE_LOCAL_ROOTS", str(models))
-    monkeypatch.setenv("SUBNETSCOPE_DEMO", "0")
+@pytest.fixture(scope="module")
+def run(models: Path) -> Iterator[Run]:
+    """Compares the two and returns tallies, bits of masks, the devices and groups that the worker announced, and gaps.
+    `planted` is done in the worker before it measures: `name` is how, `here` are the arguments."""
     said: list[dict] = []
     hear = _Feed.on_message
-    monkeypatch.setattr(_Feed, "on_message", lambda feed, message: (said.append(message), hear(feed, message)))
+    n_runs = itertools.count()
 
     def compare(device: str = "cpu", threads: int = 1, *, interpreted: bool = False, planted: str = "") -> tuple:
         said.clear()
-        run_of = tmp_path / f"run {len(list(tmp_path.iterdir()))}"
+        run_of = models.parent / f"run {next(n_runs)}"
         (plant := run_of / "plant").mkdir(parents=True)
         if planted:
             (plant / "sitecustomize.py").write_text(WATCH.format(planted=planted))
@@ -93,7 +94,17 @@ def run(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
                 words = [word_of(message) for message in said]
                 return store.tallies(key), masks, words, gaps
 
-    return compare
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SUBNETSCOPE_LOCAL_ROOTS", str(models))
+        patch.setenv("SUBNETSCOPE_DEMO", "0")
+        patch.setattr(_Feed, "on_message", lambda feed, message: (said.append(message), hear(feed, message)))
+        yield compare
+
+
+@pytest.fixture(scope="module")
+def by_itself(run: Run) -> tuple[dict[str, Tally], dict, list[str]]:
+    """Tallies, bits of masks and what was announced where one CPU takes one matrix after another."""
+    return run()[:3]
 
 
 def word_of(message: dict) -> str:
@@ -102,15 +113,17 @@ def word_of(message: dict) -> str:
 
 
 WATCH = """
-import sys, threading
-def watch(frame, event, argument):
-    name = frame.f_code.co_name
-    if name in ("measure_tally", "measure_tallies", "_measured"):
-        here = frame.f_locals
-        {planted}
+import inspect, sys
 if "cache.backends.measure" in sys.orig_argv:
-    sys.settrace(watch)
-    threading.settrace(watch)
+    from cache.backends import filling
+    def watched(function):
+        def around(*args, **named):
+            name, here = function.__name__, inspect.signature(function).bind(*args, **named).arguments
+            {planted}
+            return function(*args, **named)
+        return around
+    for name in ("measure_tally", "measure_tallies", "_measured"):
+        setattr(filling, name, watched(getattr(filling, name)))
 """
 
 
@@ -125,9 +138,9 @@ def assert_same(found: dict[str, Tally], expected: dict[str, Tally]) -> None:
                 assert np.array_equal(getattr(found[name], field), value), (name, field)
 
 
-def test_experts_that_are_counted_together_have_the_counts_and_masks_of_each_by_itself(run: Run):
+def test_experts_that_are_counted_together_have_the_counts_and_masks_of_each_by_itself(run: Run, by_itself: tuple):
     pytest.importorskip("triton")
-    expected, bits, alone, _ = run()
+    expected, bits, alone = by_itself
     found, same_bits, together, _ = run(interpreted=True)
     assert_same(found, expected)
     assert same_bits == bits
@@ -142,38 +155,44 @@ def runs_of_one_shape(said: list[str]) -> list[int]:
     return [len(list(group)) for _, group in itertools.groupby(kinds)]
 
 
-def test_an_error_of_the_stack_leaves_each_to_itself(run: Run):
+def test_an_error_of_the_stack_leaves_each_to_itself(run: Run, by_itself: tuple):
     pytest.importorskip("triton")
-    expected, bits, _, _ = run()
+    expected, bits, _ = by_itself
     planted = 'if name == "measure_tallies": raise ValueError("planted")'
-    found, same_bits, _, gaps = run(interpreted=True, planted=planted)
+    found, same_bits, said, gaps = run(interpreted=True, planted=planted)
     assert_same(found, expected)
     assert (same_bits, gaps) == (bits, [])
+    begun = Counter(name for name in said if name.startswith("model.layers"))
+    assert begun == dict.fromkeys(begun, 2), "in the stack, and by itself"
 
 
-def test_a_crash_in_a_stack_costs_the_one_that_crashes_by_itself_too(run: Run):
+def test_a_crash_in_a_stack_costs_the_one_that_crashes_by_itself_too(run: Run, by_itself: tuple):
     pytest.importorskip("triton")
-    expected, _, _, _ = run()
+    expected, _, _ = by_itself
     poisoned = "model.layers.0.mlp.experts.1.up_proj.weight"
-    planted = f'if name == "measure_tallies" or (name == "measure_tally" and here["pair"].name == "{poisoned}"): '
-    found, _, _, gaps = run(interpreted=True, planted=planted + "import os; os.abort()")
+    planted = f"""if name == "measure_tallies" and here["shape"].rows == 3 or (
+                name == "measure_tally" and here["pair"].name == "{poisoned}"
+            ):
+                import os
+                os.abort()"""
+    found, _, _, gaps = run(interpreted=True, planted=planted)
     assert gaps == [poisoned]
     assert_same(found, {name: tally for name, tally in expected.items() if name != poisoned})
 
 
-def test_two_devices_fill_the_same_holes_as_one(run: Run):
-    expected, bits, one, _ = run("cpu")
+def test_two_devices_fill_the_same_holes_as_one(run: Run, by_itself: tuple):
+    expected, bits, one = by_itself
     found, same_bits, two, _ = run("cpu:0,cpu:1", threads=2)
     assert_same(found, expected)
     assert same_bits == bits
     assert (one[0], two[0]) == ("cpu", "2 devices")
 
 
-def test_a_device_that_fails_is_left_out_and_the_others_go_on(run: Run):
+def test_a_device_that_fails_is_left_out_and_the_others_go_on(run: Run, by_itself: tuple):
     planted = """if name == "_measured" and here["engine"].device == "cpu:1":
-            from cache.backends.devices import DeviceLost
-            raise DeviceLost("cpu:1")"""
-    expected, bits, _, _ = run("cpu")
+                from cache.backends.devices import DeviceLost
+                raise DeviceLost("cpu:1")"""
+    expected, bits, _ = by_itself
     found, same_bits, said, gaps = run("cpu:0,cpu:1", threads=2, planted=planted)
     assert_same(found, expected)
     assert (same_bits, gaps) == (bits, [])
@@ -181,12 +200,12 @@ def test_a_device_that_fails_is_left_out_and_the_others_go_on(run: Run):
     assert told == ["2 devices", "cpu:1", "2 devices", "cpu:1", "cpu:0"], "twice, for a matrix may be to blame once"
 
 
-def test_a_matrix_that_fails_a_device_is_measured_on_the_cpu_and_the_device_goes_on(run: Run):
+def test_a_matrix_that_fails_a_device_is_measured_on_the_cpu_and_the_device_goes_on(run: Run, by_itself: tuple):
     poisoned = "model.layers.0.mlp.experts.1.up_proj.weight"
     planted = f"""if name == "_measured" and here["engine"].device != "cpu" and here["pair"].name == "{poisoned}":
-            from cache.backends.devices import DeviceLost
-            raise DeviceLost(here["engine"].device)"""
-    expected, bits, _, _ = run("cpu")
+                from cache.backends.devices import DeviceLost
+                raise DeviceLost(here["engine"].device)"""
+    expected, bits, _ = by_itself
     found, same_bits, said, gaps = run("cpu:0,cpu:1", threads=2, planted=planted)
     assert_same(found, expected)
     assert (same_bits, gaps) == (bits, [])
