@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,7 +90,7 @@ def run(models: Path) -> Iterator[Run]:
                     for place, mask in store.masks(key).items()
                 }
                 gaps = [name for _, name in store.gaps(key)]
-                words = [word_of(message) for message in said]
+                words = [word for message in said for word in words_of(message)]
                 return store.tallies(key), masks, words, gaps
 
     with pytest.MonkeyPatch.context() as patch:
@@ -107,9 +106,11 @@ def by_itself(run: Run) -> tuple[dict[str, Tally], dict, list[str]]:
     return run()[:3]
 
 
-def word_of(message: dict) -> str:
-    """What tells a message of the worker: a device, the matrix that was begun, or the kind of event."""
-    return message["hole"].name if message["event"] == "begin" else message.get("device", message["event"])
+def words_of(message: dict) -> list[str]:
+    """What tells a message of the worker: a device, the matrices that were begun, or the kind of event."""
+    if message["event"] == "begin":
+        return [hole.name for hole in message["holes"]]
+    return [message.get("device", message["event"])]
 
 
 WATCH = """
@@ -155,15 +156,14 @@ def runs_of_one_shape(said: list[str]) -> list[int]:
     return [len(list(group)) for _, group in itertools.groupby(kinds)]
 
 
-def test_an_error_of_the_stack_leaves_each_to_itself(run: Run, by_itself: tuple):
+def test_an_error_of_the_stack_leaves_each_to_itself(run: Run, by_itself: tuple, caplog: pytest.LogCaptureFixture):
     pytest.importorskip("triton")
     expected, bits, _ = by_itself
     planted = 'if name == "measure_tallies": raise ValueError("planted")'
-    found, same_bits, said, gaps = run(interpreted=True, planted=planted)
+    found, same_bits, _, gaps = run(interpreted=True, planted=planted)
     assert_same(found, expected)
     assert (same_bits, gaps) == (bits, [])
-    begun = Counter(name for name in said if name.startswith("model.layers"))
-    assert begun == dict.fromkeys(begun, 2), "in the stack, and by itself"
+    assert "4 together failed, so each is measured by itself" in caplog.text
 
 
 def test_a_crash_in_a_stack_costs_the_one_that_crashes_by_itself_too(run: Run, by_itself: tuple):
@@ -178,6 +178,19 @@ def test_a_crash_in_a_stack_costs_the_one_that_crashes_by_itself_too(run: Run, b
     found, _, _, gaps = run(interpreted=True, planted=planted)
     assert gaps == [poisoned]
     assert_same(found, {name: tally for name, tally in expected.items() if name != poisoned})
+
+
+def test_a_crash_in_a_handful_costs_the_one_that_crashes_by_itself_too(run: Run, by_itself: tuple):
+    expected, _, _ = by_itself
+    poisoned = "model.layers.0.mlp.experts.1.up_proj.weight"
+    planted = f"""if name == "measure_tally" and here["pair"].name == "{poisoned}":
+                import os
+                os.abort()"""
+    found, _, said, gaps = run(planted=planted)
+    assert gaps == [poisoned]
+    assert_same(found, {name: tally for name, tally in expected.items() if name != poisoned})
+    twice = {name for name in said if name in expected and said.count(name) == 2}
+    assert twice > {poisoned}, "with others, then each by itself"
 
 
 def test_two_devices_fill_the_same_holes_as_one(run: Run, by_itself: tuple):
