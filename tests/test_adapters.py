@@ -21,6 +21,7 @@ from tests.adapted import Adapted, adapted, merged_by_peft, tiny_gpt2, tiny_llam
 from tests.hub.builders import write_model
 from tests.hub.loopback import LoopbackHub
 
+pytestmark = pytest.mark.usefixtures("children_at_hand")
 ROOT = Path(__file__).resolve().parents[1]
 OTHERS = Path(os.environ.get("SUBNETSCOPE_REAL_WEIGHTS", ROOT.parent / "shared" / "data"))
 TARGETS = ["q_proj", "v_proj", "down_proj"]
@@ -142,6 +143,7 @@ def test_a_sharded_base_of_other_names(tmp_path: Path):
     assert not report["coverage"]["not_compared"]
 
 
+@pytest.mark.processes
 def test_the_terminal_says_both(tmp_path: Path, capsys: pytest.CaptureFixture):
     case = adapted(tmp_path, tiny_llama(), LoraConfig(r=4, target_modules=["q_proj"]), size=0.003)
     assert cli.main(["compare", str(case.base), str(case.adapter)]) == 0
@@ -261,6 +263,7 @@ def test_a_published_adapter_on_a_base_of_its_shape(step: str, tmp_path: Path):
     assert entry["adapter"]["singular_values"][:8] == pytest.approx(exact.tolist(), rel=1e-5)
 
 
+@pytest.mark.processes
 def test_an_adapter_on_the_hub(hub: LoopbackHub, tmp_path: Path):
     """Its card names no base; its config does, and says how it is scaled."""
     case = adapted(tmp_path, tiny_llama(), LoraConfig(r=4, lora_alpha=16, target_modules=["q_proj"]), size=0.003)

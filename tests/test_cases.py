@@ -16,6 +16,7 @@ from tests.hub.builders import LLAMA_CONFIG, BFloat16, llama, safetensors_bytes,
 
 Tensors = dict[str, BFloat16]
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+pytestmark = pytest.mark.usefixtures("children_at_hand")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -272,6 +273,7 @@ def test_the_number_is_the_truth_and_says_what_it_stands_on(build: Callable[[], 
     assert report["withheld"] == case.withheld == bool(coverage["reasons_withheld"])
 
 
+@pytest.mark.processes
 def test_each_expert_of_a_stack_has_its_own_spectrum(tmp_path: Path):
     case = stacked_experts()
     base, tuned = write_model(tmp_path / "base", case.base), write_model(tmp_path / "tuned", case.tuned)

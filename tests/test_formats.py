@@ -16,7 +16,7 @@ from analysis.errors import NoWeights
 from tests.comparing import Tensors, compared, exact, in_torch, listed, moved, truth
 from tests.hub.builders import LLAMA_CONFIG, llama, write_model
 
-pytestmark = pytest.mark.usefixtures("terminal")
+pytestmark = pytest.mark.usefixtures("terminal", "children_at_hand")
 E4M3, E5M2 = torch.float8_e4m3fn, torch.float8_e5m2
 DEEPSEEK = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
 IN_BLOCKS = LLAMA_CONFIG | {"quantization_config": DEEPSEEK}
@@ -85,6 +85,7 @@ def test_float8_against_bfloat16(how: dict, tmp_path: Path):
     assert {alert["kind"] for alert in report["alerts"]} == {"dtypes", "scales"}
 
 
+@pytest.mark.processes
 def test_float8_against_float8(tmp_path: Path):
     """Codes moved in a fifth of the entries; in one tensor the codes stayed and a scale moved instead."""
     file, values = quantised(wide_llama())

@@ -24,7 +24,7 @@ from tests.comparing import Tensors, compared, exact, in_torch, listed, moved, t
 from tests.hub.builders import LLAMA_CONFIG, llama, write_model
 from tests.hub.loopback import LoopbackHub
 
-pytestmark = pytest.mark.usefixtures("terminal")
+pytestmark = pytest.mark.usefixtures("terminal", "children_at_hand")
 
 
 def saved(table: object, **how: object) -> bytes:
@@ -67,6 +67,7 @@ def test_pickles_where_they_are_allowed(shards: int, tmp_path: Path):
     assert report["coverage"]["not_compared"] == []
 
 
+@pytest.mark.processes
 def test_pickles_on_the_hub(hub: LoopbackHub, tmp_path: Path):
     base = in_torch(llama())
     tuned, changed = moved(base)
@@ -116,6 +117,7 @@ class Malicious:
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.processes
 def test_a_pickle_that_would_run_something_is_refused(protocol: int, tmp_path: Path, capsys: pytest.CaptureFixture):
     canary = tmp_path / "canary"
     table = {"a": torch.zeros(2), "b": Malicious(canary)}

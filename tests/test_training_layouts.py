@@ -17,7 +17,7 @@ from cache.weights.repository import layout
 from tests.comparing import Tensors, compared, exact, in_torch, moved, truth
 from tests.hub.builders import llama, safetensors_bytes, write_model
 
-pytestmark = pytest.mark.usefixtures("terminal")
+pytestmark = pytest.mark.usefixtures("terminal", "children_at_hand")
 
 
 def pair(tmp_path: Path):
@@ -26,6 +26,7 @@ def pair(tmp_path: Path):
     return write_model(tmp_path / "base", base), tuned, changed
 
 
+@pytest.mark.processes
 def test_a_checkpoint_of_the_trainer_is_read_by_its_folder(tmp_path: Path):
     """Weights beside the optimizer's state and DeepSpeed's pieces, which are ignored."""
     base, tuned, changed = pair(tmp_path)

@@ -13,7 +13,10 @@ from analysis.plan import Plan
 from cache.jobs import Jobs
 from tests.hub.builders import llama, tuned_from
 
+pytestmark = pytest.mark.usefixtures("children_at_hand")
 
+
+@pytest.mark.processes
 def test_an_overlap_counts_regions_as_numpy_does(jobs: Jobs, models: Path):
     pairs = [jobs.prepare("./models/base", f"./models/tuned{seed}").pair for seed in (1, 2)]
     assert pairs[0] is not None
@@ -86,6 +89,7 @@ def test_an_overlap_is_of_two_to_twelve_models(jobs: Jobs, n: int, words: str):
         jobs.submit_overlap(base, [PinnedModel("hub", f"org/run-{i}", f"{i:040}") for i in range(n)])
 
 
+@pytest.mark.processes
 def test_a_comparison_and_an_overlap_of_the_same_pairs_measure_each_tensor_once(jobs: Jobs, monkeypatch):
     pairs = [jobs.prepare("./models/base", f"./models/tuned{seed}").pair for seed in (1, 2)]
     assert pairs[0] is not None

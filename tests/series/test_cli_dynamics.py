@@ -12,6 +12,8 @@ from tests.hub.builders import model_files, write_model
 from tests.hub.loopback import LoopbackHub
 from tests.series.planted import planted_run
 
+pytestmark = pytest.mark.usefixtures("children_at_hand")
+
 
 @pytest.fixture(autouse=True)
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

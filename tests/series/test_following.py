@@ -25,6 +25,7 @@ from tests.hub.loopback import LoopbackHub
 from tests.running import wait_until
 from tests.series.planted import Run, planted_run
 
+pytestmark = pytest.mark.usefixtures("children_at_hand")
 COUNTED = ("changed", "moved", "changed_outside", "moved_outside", "union")
 STEPS = (5, 50, 100)
 
@@ -57,6 +58,7 @@ def counts(store: Store, series: Series, rule: str) -> dict[str, dict[str, list[
     return {name: {field: getattr(one, field).tolist() for field in COUNTED} for name, one in found.items()}
 
 
+@pytest.mark.processes
 def test_a_run_counts_what_was_planted_and_a_longer_one_measures_only_what_is_new(
     jobs: Jobs, run: Run, monkeypatch: pytest.MonkeyPatch
 ):
@@ -104,6 +106,7 @@ def check_fates(run: Run, store: Store, series: Series) -> None:
     assert min(told.never.part, told.returned.part, told.final.part) > 0
 
 
+@pytest.mark.processes
 def test_a_cancelled_run_is_taken_up_again_and_a_killed_worker_costs_nothing(jobs: Jobs, run: Run):
     found = jobs.prepare_series("./models/base", "./models/run/checkpoint-*")
     job_id = jobs.submit_series(found.series)
@@ -134,6 +137,7 @@ def test_a_damaged_mask_fails_with_words_and_is_taken_again(jobs: Jobs, run: Run
     assert len(jobs._store.steps(found.series.key, "exact")) == len(run.base)
 
 
+@pytest.mark.processes
 def test_revisions_of_one_repository_by_pattern(jobs: Jobs, hub: LoopbackHub):
     planted = planted_run(3, layers=1)
     hub.add("org/base", model_files(planted.base))
