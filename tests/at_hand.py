@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from importlib import import_module
 from queue import SimpleQueue
 from typing import Any
 
@@ -22,14 +23,18 @@ from cache.backends.wire import from_line, to_line
 
 Work = Callable[[dict[str, Any], Send], None]
 _MEASURE = "cache.backends.measure"
+_AT_HAND = {
+    _MEASURE,
+    *(f"cache.backends.{name}" for name in ("checkpoints", "dynamics", "fetch", "overlap", "prepare")),
+}
 _one_inbox = threading.Lock()  # a process has one, for what its worker hears after its request
 
 
 class AtHand:
     """What `Child` is, as far as work goes well or ends with an error of ours."""
 
-    def __init__(self, module: str, work: Work, request: Mapping[str, Any] | None) -> None:
-        self.module, self.pid, self._work = module, 0, work
+    def __init__(self, module: str, request: Mapping[str, Any] | None) -> None:
+        self.module, self.pid = module, 0
         self._told: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._lines: SimpleQueue[bytes] = SimpleQueue()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -52,7 +57,8 @@ class AtHand:
             if self.module == _MEASURE:
                 child._inbox = self._told
             try:
-                self._work(request, self._send)
+                work: Work = getattr(import_module(self.module), self.module.rpartition(".")[2])
+                work(request, self._send)
             except SubnetscopeError as error:
                 self._send({"event": "failed", "error": error.as_dict()})
             except Exception as error:
@@ -75,29 +81,12 @@ class AtHand:
 @contextmanager
 def at_hand() -> Iterator[None]:
     """Jobs from files need no further process meanwhile."""
-    from cache.backends import (
-        checkpoints,
-        dynamics,
-        fetch,
-        measure,
-        overlap,
-        prepare,
-    )  # torch, which not all tests load
-
-    works: dict[str, Work] = {
-        "cache.backends.checkpoints": checkpoints.checkpoints,
-        "cache.backends.dynamics": dynamics.dynamics,
-        "cache.backends.fetch": fetch.fetch,
-        _MEASURE: measure.measure,
-        "cache.backends.overlap": overlap.overlap,
-        "cache.backends.prepare": prepare.prepare,
-    }
 
     def child_of(
         module: str, request: Mapping[str, Any] | None, *, network: bool, pass_fds: Sequence[int] = ()
     ) -> AtHand | Child:
-        if module in works and not pass_fds:
-            return AtHand(module, works[module], request)
+        if module in _AT_HAND and not pass_fds:
+            return AtHand(module, request)
         return Child(module, request, network=network, pass_fds=pass_fds)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -26,6 +26,8 @@ from tests.pages.test_pages import opened, texts
 
 HIDDEN = "1 comparison is hidden: the Hub does not let this server read their models (see the log)."
 
+pytestmark = pytest.mark.usefixtures("children_at_hand")
+
 
 @pytest.fixture
 def pairs(hub: LoopbackHub, current: instance.Instance, monkeypatch: pytest.MonkeyPatch) -> tuple[Pair, Pair]:
@@ -44,9 +46,10 @@ def put(current: instance.Instance, tuned: str) -> Pair:
     found = current.jobs.prepare("org/base", tuned)
     assert found.pair is not None
     assert found.alignment is not None
-    for measurements in measured(found.alignment):
-        for name, measurement in measurements.items():
-            current.store.put(found.pair.key, name, measurement).result()
+    tallies, spectra = measured(found.alignment)
+    measurements = [*tallies.items(), *spectra.items()]
+    for written in [current.store.put(found.pair.key, name, measurement) for name, measurement in measurements]:
+        written.result()
     return found.pair
 
 

@@ -28,6 +28,7 @@ from tests.pages.conftest import BASE, SEEDS, put_pair, register
 from tests.pages.test_pages import opened
 from tests.pages.test_pages import texts as escaped
 
+pytestmark = pytest.mark.usefixtures("children_at_hand")
 FIRST_LAYER = Plan(selection=select("0"))
 
 
@@ -75,6 +76,7 @@ def control(app: AppTest, kind: str, name: str):
     return found
 
 
+@pytest.mark.processes
 def test_figures_follow_the_selection_and_the_pairs_page_says_what_it_is_of(models: instance.Instance):
     app = looked_up()
     assert not app.exception
