@@ -14,14 +14,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.error import URLError
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.hub.builders import BFloat16, llama, model_files, tuned_from, write_model
 from tests.hub.loopback import LoopbackHub
@@ -55,6 +55,7 @@ class Server:
 
     url: str
     changed: dict[str, dict[str, np.ndarray]]  # run -> tensor -> true at a changed entry
+    address_of_pair: dict[tuple[str, str], str] = field(default_factory=dict)  # as typed -> where it was seen measured
 
     def n_changed(self, *runs: str) -> int:
         """Entries that all these runs changed."""
@@ -66,20 +67,30 @@ class Server:
         return sum(changed.size for changed in next(iter(self.changed.values())).values())
 
 
-@pytest.fixture(scope="module")  # so that what a file of tests finds does not hang on which ran before it
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The app over a folder './runs' (base, seed-1, seed-2, seed-3, slow-base, slow-tuned, hostile-base,
-    hostile-tuned, many-base, many-tuned) and a Hub on which 'team/tuned' names 'team/base' as its base."""
-    folder = tmp_path_factory.mktemp("browser")
-    base = llama(layers=3)
-    changed = {}
-    write_model(folder / "runs" / "base", base)
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, np.ndarray]]]:
+    """A folder of models (base, seed-1, seed-2, seed-3, slow-base, slow-tuned, hostile-base, hostile-tuned, many-base,
+    many-tuned), which nobody writes to, and where each seed differs from the base."""
+    runs = tmp_path_factory.mktemp("models") / "runs"
+    base, changed = llama(layers=3), {}
+    write_model(runs / "base", base)
     for seed in (1, 2, 3):
         tuned, changed[f"seed-{seed}"] = tuned_from(base, changed_share=0.1 * seed, seed=seed)
-        write_model(folder / "runs" / f"seed-{seed}", tuned)
-    _write_slow_pair(folder / "runs")
-    _write_hostile_pair(folder / "runs")
-    _write_many(folder / "runs")
+        write_model(runs / f"seed-{seed}", tuned)
+    _write_slow_pair(runs)
+    _write_hostile_pair(runs)
+    _write_many(runs)
+    return runs, changed
+
+
+@pytest.fixture(scope="module")  # so that what a file of tests finds does not hang on which ran before it
+def server(
+    tmp_path_factory: pytest.TempPathFactory, models: tuple[Path, dict[str, dict[str, np.ndarray]]]
+) -> Iterator[Server]:
+    """The app over the folder of models as './runs', and a Hub on which 'team/tuned' names 'team/base' as its base."""
+    folder, (runs, changed) = tmp_path_factory.mktemp("browser"), models
+    (folder / "runs").symlink_to(runs)
+    base = llama(layers=3)
     with LoopbackHub() as hub:
         hub.add("team/base", model_files(base))
         hub.add("team/tuned", {**model_files(tuned_from(base)[0]), "README.md": b"---\nbase_model: team/base\n---\n"})
@@ -161,24 +172,47 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def regulars(chromium: Browser, server: Server) -> Iterator[Callable[..., BrowserContext]]:
+    """A function that finds the browser of such a look that has been at this server before, or opens it: with the
+    scripts of the pages at hand, which a new one spends a second of a core on."""
+    opened: dict[tuple[str, int], BrowserContext] = {}
+
+    def find(color_scheme: str, width: int) -> BrowserContext:
+        if (color_scheme, width) not in opened:
+            opened[color_scheme, width] = _browser(chromium, color_scheme, width)
+        return opened[color_scheme, width]
+
+    yield find
+    for context in opened.values():
+        context.close()
+
+
+def _browser(chromium: Browser, color_scheme: str, width: int) -> BrowserContext:
+    return chromium.new_context(viewport={"width": width, "height": 1000}, color_scheme=color_scheme)
+
+
 @pytest.fixture
-def visitor(chromium: Browser, server: Server) -> Iterator[Callable[..., Page]]:
-    """A function that opens a fresh browser: visitor(color_scheme='dark', width=900) -> Page."""
+def visitor(
+    chromium: Browser, server: Server, regulars: Callable[..., BrowserContext]
+) -> Iterator[Callable[..., Page]]:
+    """A function that opens a page: visitor(color_scheme='dark', width=900) -> Page. `stranger`: in a browser that has
+    never been here."""
     opened, complaints = [], []
 
-    def visit(*, color_scheme: str = "light", width: int = 1440) -> Page:
-        context = chromium.new_context(viewport={"width": width, "height": 1000}, color_scheme=color_scheme)
+    def visit(*, stranger: bool = False, color_scheme: str = "light", width: int = 1440) -> Page:
+        context = _browser(chromium, color_scheme, width) if stranger else regulars(color_scheme, width)
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: complaints.append(f"threw {error}"))
         page.on("dialog", lambda dialog: (complaints.append(f"dialog {dialog.message}"), dialog.dismiss()))
         page.on("request", lambda request: _note_stranger(request.url, server.url, complaints))
-        opened.append(context)
+        opened.append(context if stranger else page)
         return page
 
     yield visit
-    for context in opened:
-        context.close()
+    for each in opened:
+        each.close()
     assert not complaints
 
 

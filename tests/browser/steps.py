@@ -43,6 +43,16 @@ def compare(page: Page, server: Server, base: str, tuned: str) -> None:
     expect(page.get_by_text("In words").first).to_be_visible()
 
 
+def open_compared(page: Page, server: Server, base: str, tuned: str) -> None:
+    """Stands on the overview of a pair, by its address where it was compared on this server before."""
+    if (base, tuned) in server.address_of_pair:
+        page.goto(server.address_of_pair[base, tuned])
+        expect(page.get_by_text("In words").first).to_be_visible()
+    else:
+        compare(page, server, base, tuned)
+        server.address_of_pair[base, tuned] = page.url
+
+
 def wait_until_idle(server: Server, seconds: float = 120) -> None:
     """Waits until no job is queued or at work, as the server itself says."""
     deadline = time.monotonic() + seconds

@@ -31,7 +31,7 @@ def test_from_two_pasted_models_to_a_link_that_a_colleague_opens(server: Server,
     seen, link = steps.numbers(page), steps.copied_link(page)
     page.wait_for_url(lambda url: url.replace("%2F", "/").replace("%40", "@") == link)
 
-    colleague = visitor()
+    colleague = visitor(stranger=True)
     colleague.goto(link)
     expect(colleague.get_by_role("heading", name="model.layers.1.mlp.down_proj.weight")).to_be_visible()
     assert steps.numbers(colleague) == seen
@@ -39,7 +39,7 @@ def test_from_two_pasted_models_to_a_link_that_a_colleague_opens(server: Server,
 
 def test_back_from_a_matrix_leads_to_the_heatmap_and_stays_there(server: Server, visitor: Visitor):
     page = visitor()
-    steps.compare(page, server, "./runs/base", "./runs/seed-1")
+    steps.open_compared(page, server, "./runs/base", "./runs/seed-1")
     steps.go(page, "Layers")
     for module in ("mlp.down_proj", "self_attn.q_proj"):
         steps.click_cell(page, layer="1", module=module)
@@ -74,7 +74,7 @@ def test_the_tuned_models_card_offers_its_base(server: Server, visitor: Visitor)
 
 def test_a_choice_stays_in_the_address(server: Server, visitor: Visitor):
     page = visitor()
-    steps.compare(page, server, "./runs/base", "./runs/seed-1")
+    steps.open_compared(page, server, "./runs/base", "./runs/seed-1")
     steps.go(page, "Layers")
     steps.chart(page)
     page.get_by_label("Metric").click()
@@ -148,7 +148,7 @@ def test_hostile_names_are_only_text(server: Server, visitor: Visitor):
 def test_every_view_draws_in_both_themes(server: Server, visitor: Visitor, color_scheme: str, width: int):
     """Leaves a picture of each view in tests/browser/shots/, to be looked at."""
     page = visitor(color_scheme=color_scheme, width=width)
-    steps.compare(page, server, "./runs/base", "./runs/seed-1")
+    steps.open_compared(page, server, "./runs/base", "./runs/seed-1")
     SHOTS.mkdir(exist_ok=True)
     for view in ("Overview", "Layers", "Spectra"):
         steps.go(page, view)

@@ -34,7 +34,7 @@ def test_from_a_filter_to_the_overlay_that_a_colleague_opens(server: Server, vis
     names = page.locator(".js-plotly-plot").first.locator(".legendtext").all_text_contents()
     assert sorted(names) == ["seed-1", "seed-2"]
 
-    colleague = visitor(color_scheme="dark", width=900)
+    colleague = visitor(stranger=True, color_scheme="dark", width=900)
     colleague.goto(page.url)
     expect(colleague.locator(".js-plotly-plot")).to_have_count(4)
     expect(colleague.get_by_role("textbox", name="Search")).to_have_value("runs/seed-")

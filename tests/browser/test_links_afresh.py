@@ -31,11 +31,11 @@ SEEN = """() => {
 @pytest.mark.parametrize("page_name", CHOICES)
 def test_a_link_shows_the_same_in_a_new_browser(server: Server, visitor: Visitor, page_name: str):
     page = visitor()
-    steps.compare(page, server, "./runs/base", "./runs/seed-1")
+    steps.open_compared(page, server, "./runs/base", "./runs/seed-1")
     base, tuned = map(pinned, steps.models(page))
     page.goto(f"{server.url}/{to_link(view_of(page_name, base, tuned, **CHOICES[page_name]))}")
     seen = looked_at(page)
-    stranger = visitor()
+    stranger = visitor(stranger=True)
     stranger.goto(page.url)
     assert looked_at(stranger) == seen
     for value in CHOICES[page_name].values():
@@ -51,7 +51,7 @@ def looked_at(page: Page) -> list[object]:
 
 def test_back_to_the_layers_keeps_the_metric(server: Server, visitor: Visitor):
     page = visitor()
-    steps.compare(page, server, "./runs/base", "./runs/seed-1")
+    steps.open_compared(page, server, "./runs/base", "./runs/seed-1")
     base, tuned = map(pinned, steps.models(page))
     page.goto(f"{server.url}/{to_link(view_of('layers', base, tuned, metric='relative-update'))}")
     for way_back in (lambda: steps.go(page, "Layers"), page.go_back):

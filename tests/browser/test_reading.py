@@ -49,7 +49,7 @@ PALE_WORDS = """() => {
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
 def test_words_are_not_pale(server: Server, visitor: Visitor, color_scheme: str):
     page = visitor(color_scheme=color_scheme)
-    steps.compare(page, server, "./runs/base", "./runs/seed-1")
+    steps.open_compared(page, server, "./runs/base", "./runs/seed-1")
     for view in ("Overview", "Layers", "Spectra", "Compare"):
         steps.go(page, view)
         if view != "Compare":
@@ -101,7 +101,7 @@ FOCUSED = """() => {
 
 def test_every_figure_is_said_in_words_and_has_its_numbers_in_a_table(server: Server, visitor: Visitor):
     page = visitor()
-    steps.compare(page, server, "./runs/base", "./runs/seed-1")
+    steps.open_compared(page, server, "./runs/base", "./runs/seed-1")
     for view in ("Overview", "Layers", "Spectra"):
         steps.go(page, view)
         steps.chart(page)

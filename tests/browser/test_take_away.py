@@ -103,9 +103,9 @@ def test_every_figure_is_drawn_for_paper(server: Server, visitor: Visitor, view:
 
 def open_view(page: Page, server: Server, view: str) -> None:
     """The view of a pair that is measured, drawn."""
-    steps.compare(page, server, "./runs/base", "./runs/seed-1")
+    steps.open_compared(page, server, "./runs/base", "./runs/seed-1")
     if view == "Overlap":
-        steps.compare(page, server, "./runs/base", "./runs/seed-2")
+        steps.open_compared(page, server, "./runs/base", "./runs/seed-2")
         steps.go(page, "Overlap of runs")
         count = page.get_by_role("button", name="Count it")
         expect(count.or_(page.get_by_role("heading", name="Run against run"))).to_be_visible()
@@ -134,7 +134,7 @@ def test_more_than_a_megabyte_comes_whole(server: Server, visitor: Visitor):
 
 def test_the_report_opens_offline_and_asks_nobody(server: Server, visitor: Visitor, chromium: Browser, tmp_path: Path):
     page = visitor()
-    steps.compare(page, server, "./runs/hostile-base", "./runs/hostile-tuned")
+    steps.open_compared(page, server, "./runs/hostile-base", "./runs/hostile-tuned")
     [link] = links(page, "report")
     name, data = saved(link)
     file = tmp_path / name
@@ -181,7 +181,7 @@ def test_a_shared_link_leads_people_to_the_view(server: Server, visitor: Visitor
     assert f"{100 * unchanged:.2f} % of parameters unchanged" in text
     [picture] = re.findall(r'property="og:image" content="([^"]+)"', text)
     assert Image.open(urllib.request.urlopen(picture.replace("&amp;", "&"))).size == (1200, 630)
-    colleague = visitor()
+    colleague = visitor(stranger=True)
     colleague.goto(share)
     colleague.wait_for_url(re.compile(r"/layers\?"))
     expect(colleague.get_by_role("heading", name="Layers and matrices")).to_be_visible()
