@@ -8,7 +8,7 @@ processes. What becomes of children that crash, hang or are cancelled is for tes
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from queue import SimpleQueue
@@ -70,7 +70,8 @@ class AtHand:
         self._lines.put(to_line(message))
 
     def kill(self) -> None:
-        """It ends by itself."""
+        """It ends by itself, with what has arrived."""
+        self.tell({"event": "all"})
 
     def close(self) -> None:
         if self._thread.is_alive():
@@ -79,13 +80,13 @@ class AtHand:
 
 
 @contextmanager
-def at_hand() -> Iterator[None]:
-    """Jobs from files need no further process meanwhile."""
+def at_hand(modules: Collection[str] = _AT_HAND) -> Iterator[None]:
+    """Meanwhile jobs have no process for what these do, but where bytes pass through pipes."""
 
     def child_of(
         module: str, request: Mapping[str, Any] | None, *, network: bool, pass_fds: Sequence[int] = ()
     ) -> AtHand | Child:
-        if module in _AT_HAND and not pass_fds:
+        if module in modules and not pass_fds:
             return AtHand(module, request)
         return Child(module, request, network=network, pass_fds=pass_fds)
 
@@ -100,4 +101,11 @@ def at_hand() -> Iterator[None]:
 def children_at_hand(request: pytest.FixtureRequest) -> Iterator[None]:
     """Jobs from files need no further process, but for those of tests that are marked with `processes`."""
     with nullcontext() if request.node.get_closest_marker("processes") else at_hand():
+        yield
+
+
+@pytest.fixture
+def worker_at_hand(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The same, but only measuring has no process: looking up and fetching do."""
+    with nullcontext() if request.node.get_closest_marker("processes") else at_hand({_MEASURE}):
         yield

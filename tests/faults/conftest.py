@@ -96,7 +96,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(hub, hub_settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+def bench(hub, hub_settings, worker_at_hand: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     monkeypatch.setenv("SUBNETSCOPE_DATA", str(hub_settings.data_dir))
     monkeypatch.setenv("SUBNETSCOPE_DEVICE", "cpu")
     hub_settings.data_dir.mkdir()
