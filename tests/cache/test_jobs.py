@@ -28,7 +28,10 @@ from cache.jobs import Jobs
 from cache.records import JobRecord
 from tests.hub.builders import llama, tuned_from, write_model
 
+pytestmark = pytest.mark.usefixtures("children_at_hand")
 
+
+@pytest.mark.processes
 def test_a_comparison_fills_in_and_counts_what_was_planted(jobs: Jobs, models: Path):
     preparation = jobs.prepare("./models/base", "./models/tuned1")
     assert preparation.pair is not None
@@ -93,6 +96,7 @@ def test_preparing_what_cannot_be_says_why(jobs: Jobs, base: str, tuned: str, er
     assert jobs._store.pairs() == []
 
 
+@pytest.mark.processes
 def test_unrelated_architectures_fail_with_words_and_the_next_job_runs(jobs: Jobs):
     failed = jobs.wait(jobs.submit(jobs.prepare("./models/base", "./models/stranger")), timeout=180)
     assert failed.state == "failed"
@@ -110,6 +114,7 @@ def test_a_gap_is_tried_again_when_the_pair_is_asked_for_again(jobs: Jobs):
     assert name in jobs._store.tallies(key)
 
 
+@pytest.mark.processes
 def test_a_store_that_takes_nothing_ends_the_job_early_and_lets_it_be_asked_for_again(jobs: Jobs, monkeypatch):
     preparation = jobs.prepare("./models/base", "./models/tuned1")
     full = StoreError("The disk is full", do="Make room")
