@@ -12,7 +12,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from analysis.labels import count, percent
+from analysis.labels import count, counted, percent
 from analysis.places import place_of
 from analysis.plan import Plan
 from analysis.tensors import Alignment, NotCompared
@@ -104,7 +104,6 @@ def _largest_reasons(entries: Sequence[NotCompared]) -> list[str]:
         of_reason.setdefault(reason, []).append(entry.parameters)
     heaviest = sorted(of_reason.items(), key=lambda item: -sum(item[1]))[:_MOST_REASONS]
     return [
-        f"{count(len(left_out))} {'tensor' if len(left_out) == 1 else 'tensors'}, {count(sum(left_out))} parameters: "
-        f"{reason}."
+        f"{counted(len(left_out), 'tensor')}, {count(sum(left_out))} parameters: {reason}."
         for reason, left_out in heaviest
     ]
