@@ -75,8 +75,7 @@ class SeriesPreparation:
 
 
 class Jobs:
-    """The process-wide queue over one store. Safe to call from any thread. For the terminal: `any_folder`, and
-    `measures_next`, since what is looked up there is measured at once, by a child that is started meanwhile."""
+    """The process-wide queue over one store. Safe to call from any thread. `any_folder` is for the terminal."""
 
     def __init__(
         self,
@@ -84,7 +83,6 @@ class Jobs:
         settings: Settings,
         *,
         any_folder: bool = False,
-        measures_next: bool = False,
         patience: Patience = PATIENT,
     ) -> None:
         self._store, self._settings, self._any_folder, self._patience = store, settings, any_folder, patience
@@ -95,7 +93,7 @@ class Jobs:
         self._lanes: list[threading.Thread] = []
         self._preparing = threading.BoundedSemaphore(_PREPARED_AT_ONCE)
         self._alarm_of_id: dict[str, threading.Timer] = {}  # of jobs that wait for the Hub
-        self._ahead, self._measures_next = Ahead(), measures_next
+        self._ahead = Ahead()
         self._stopping = False
 
     def start(self, *, resume: bool = True) -> None:
@@ -120,18 +118,19 @@ class Jobs:
         for lane in self._lanes:
             lane.join(timeout=10)
 
-    def prepare(self, base: str, tuned: str) -> Preparation:
+    def prepare(self, base: str, tuned: str, *, then: Plan | None = None) -> Preparation:
         """Pins both models, reads their headers and aligns them, in a child; registers the pair. Takes about a second.
+        With an empty `base`, looks up what the tuned model says of its base. `then` is what will be asked of the pair
+        at once: the child that measures is started meanwhile.
 
-        Raises the model and weights errors. With an empty `base`, looks up what the tuned model says of its base.
-        """
+        Raises the model and weights errors."""
         if not tuned.strip():
             raise BadReference("No fine-tuned model was named", do="Paste its id, and that of its base")
         for text in (base, tuned):
             if text.strip() and not self._any_folder:
                 parse_model(text)  # a slip of the pen is answered without a child
         request = {"base": base, "tuned": tuned, "any_folder": self._any_folder}
-        if self._measures_next:
+        if then is not None and self._is_to_measure(base, tuned, then):
             self._ahead.begin()
         message = self._looked_up(request)
         if "alignment" not in message:
@@ -150,6 +149,13 @@ class Jobs:
             downloads_dir=message["downloads_dir"],
             notes=(*_notes(pair, tuned_card), *message["notes"]),
         )
+
+    def _is_to_measure(self, base: str, tuned: str, plan: Plan) -> bool:
+        """Whether a child that is started now will have work, as far as names tell. It has no pipes for weights that
+        stream, and where a pair of these names is stored whole, most likely nothing is left to do."""
+        if self._settings.stream or not plan.keep_files:
+            return False
+        return all(self._store.holes(key, plan) for key in self._store.pairs_called(base, tuned))
 
     def forecast(self, wanted: Preparation | Pair, plan: Plan) -> Forecast:
         """What is still to be done of this plan, what it takes, and whether this machine has it. Of a pair alone, what

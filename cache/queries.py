@@ -80,6 +80,22 @@ PAIRS = f"""
                FROM gaps WHERE {GAP_SHOWN} GROUP BY pair_key) g ON g.pair_key = p.pair_key"""
 PAIRS_VALUES = [TALLY_VERSION, SPECTRUM_VERSION, *GAP_VALUES]
 
+
+def _is_called(side: str) -> str:
+    title = f"concat_ws('/', {side}_name, nullif({side}_subfolder, ''))"
+    return f"list_has_any([{title}, {title} || '@' || {side}_commit], ?)"
+
+
+# By all spellings of either name, which may be with a commit.
+CALLED = f"SELECT pair_key FROM pairs WHERE {_is_called('base')} AND {_is_called('tuned')}"
+
+
+def spellings(typed: str) -> list[str]:
+    """How the model that somebody calls so may be called here: a folder is './folder', unless it lies elsewhere."""
+    name = typed.strip().rstrip("/")
+    return [name, f"./{name}"]
+
+
 # One row a pair that has measurements: the amounts of PairNumbers, in its order, behind the key.
 NUMBERS = """
     SELECT p.pair_key, t.entries, t.exact, t.mukherjee, t.bf16, t.updates, t.bases, coalesce(s.share, 'nan'::DOUBLE),

@@ -124,6 +124,12 @@ class Store:
         found = self._database.rows(f"{queries.PAIRS} WHERE p.pair_key = ?", [*queries.PAIRS_VALUES, key])
         return queries.stored_pair(found[0]) if found else None
 
+    def pairs_called(self, base: str, tuned: str) -> list[str]:
+        """The keys of the pairs of models that are called so, at any commit where none is named; of a name that is
+        spelled in another way, nothing."""
+        found = self._database.rows(queries.CALLED, [queries.spellings(base), queries.spellings(tuned)])
+        return [key for (key,) in found]
+
     def restricted(self) -> dict[str, tuple[PinnedModel, ...]]:
         """By pair key, the models of a pair that not everybody may read: private or gated when looked up last."""
         found = {key: queries.restricted(tuple(row)) for key, *row in self._database.rows(queries.RESTRICTED)}

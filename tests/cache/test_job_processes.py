@@ -28,15 +28,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_worker_started_during_the_look_up_is_the_one_that_measures(jobs: Jobs):
-    jobs._measures_next = True
-    preparation = jobs.prepare("./models/base", "./models/tuned1")
+    preparation = jobs.prepare("./models/base", "./models/tuned1", then=Plan())
     waiting = jobs._ahead._child
     assert waiting is not None
     assert is_alive(waiting.pid)
     assert jobs.wait(jobs.submit(preparation), timeout=180).state == "done"
     assert jobs._ahead.take() is None
     assert waiting._process.returncode == 0, "it was heard to its end"
-    jobs.prepare("./models/base", "./models/tuned2")
+    jobs.prepare("./models/base", "./models/tuned1", then=Plan())
+    assert jobs._ahead.take() is None, "all of it is stored"
+    jobs.prepare("./models/base", "./models/tuned2", then=Plan(keep_files=False))
+    assert jobs._ahead.take() is None, "it would have no pipes"
+    jobs.prepare("./models/base", "./models/tuned2", then=Plan())
     unused = jobs._ahead._child
     assert unused is not None
     jobs.stop()

@@ -130,6 +130,17 @@ def test_the_same_commits_under_new_names_keep_their_measurements(store: Store):
     assert store.alignment(KEY) == matrices(2)
 
 
+def test_pairs_are_found_by_what_their_models_are_called(store: Store):
+    register(store, matrices(1))
+    register(store, matrices(1), OTHER)
+    assert store.pairs_called("org/base", "org/tuned") == [KEY]
+    assert store.pairs_called(str(BASE), "org/tuned/") == [KEY]
+    assert store.pairs_called("org/base", "demo/other/sub") == store.pairs_called("org/base", OTHER.tuned.title)
+    assert store.pairs_called("org/base", "demo/other/sub") == [OTHER.key]
+    for tuned in ("org/base", "org/tuned@main", f"org/tuned@{'e' * 40}", "tuned"):
+        assert store.pairs_called("org/base", tuned) == []
+
+
 def test_the_last_active_pair_comes_first(store: Store):
     register(store, matrices(1))
     register(store, matrices(1), OTHER)
