@@ -21,6 +21,7 @@ from typing import Any
 from analysis.bases import another_declared
 from analysis.errors import BadReference, DiskFull, HubBusy, HubUnreachable, SubnetscopeError, WorkerDied
 from analysis.forecast import Files, Forecast, forecast
+from analysis.links import pinned
 from analysis.measurements import MASK_RULES, MOST_MODELS, MaskRule
 from analysis.models import Pair, PinnedModel, parse_model
 from analysis.plan import Plan
@@ -441,14 +442,6 @@ def _pair_text(pair: Pair) -> list[str]:
 def _pair_of_text(texts: Sequence[str]) -> Pair:
     base, tuned = (pinned(text) for text in texts)
     return Pair(base, tuned)
-
-
-def pinned(text: str) -> PinnedModel:
-    """The pinned model whose reference this is. Raises BadReference where no commit stands in it."""
-    ref = parse_model(text)
-    if not ref.revision:
-        raise BadReference(f"'{text}' names no commit")
-    return PinnedModel(ref.where, ref.name, ref.revision, ref.subfolder)
 
 
 def _now() -> datetime:
