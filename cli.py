@@ -227,7 +227,7 @@ def _overlap(options: argparse.Namespace) -> int:
         base, tuned = pairs[0].base, [pair.tuned for pair in pairs]
         _watch(jobs, jobs.submit_overlap(base, tuned, rules))
         keys = tuple(model.key for model in tuned)
-        regions = {rule: store.regions(base.key, keys, rule) for rule in rules}
+        regions = {rule: store.overlaps.regions(base.key, keys, rule) for rule in rules}
         magnitudes = {rule: [store.magnitudes(pair.key, rule) for pair in pairs] for rule in rules}
         names = {entry.name for pair in pairs for entry in store.alignment(pair.key).pairs}
         not_counted = sorted(names - set(regions[rules[0]]))
@@ -259,7 +259,7 @@ def _dynamics(options: argparse.Namespace) -> int:
             ([store.alignment(pair.key) for pair in pairs], [store.unchanged(pair.key) for pair in pairs])
             for pairs in (series.from_base, series.from_previous)
         ]
-        counts = {rule: store.steps(series.key, rule) for rule in MASK_RULES}
+        counts = {rule: store.series.steps(series.key, rule) for rule in MASK_RULES}
         compared = {pair.name for pair in sides[0][0][0].pairs}
         not_followed = sorted(compared - set(counts["exact"]))
         if options.json:

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from analysis.bases import another_declared
@@ -34,7 +33,7 @@ from cache.following import PLAN as FOLLOWING
 from cache.following import follow
 from cache.patience import PATIENT, Patience
 from cache.progress import ENDED, Meter, Progress, State
-from cache.records import JobKind, JobRecord, ModelCard
+from cache.records import JobKind, JobRecord, ModelCard, now
 from cache.settings import Settings
 from cache.store import KINDS_OF, Store
 from cache.work import Cancelled, Job, compare, overlap, titled
@@ -103,7 +102,7 @@ class Jobs:
             lane = threading.Thread(target=self._run_lane, args=(kind,), name=f"jobs-{kind}", daemon=True)
             lane.start()
             self._lanes.append(lane)
-        for record in self._store.unfinished_jobs() if resume else ():
+        for record in self._store.ledger.unfinished() if resume else ():
             self._resume(record)
 
     def stop(self) -> None:
@@ -193,7 +192,7 @@ class Jobs:
             pair = Pair(message["base"], message["tuned"])
             base_card, tuned_card = (_as_stored(message[f"{side}_card"]) for side in ("base", "tuned"))
             self._store.register(pair, base_card, tuned_card, message["alignment"]).result()
-        self._store.register_series(series, found["labels"]).result()
+        self._store.series.register(series, found["labels"]).result()
         left = sum(self.forecast(pair, FOLLOWING).seconds for pair in series.pairs)
         against_base = [message["alignment"] for message in aligned][: len(series.checkpoints)]
         return SeriesPreparation(
@@ -314,12 +313,12 @@ class Jobs:
                     return job.id
             job_id = secrets.token_hex(8)
             request = json.dumps({"pairs": [_pair_text(pair) for pair in pairs], "plan": asdict(plan)})
-            record = JobRecord(job_id, kind, request, "queued", _now())
+            record = JobRecord(job_id, kind, request, "queued", now())
             job = self._remember(record, pairs, plan)
         try:
             for pair in pairs:
                 self._store.ask(pair.key, plan).result()
-            self._store.put_job(record).result()  # before the lane sees it, whose own entries must come later
+            self._store.ledger.put(record).result()  # before the lane sees it, whose own entries must come later
         except SubnetscopeError:
             with self._lock:
                 del self._job_of_id[job_id], self._record_of_id[job_id]
@@ -352,7 +351,7 @@ class Jobs:
             pairs, plan = tuple(_pair_of_text(texts) for texts in request["pairs"]), Plan.from_dict(request["plan"])
         except (ValueError, TypeError, KeyError, SubnetscopeError):
             log.warning("job %s was written by another version and is given up", record.id)
-            self._store.put_job(replace(record, state="failed", ended_at=_now())).result()
+            self._store.ledger.put(replace(record, state="failed", ended_at=now())).result()
             return
         with self._lock:
             job = self._remember(replace(record, state="queued"), pairs, plan)
@@ -364,7 +363,7 @@ class Jobs:
                 self._run(job)
 
     def _run(self, job: Job) -> None:
-        self._record(job, state="running", started_at=_now())
+        self._record(job, state="running", started_at=now())
         try:
             _WORK_OF_KIND[job.kind](job, self._store, self._settings)
         except Cancelled:
@@ -407,7 +406,7 @@ class Jobs:
         progress = job.meter.read()
         message = json.dumps(error.as_dict()) if error else ""
         self._record(
-            job, state=state, message=message, ended_at=_now(), measured=progress.done, planned=progress.planned
+            job, state=state, message=message, ended_at=now(), measured=progress.done, planned=progress.planned
         )
         job.finished.set()
 
@@ -415,7 +414,7 @@ class Jobs:
         record = replace(self._record_of_id[job.id], **changes)  # type: ignore[arg-type]
         self._record_of_id[job.id] = record
         try:
-            self._store.put_job(record).result()
+            self._store.ledger.put(record).result()
         except SubnetscopeError:
             log.exception("the ledger could not take job %s", job.id)
 
@@ -442,7 +441,3 @@ def _pair_text(pair: Pair) -> list[str]:
 def _pair_of_text(texts: Sequence[str]) -> Pair:
     base, tuned = (pinned(text) for text in texts)
     return Pair(base, tuned)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

@@ -141,13 +141,16 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-# A condition on the name and the rule may be put behind it.
 MASKS = f"""
     SELECT name, {quoted(field.name for field in fields(MaskFile))} FROM masks WHERE pair_key = ? AND version = ?"""
 
 REGIONS = """
     SELECT name, "rule", subsets, counts FROM regions
     WHERE base_key = ? AND tuned_keys = ? AND "rule" = ? AND version = ?"""
+
+COUNTED_OVERLAPS = """
+    SELECT tuned_keys FROM regions WHERE base_key = ? AND version = ?
+    GROUP BY tuned_keys ORDER BY max(stored_at) DESC"""
 
 CONSENSUS = """
     SELECT "rows", "columns", map_rows, map_columns, counts FROM consensus

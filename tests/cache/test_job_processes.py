@@ -74,7 +74,7 @@ def test_cancelling_takes_less_than_two_seconds_and_keeps_what_was_measured(jobs
     assert pid is not None
     assert not Path(f"/proc/{pid}").exists()
     assert jobs._store.tallies(preparation.pair.key)
-    assert jobs._store.unfinished_jobs() == []
+    assert jobs._store.ledger.unfinished() == []
 
 
 SERVER = """
@@ -88,7 +88,7 @@ if len(sys.argv) > 1:
         time.sleep(0.02)
     print("measured some", flush=True)
     time.sleep(600)
-while current.store.unfinished_jobs():
+while current.store.ledger.unfinished():
     time.sleep(0.05)
 print("finished", flush=True)
 """
@@ -130,7 +130,7 @@ def test_a_killed_server_takes_its_children_along_and_its_successor_finishes_the
 
     with Store.open(tmp_path / "data" / "store.duckdb") as store:
         kept = len(store.tallies(store.pairs()[0].pair.key))
-        assert [job.id for job in store.unfinished_jobs()] == [job_id]
+        assert [job.id for job in store.ledger.unfinished()] == [job_id]
     assert kept >= 1
     second = server()
     assert second.stdout.readline().strip() == "finished", "by itself"
@@ -139,7 +139,7 @@ def test_a_killed_server_takes_its_children_along_and_its_successor_finishes_the
     with Store.open(tmp_path / "data" / "store.duckdb") as store:
         [pair] = store.pairs()
         assert store.holes(pair.pair.key, Plan()) == []
-        assert [job.state for job in store.jobs()] == ["done"]
+        assert [job.state for job in store.ledger.jobs()] == ["done"]
 
 
 def test_a_tensor_that_keeps_killing_its_worker_becomes_a_gap(

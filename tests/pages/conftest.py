@@ -62,7 +62,7 @@ def two_runs(current: instance.Instance) -> tuple[Pair, Pair]:
         counts = np.array([entry.entries - 3 * quarter, quarter, quarter, quarter])
         for rule in MASK_RULES:
             regions = Regions.of(rule, counts)
-            current.store.put_regions(BASE.key, [model.key for model in SEEDS], entry.name, regions).result()
+            current.store.overlaps.put_regions(BASE.key, [model.key for model in SEEDS], entry.name, regions).result()
     return pairs[0], pairs[1]
 
 
