@@ -65,11 +65,10 @@ class Store:
         self.overlaps, self.series, self.ledger = OverlapCounts(database), SeriesCounts(database), Ledger(database)
 
     @classmethod
-    def open(cls, path: Path | str, *, threads: int = 2, memory_limit: str = "256MB") -> Store:
+    def open(cls, path: Path | str) -> Store:
         """The store in this file, created or brought up to date; ':memory:' is one that ends with the process.
         Raises StoreBusy, which names the process that has it open, StoreNewer, or another StoreError."""
-        file = None if str(path) == ":memory:" else Path(path)
-        return cls(Database(file, threads=threads, memory_limit=memory_limit))
+        return cls(Database(None if str(path) == ":memory:" else Path(path)))
 
     def close(self) -> None:
         """Commits what waits and lets go of the file."""
@@ -252,12 +251,13 @@ class Store:
             where, values = f"{where} AND {queries.NAMED}", [*values, list(names)]
         return self._spectra(where, values, arrays)
 
-    def each_spectrum(self, key: str, of: Of = "update") -> Iterator[tuple[str, Spectrum]]:
-        """(tensor name, spectrum with its values), some thousand of them in memory at a time."""
-        found = self._database.rows(f"SELECT name FROM spectra WHERE {queries.OF_SPECTRA}", [key, SPECTRUM_VERSION, of])
+    def each_spectrum(self, key: str) -> Iterator[tuple[str, Spectrum]]:
+        """(tensor name, spectrum of its update with the values), some thousand of them in memory at a time."""
+        values = [key, SPECTRUM_VERSION, "update"]
+        found = self._database.rows(f"SELECT name FROM spectra WHERE {queries.OF_SPECTRA}", values)
         for at in range(0, len(found), _AT_A_TIME):
             names = [name for (name,) in found[at : at + _AT_A_TIME]]
-            yield from self.spectra(key, of, names=names).items()
+            yield from self.spectra(key, names=names).items()
 
     def effective_ranks(self, key: str) -> dict[str, float]:
         """The effective rank of every measured update by tensor, nan for zero, without its singular values; those of
