@@ -1,7 +1,9 @@
-"""Which holes are filled together on a GPU: those of small matrices that are alike, such as the experts of a mixture.
+"""Which holes are handed out together: those of small matrices, such as the experts of a mixture.
 
-A launch and the transfer of its counts take as long as some megabytes of weights take to arrive. Alike are holes of one
-kind, shape and pair of types; how many go together is bounded in bytes.
+On a GPU, alike ones are filled in one go: a launch and the transfer of its counts take as long as some megabytes of
+weights take to arrive. Alike are holes of one kind, shape and pair of types; how many go together is bounded in bytes.
+On a CPU a handful is filled one after the other: to announce each, and to find a thread for it, takes longer than to
+count it.
 """
 
 from __future__ import annotations
@@ -19,6 +21,18 @@ BYTES_OF_DTYPE = {"F32": 4, "F16": 2, "BF16": 2}  # the types that a stack may b
 MOST_TOGETHER = 64  # so that results keep coming
 SMALL = 1 << 22  # entries; the bytes of a larger matrix take longer than its launches
 _COUNTS = 300_000  # bytes of a matrix's counts on the device, whatever its size
+_HANDFUL = 32
+_OF_A_HANDFUL = 1 << 16  # entries at most
+
+
+def handful(hole: Hole, pair: TensorPair) -> Hashable:
+    """Equal for holes that one thread may fill one after the other; None for one that is worth a thread."""
+    return hole.kind if pair.entries <= _OF_A_HANDFUL else None
+
+
+def most_in_turn(holes: int, lanes: int) -> int:
+    """How many are a handful; of few holes, every lane has some."""
+    return max(1, min(_HANDFUL, holes // (4 * lanes)))
 
 
 def likeness(hole: Hole, pair: TensorPair) -> Hashable:

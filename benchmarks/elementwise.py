@@ -3,9 +3,10 @@
     python -m benchmarks.elementwise [--gigabytes 1] [--hidden 2048] [--threads 2] [--repeats 5] [--cold]
 
 `gigabytes` counts both sides together. Each way runs once a round, in turn, in this one process; medians and spread
-of the rounds are printed as a table. "reading" is one `readinto` pass over all files into one buffer of 16 MiB that is
-used again; "reading into new memory" is what loading a model does. The paper's operations are those of its script on
-the same tensors (bfloat16 difference, torch.isclose): whole tensors at a time, one tolerance, nothing else.
+of the rounds are printed as a table. "reading into memory" is one `readinto` pass over all files into memory that was
+there before and holds them all; "through the cache" uses one buffer of 16 MiB again and again, whose bytes hardly leave
+the processor; "into new memory" is what loading a model does. The paper's operations are those of its script on the
+same tensors (bfloat16 difference, torch.isclose): whole tensors at a time, one tolerance, nothing else.
 "from memory" counts as much without reading: one block of either side, again and again. `--cold` drops the files from
 the page cache before each way, so that the disk is part of it.
 """
@@ -30,7 +31,7 @@ from analysis.measure import Engine, measure_tally
 from analysis.measurements import MASK_RULES
 from analysis.tensors import TensorInfo, TensorPair
 from benchmarks.pair import write_pair
-from benchmarks.tables import machine
+from benchmarks.tables import heading, machine, row
 from cache.backends.lanes import Keeper, Lanes
 from cache.backends.measure import load_kernels
 from cache.backends.sides import reader
@@ -67,9 +68,11 @@ def run(place: Path, threads: int, repeats: int, *, cold: bool) -> None:
         lanes.wait()
 
     seen = _a_block(place, tensors, max(pairs, key=lambda pair: pair.entries))
+    whole, small = np.ones(n_bytes + (1 << 20) * len(tensors), np.uint8), np.ones(_BUFFER, np.uint8)
     ways: dict[str, Callable[[], None]] = {
-        "reading": lambda: _read(place, fresh=False),
-        "reading into new memory": lambda: _read(place, fresh=True),
+        "reading into memory": lambda: _read(place, whole),
+        "reading through the cache": lambda: _read(place, small),
+        "reading into new memory": lambda: _read(place, np.empty(len(whole), np.uint8)),
         "Tally and masks, from memory": count,
         "Tally and masks": lambda: tally(place, tensors, pairs, threads, store=False),
         "Tally and masks, masks stored": lambda: tally(place, tensors, pairs, threads, store=True),
@@ -87,13 +90,15 @@ def run(place: Path, threads: int, repeats: int, *, cold: bool) -> None:
             work[name].append(time.process_time() - used)
     print(f"{machine('numpy', 'torch')}; {threads} threads")
     print(f"{n_bytes / 1e9:.2f} GB in bfloat16, both sides; {repeats} rounds after one to warm up\n")
-    print("| way | GB/s, median (least to most) | of reading | GB per CPU second |\n|---|---|---|---|")
-    reading = statistics.median(n_bytes / one for one in seconds["reading"][1:])
+    readings = [name for name in ways if name.startswith("reading")]
+    shares = (f"of {name}" for name in readings)
+    print(heading("way", "GB/s, median (least to most)", *shares, "GB per CPU second"))
+    middle_of = {name: statistics.median(n_bytes / 1e9 / one for one in seconds[name][1:]) for name in ways}
     for name in ways:
         rates = sorted(n_bytes / 1e9 / one for one in seconds[name][1:])
-        middle, cpu = statistics.median(rates), n_bytes / 1e9 / statistics.median(work[name][1:])
-        share = 1e9 * middle / reading
-        print(f"| {name} | {middle:.2f} ({rates[0]:.2f} to {rates[-1]:.2f}) | {share:.0%} | {cpu:.2f} |")
+        cpu = n_bytes / 1e9 / statistics.median(work[name][1:])
+        shares = (f"{middle_of[name] / middle_of[reading]:.0%}" for reading in readings)
+        print(row(name, f"{middle_of[name]:.2f} ({rates[0]:.2f} to {rates[-1]:.2f})", *shares, f"{cpu:.2f}"))
     sys.stdout.flush()
 
 
@@ -145,18 +150,13 @@ def _tensors(folder: Path) -> list[TensorInfo]:
     return list_tensors({path.name: path.stat().st_size for path in folder.iterdir()}, read)
 
 
-def _read(place: Path, *, fresh: bool) -> None:
-    buffer = bytearray(_BUFFER)
+def _read(place: Path, memory: np.ndarray) -> None:
+    """All files one after the other into `memory`; from its start again where the next bytes do not fit."""
+    view, at = memoryview(memory), 0
     for path in sorted(place.glob("*/*.safetensors")):
         with path.open("rb", buffering=0) as file:
-            if fresh:
-                whole = np.empty(path.stat().st_size, np.uint8)
-                view = memoryview(whole)
-                while view and (n := file.readinto(view)):
-                    view = view[n:]
-            else:
-                while file.readinto(buffer):
-                    pass
+            while n := file.readinto(view[at:]):
+                at = (at + n) % len(view)
 
 
 def _drop(place: Path) -> None:

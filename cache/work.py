@@ -417,8 +417,9 @@ class _Feed:
             self.losses.add(message["device"], message["holes"])
             self.job.meter.say(self.losses.in_words)
         elif message["event"] == "begin":
-            self.begun[message["hole"]] = None
-            self.job.meter.begin(message["hole"].name, "tallies" if message["hole"].kind == "tally" else "spectra")
+            self.begun |= dict.fromkeys(message["holes"])
+            last = message["holes"][-1]
+            self.job.meter.begin(last.name, "tallies" if last.kind == "tally" else "spectra")
         elif message["event"] == "measured":
             for result in message["results"]:
                 self._store(result)

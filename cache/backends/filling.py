@@ -70,15 +70,15 @@ class Filling:
         self.on_cpu = frozenset(self.request["on_cpu"])  # a GPU failed while it was filling them
         self.under_way: dict[Hole, str] = {}  # its device
 
-    def begin(self, hole: Hole) -> None:
-        """Says so, before memory is taken; where it was suspected before, once all else is reported."""
-        if hole in self.alone:
+    def begin(self, *holes: Hole) -> None:
+        """Says so, before memory is taken; where one was suspected before, once all else is reported."""
+        if not self.alone.isdisjoint(holes):
             self.keeper.flush()
-        self.send({"event": "begin", "hole": hole})
+        self.send({"event": "begin", "holes": holes})
 
     def fill(self, hole: Hole, base: Rows, tuned: Rows | None, engine: Engine, *, in_company: bool = False) -> None:
-        """Measures it, and hands over what comes of it. `tuned` None: the very bytes that the base has."""
-        self.begin(hole)
+        """Measures it once it was begun, and hands over what comes of it. `tuned` None: the very bytes that the base
+        has."""
         pair = self.pair_of_name[hole.name]
         if hole in self.on_cpu:
             engine = dataclasses.replace(engine, device="cpu")
@@ -95,15 +95,16 @@ class Filling:
         if hole in self.alone:
             self.keeper.flush()
 
-    def fill_one(self, hole: Hole, engine: Engine, in_company: bool) -> None:
-        """The same from files."""
-        self.fill(hole, *self._on_shelf(hole), engine, in_company=in_company)
+    def fill_in_turn(self, holes: Sequence[Hole], engine: Engine, in_company: bool) -> None:
+        """The same from files, one after the other, all announced at once."""
+        self.begin(*holes)
+        for hole in holes:
+            self.fill(hole, *self._on_shelf(hole), engine, in_company=in_company)
 
     def fill_together(self, holes: Sequence[Hole], engine: Engine) -> None:
         """Measures them in one go, and hands over what comes of it. Where that fails each is measured by itself, and
         what one of these meets is raised once the others are done."""
-        for hole in holes:
-            self.begin(hole)
+        self.begin(*holes)
         left = list(holes)
         try:
             with self._at_work(holes, engine):
@@ -136,7 +137,7 @@ class Filling:
         for hole in holes:
             self.keeper.check()
             try:
-                self.fill_one(hole, engine, True)
+                self.fill(hole, *self._on_shelf(hole), engine, in_company=True)
             except DeviceLost:
                 raise
             except Exception as error:

@@ -2,10 +2,10 @@
 
 Run as `python -m cache.backends.measure`. Weights come from files, each read as soon as the parent says that it is
 there, or step by step out of pipes that another child fills. From files, as many holes are filled at once as there are
-threads, one thread each, so that one reads or compresses while another counts; on GPUs a few on each, and small
-matrices that are alike in one go. Each measurement is announced before it is begun, so that the parent knows on which a
-crash may have happened; what was suspected once is measured alone. Masks are on disk, whole, before their tally is
-reported.
+threads, one thread each, so that one reads or compresses while another counts, of small matrices a handful in turn; on
+GPUs a few on each, and small matrices that are alike in one go. Each measurement is announced before it is begun, so
+that the parent knows on which a crash may have happened; what was suspected once is measured alone. Masks are on disk,
+whole, before their tally is reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from analysis.errors import WorkerDied
 from analysis.footprint import PROCESS, worker_bytes
 from analysis.measure import Engine, pick_device
 from analysis.plan import Hole
-from analysis.stacks import Ready, bytes_of_each, likeness, most_together
+from analysis.stacks import Ready, bytes_of_each, handful, likeness, most_in_turn, most_together
 from cache.backends import devices
 from cache.backends.child import Send, heard, nudge, serve
 from cache.backends.devices import DeviceLost, attempt
@@ -37,9 +37,9 @@ _NICENESS = 10  # the page stays quick while a job runs on the same cores
 
 
 def measure(request: dict[str, Any], send: Send) -> None:
-    """Sends 'device' once, then for each hole 'begin', and later 'measured' with the results of one or several; 'idle'
-    where all files that are here are measured, 'starved' before the error if a pipe ends too early, 'lost' before it
-    with the device that failed and the holes that it was filling."""
+    """Sends 'device' once, then 'begin' and later 'measured', each for one hole or several, until all are filled;
+    'idle' where all files that are here are measured, 'starved' before the error if a pipe ends too early, 'lost'
+    before it with the device that failed and the holes that it was filling."""
     os.nice(_NICENESS)
     engines = devices.engines(request)
     send({"event": "device", "device": devices.in_words(engines)})
@@ -76,12 +76,16 @@ def _measure_arriving(holes: tuple[Hole, ...], filling: Filling) -> None:
     """In the holes' order, side by side; small ones that are alike together where that pays."""
     pair_of_name = filling.pair_of_name
     engine = filling.engines[0]  # the others are like it
-    lanes = Lanes({one: devices.lanes(one) for one in filling.engines}, engine.budget, on_change=nudge)
+    lanes_of = {one: devices.lanes(one) for one in filling.engines}
+    lanes = Lanes(lanes_of, engine.budget, on_change=nudge)
+    in_turn = most_in_turn(len(holes), sum(lanes_of.values()))
 
     def together(hole: Hole) -> tuple[Hashable, int]:
-        if hole in filling.alone or hole in filling.on_cpu or not engine.stacks(hole.kind):
+        if hole in filling.alone or hole in filling.on_cpu:
             return None, 1
         pair, budget = pair_of_name[hole.name], devices.share(engine, hole.kind).budget // 2
+        if not engine.stacks(hole.kind):
+            return handful(hole, pair), in_turn
         like = likeness(hole, pair)
         return like, 1 if like is None else most_together(hole, pair, budget)
 
@@ -89,13 +93,13 @@ def _measure_arriving(holes: tuple[Hole, ...], filling: Filling) -> None:
         first = group[0]
         if alone:
             lanes.wait()
-        if len(group) > 1:
+        if len(group) > 1 and engine.stacks(first.kind):
             n_bytes = len(group) * bytes_of_each(first, pair_of_name[first.name])
             lanes.run(lambda on: filling.fill_together(group, devices.share(on, first.kind)), n_bytes)
         else:
             budget = devices.share(engine, first.kind).budget
-            n_bytes = worker_bytes(pair_of_name[first.name], first.kind, budget) - PROCESS
-            lanes.run(lambda on: filling.fill_one(first, devices.share(on, first.kind), not alone), n_bytes)
+            n_bytes = max(worker_bytes(pair_of_name[hole.name], hole.kind, budget) for hole in group) - PROCESS
+            lanes.run(lambda on: filling.fill_in_turn(group, devices.share(on, first.kind), not alone), n_bytes)
         if alone:
             lanes.wait()
 
@@ -165,6 +169,7 @@ def _take(step: Step, pipe_of_side: Mapping[str, PassingWeights], filling: Filli
     of_tuned: dict[str, Rows | None] = {"base": None, "file": shelf.side("tuned")}
     tuned = pipe_of_side["tuned"] if step.tuned == "stream" else of_tuned[step.tuned]
     for hole in step.holes:
+        filling.begin(hole)
         filling.fill(hole, base, tuned, filling.engines[0])
     for _, pipe in passing:
         pipe.end()

@@ -90,15 +90,17 @@ def run(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
                     for place, mask in store.masks(key).items()
                 }
                 gaps = [name for _, name in store.gaps(key)]
-                words = [word_of(message) for message in said]
+                words = [word for message in said for word in words_of(message)]
                 return store.tallies(key), masks, words, gaps
 
     return compare
 
 
-def word_of(message: dict) -> str:
-    """What tells a message of the worker: a device, the matrix that was begun, or the kind of event."""
-    return message["hole"].name if message["event"] == "begin" else message.get("device", message["event"])
+def words_of(message: dict) -> list[str]:
+    """What tells a message of the worker: a device, the matrices that were begun, or the kind of event."""
+    if message["event"] == "begin":
+        return [hole.name for hole in message["holes"]]
+    return [message.get("device", message["event"])]
 
 
 WATCH = """
@@ -159,6 +161,17 @@ def test_a_crash_in_a_stack_costs_the_one_that_crashes_by_itself_too(run: Run):
     found, _, _, gaps = run(interpreted=True, planted=planted + "import os; os.abort()")
     assert gaps == [poisoned]
     assert_same(found, {name: tally for name, tally in expected.items() if name != poisoned})
+
+
+def test_a_crash_in_a_handful_costs_the_one_that_crashes_by_itself_too(run: Run):
+    expected, _, _, _ = run()
+    poisoned = "model.layers.0.mlp.experts.1.up_proj.weight"
+    planted = f'if name == "measure_tally" and here["pair"].name == "{poisoned}": import os; os.abort()'
+    found, _, said, gaps = run(planted=planted)
+    assert gaps == [poisoned]
+    assert_same(found, {name: tally for name, tally in expected.items() if name != poisoned})
+    twice = {name for name in said if name in expected and said.count(name) == 2}
+    assert twice > {poisoned}, "with others, then each by itself"
 
 
 def test_two_devices_fill_the_same_holes_as_one(run: Run):

@@ -9,11 +9,11 @@ import signal
 import subprocess
 import sys
 import time
-import zlib
 from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from analysis.errors import PathNotAllowed, StoreError, SubnetscopeError, error_from_dict
 from analysis.plan import Plan
@@ -207,11 +207,20 @@ def test_a_job_that_fails_takes_its_worker_along(jobs: Jobs, big: Path, monkeypa
     assert not [pid for pid in set(children_of(os.getpid())) - others if is_alive(int(pid))]
 
 
-def test_an_array_is_never_more_than_it_claims():
-    text = base64.b64encode(zlib.compress(bytes(50_000_000))).decode()
-    bomb = {"array": "|u1", "shape": [4], "base64": text, "zlib": True}
+@pytest.mark.parametrize(
+    "compressed",
+    [
+        zstandard.compress(bytes(50_000_000)),
+        zstandard.ZstdCompressor(write_content_size=False).compress(bytes(50_000_000)),
+        zstandard.compress(bytes(4))[:-1],
+        b"none",
+    ],
+    ids=["a bomb", "a bomb of no size", "cut short", "not compressed"],
+)
+def test_an_array_is_what_it_claims(compressed: bytes):
+    array = {"array": "|u1", "shape": [4], "base64": base64.b64encode(compressed).decode(), "zstd": True}
     with pytest.raises(ValueError):
-        from_line(json.dumps({"x": bomb}).encode())
+        from_line(json.dumps({"x": array}).encode())
 
 
 def test_an_error_crosses_a_pipe_with_all_its_words():

@@ -178,7 +178,7 @@ CONFIGS: dict[str, bytes] = {
     "everything is a list": b'{"hidden_size":[8],"architectures":[[1]],"tie_word_embeddings":["yes"]}',
     "tied is a text": b'{"tie_word_embeddings":"false","text_config":7}',
     "a key twice": b'{"model_type":"a","model_type":"b"}',
-    "the keys of a message": b'{"type":"Tally","fields":{},"array":"<i8","shape":[1],"base64":"","zlib":false}',
+    "the keys of a message": b'{"type":"Tally","fields":{},"array":"<i8","shape":[1],"base64":"","zstd":false}',
 }
 
 
