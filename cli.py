@@ -142,7 +142,7 @@ def _compare(options: argparse.Namespace) -> int:
     selection = select(options.layers, options.modules)
     plan = Plan(spectra=spectra_too, selection=selection, spectra_every=every, previews=False)
     with _working(options) as (store, jobs):
-        preparation = _looked_up(jobs, options.base, options.tuned)
+        preparation = _looked_up(jobs, options.base, options.tuned, None if options.dry_run else plan)
         pair, alignment = preparation.pair, preparation.alignment
         assert pair is not None
         assert alignment is not None
@@ -220,13 +220,14 @@ def _overlap(options: argparse.Namespace) -> int:
         raise BadReference(f"{len(options.tuned)} tuned models were named", expected=expected)
     rules = tuple(dict.fromkeys(options.rules or MASK_RULES))
     with _working(options) as (store, jobs):
-        pairs = [_prepare(jobs, options.base, tuned) for tuned in options.tuned]
+        plan = Plan(spectra=False, mask_rules=rules)
+        pairs = [_prepare(jobs, options.base, tuned, plan) for tuned in options.tuned]
         for pair in pairs:
-            _watch(jobs, jobs.submit(pair, Plan(spectra=False, mask_rules=rules)))
+            _watch(jobs, jobs.submit(pair, plan))
         base, tuned = pairs[0].base, [pair.tuned for pair in pairs]
         _watch(jobs, jobs.submit_overlap(base, tuned, rules))
         keys = tuple(model.key for model in tuned)
-        regions = {rule: store.regions(base.key, keys, rule) for rule in rules}
+        regions = {rule: store.overlaps.regions(base.key, keys, rule) for rule in rules}
         magnitudes = {rule: [store.magnitudes(pair.key, rule) for pair in pairs] for rule in rules}
         names = {entry.name for pair in pairs for entry in store.alignment(pair.key).pairs}
         not_counted = sorted(names - set(regions[rules[0]]))
@@ -258,7 +259,7 @@ def _dynamics(options: argparse.Namespace) -> int:
             ([store.alignment(pair.key) for pair in pairs], [store.unchanged(pair.key) for pair in pairs])
             for pairs in (series.from_base, series.from_previous)
         ]
-        counts = {rule: store.steps(series.key, rule) for rule in MASK_RULES}
+        counts = {rule: store.series.steps(series.key, rule) for rule in MASK_RULES}
         compared = {pair.name for pair in sides[0][0][0].pairs}
         not_followed = sorted(compared - set(counts["exact"]))
         if options.json:
@@ -291,10 +292,10 @@ def _report(options: argparse.Namespace) -> int:
     from cache import code
 
     _make_folder(options.html)  # before the work, not after it
+    plan = Plan(previews=False)
     with _working(options) as (store, jobs):
-        pair = _looked_up(jobs, options.base, options.tuned).pair
-        assert pair is not None
-        _watch(jobs, jobs.submit(pair, Plan(previews=False)))
+        pair = _prepare(jobs, options.base, options.tuned, plan)
+        _watch(jobs, jobs.submit(pair, plan))
         alignment, tallies = store.alignment(pair.key), store.tallies(pair.key, arrays=False)
         spectra, gaps = store.spectra(pair.key), store.gaps(pair.key)
         known, now = store.find_pair(pair.key), datetime.now(UTC)
@@ -303,7 +304,7 @@ def _report(options: argparse.Namespace) -> int:
         cited = citation.sentence(pair, code.commit()), citation.bibtex(code.commit(), now.year)
         of = reports.Measured(pair, alignment, tallies, spectra, gaps)
         _write_text(options.html, reports.report(of, origin, *cited))
-        wanted = {(hole.kind, hole.name) for hole in Plan(previews=False).wanted(alignment)}
+        wanted = {(hole.kind, hole.name) for hole in plan.wanted(alignment)}
         own, own_gaps = _own_updates(store, pair, alignment, wanted)
         if options.json:
             _write(options.json, report.comparison(pair, alignment, tallies, spectra, gaps, own=own))
@@ -312,12 +313,12 @@ def _report(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     assertions = [checks.read_assertion(text) for text in options.assertions]
+    plan = Plan(spectra=any(assertion.needs_spectra for assertion in assertions), masks=False, previews=False)
     with _working(options) as (store, jobs):
-        pair = _prepare(jobs, options.base, options.tuned)
+        pair = _prepare(jobs, options.base, options.tuned, plan)
         alignment = store.alignment(pair.key)
         for assertion in assertions:
             checks.refuse_aimless(assertion, alignment)
-        plan = Plan(spectra=any(assertion.needs_spectra for assertion in assertions), masks=False, previews=False)
         _watch(jobs, jobs.submit(pair, plan))
         tallies, gaps = store.tallies(pair.key, arrays=False), store.gaps(pair.key)
         spectra = store.spectra(pair.key, arrays=False) if plan.spectra else {}
@@ -343,7 +344,7 @@ def _working(options: argparse.Namespace) -> Iterator[tuple[Store, Jobs]]:
     if options.json and str(options.json) != "-":
         _make_folder(options.json)  # before the work, not after it
     with Store.open(file) as store:
-        jobs = Jobs(store, settings, any_folder=True, measures_next=not getattr(options, "dry_run", False))
+        jobs = Jobs(store, settings, any_folder=True)
         jobs.start(resume=False)
         try:
             yield store, jobs
@@ -358,14 +359,14 @@ def _make_folder(file: Path) -> None:
         raise ResourceError(f"'{file.parent}' cannot be made ({error.strerror})", do="Name another place") from error
 
 
-def _prepare(jobs: Jobs, base: str, tuned: str) -> Pair:
-    pair = _looked_up(jobs, base, tuned).pair
+def _prepare(jobs: Jobs, base: str, tuned: str, plan: Plan) -> Pair:
+    pair = _looked_up(jobs, base, tuned, plan).pair
     assert pair is not None
     return pair
 
 
-def _looked_up(jobs: Jobs, base: str, tuned: str) -> Preparation:
-    preparation = jobs.prepare(base, tuned)
+def _looked_up(jobs: Jobs, base: str, tuned: str, then: Plan | None) -> Preparation:
+    preparation = jobs.prepare(base, tuned, then=then)
     assert preparation.pair is not None, "a base was named"
     for note in preparation.notes:
         print(f"note: {shown(note)}", file=sys.stderr)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from analysis.labels import count
+from analysis.labels import count, counted
 from analysis.measurements import Tally
 from analysis.rollup import Headline
 from analysis.tensors import TITLE_OF_MATCH, Alignment, Match
@@ -64,7 +64,7 @@ def not_related(found: Headline) -> str:
         return f"{sentence} No tensor has the same values in both."
     n, entries = (sum(amounts) for amounts in zip(*found.same_of_block.values(), strict=True))
     blocks = ", ".join(f"{block} {count(tensors)}" for block, (tensors, _) in found.same_of_block.items())
-    share = f"{count(n)} {'tensor' if n == 1 else 'tensors'} of {count(entries)} parameters ({blocks})"
+    share = f"{counted(n, 'tensor')} of {count(entries)} parameters ({blocks})"
     return f"{sentence} What they share, value for value: {share}."
 
 
@@ -130,4 +130,4 @@ def _matched_by_rule(alignment: Alignment) -> Iterator[Alert]:
 
 
 def _tensors(n: int) -> str:
-    return "1 tensor is" if n == 1 else f"{count(n)} tensors are"
+    return counted(n, "tensor is", "tensors are")

@@ -19,7 +19,7 @@ from fractions import Fraction
 from typing import Literal
 
 from analysis.errors import BadAssertion
-from analysis.labels import count, percent, shorten, visible
+from analysis.labels import count, counted, percent, shorten, visible
 from analysis.measurements import RULES, Spectrum, Tally
 from analysis.places import place_of
 from analysis.tensors import BUFFER, Alignment, NotCompared, TensorPair
@@ -39,7 +39,7 @@ _ASSERTION = re.compile(
     rf"({'|'.join(sorted(_OPERATORS, key=len, reverse=True))})\s*({_NUMBER})\s*(%?)\s*"
 )
 Kind = Literal["pooled", "mean", "count"]
-Things = Literal["tensors", "matrices"]
+Thing = Literal["tensor", "matrix"]
 _MAX_TEXT = 1000
 _READ = "See docs/checks.md"
 _EXAMPLE = "\"unchanged(exact, 'vision_tower.*') == 1\""
@@ -59,7 +59,7 @@ class Assertion:
 
     @property
     def needs_spectra(self) -> bool:
-        return _FUNCTIONS[self.function].of == "matrices"
+        return _FUNCTIONS[self.function].of == "matrix"
 
     def chooses(self, names: Iterable[str]) -> bool:
         """Whether a tensor of these names (its own on either side, its module) is among those asserted about."""
@@ -107,7 +107,7 @@ class Verdict:
         """What was found and over how much, in one line."""
         if self.found is None:
             return f"cannot be told: {self.why_not}"
-        over = _many(self.tensors, _FUNCTIONS[self.assertion.function].of)
+        over = counted(self.tensors, _FUNCTIONS[self.assertion.function].of)
         if self.found.kind != "pooled":
             over = f"{count(self.entries)} entries of {over}"
         words = f"{self.found.words}, in {over}"
@@ -141,7 +141,7 @@ class _Function:
     parts: Callable[[_Measured], tuple[Fraction, int]]
     first: tuple[str, ...] = ()
     patterns: bool = True
-    of: Things = "tensors"
+    of: Thing = "tensor"
     about_all: bool = True
 
 
@@ -183,7 +183,7 @@ _FUNCTIONS: dict[str, _Function] = {
     "changed": _Function("pooled", _changed, first=RULES),
     "nonfinite": _Function("count", _nonfinite),
     "touched": _Function("count", _touched),
-    "rank": _Function("mean", _rank, of="matrices"),
+    "rank": _Function("mean", _rank, of="matrix"),
     "entries": _Function("count", _entries, about_all=False),
     "tensors": _Function("count", _tensors, about_all=False),
     "coverage": _Function("pooled", _coverage, first=("base", "tuned"), patterns=False, about_all=False),
@@ -231,7 +231,7 @@ def judge(
     """Whether the assertion holds. `gaps` says why a measurement is missing, by (kind, tensor name)."""
     function = _FUNCTIONS[assertion.function]
     chosen = [pair for pair in alignment.pairs if assertion.chooses(_names(pair))]
-    if function.of == "matrices":
+    if function.of == "matrix":
         chosen = [pair for pair in chosen if pair.is_matrix]
         there = {name for name, spectrum in spectra.items() if not spectrum.reason}
     else:
@@ -325,11 +325,6 @@ def _names(pair: TensorPair) -> tuple[str, ...]:
 
 def _names_of(name: str) -> tuple[str, ...]:
     return name, place_of(name).module
-
-
-def _many(number: int, things: Things) -> str:
-    one = {"tensors": "tensor", "matrices": "matrix"}[things]
-    return f"{count(number)} {one if number == 1 else things}"
 
 
 _LOOK = "Look up the names in the report of 'compare', or under 'Share, download, cite' of a page"

@@ -18,7 +18,7 @@ from numba import config, njit
 from numba.core.caching import InTreeCacheLocator, UserProvidedCacheLocator, UserWideCacheLocator
 
 _HERE = Path(__file__).resolve().parent
-_CONSTANTS = ("measurements.py", "lapack.py", "elementwise/block.py")  # what else compiled functions' files import
+_CONSTANTS = ("measurements.py", "lapack.py", "bits.py", "elementwise/block.py")  # what else their files import
 _MARK = re.compile(rb"^@compiled|numba", re.MULTILINE)
 SUMS = {"reassoc", "contract", "nsz"}  # liberties for sums of floats; no infinity or nan is assumed away
 

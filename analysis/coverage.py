@@ -12,7 +12,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from analysis.labels import count, percent
+from analysis.labels import count, counted, percent
 from analysis.places import place_of
 from analysis.plan import Plan
 from analysis.tensors import Alignment, NotCompared
@@ -81,16 +81,16 @@ def _parameters(part: Alignment, side: Literal["base", "tuned"]) -> int:
     return part.compared_of(side) + sum(one.parameters for one in left_out)
 
 
-def reasons_to_withhold(alignment: Alignment, least_percent: int = LEAST_PERCENT) -> tuple[str, ...]:
+def reasons_to_withhold(alignment: Alignment) -> tuple[str, ...]:
     """Why these numbers do not speak for the models, as sentences, the shares first; () where they do."""
     wholes = {"base": ("base", alignment.base_parameters), "tuned": ("tuned model", alignment.tuned_parameters)}
     compared = {"base": alignment.compared_of("base"), "tuned": alignment.compared_of("tuned")}
-    short = [side for side, (_, whole) in wholes.items() if 100 * compared[side] < least_percent * whole]
+    short = [side for side, (_, whole) in wholes.items() if 100 * compared[side] < LEAST_PERCENT * whole]
     if not short:
         return ()
     shares = [
         f"Only {percent(compared[side], wholes[side][1], 2)} of the {wholes[side][0]}'s parameters could be compared; "
-        f"a headline needs {least_percent} %."
+        f"a headline needs {LEAST_PERCENT} %."
         for side in short
     ]
     return *shares, *_largest_reasons([entry for entry in alignment.not_compared if entry.side in (*short, "both")])
@@ -104,7 +104,6 @@ def _largest_reasons(entries: Sequence[NotCompared]) -> list[str]:
         of_reason.setdefault(reason, []).append(entry.parameters)
     heaviest = sorted(of_reason.items(), key=lambda item: -sum(item[1]))[:_MOST_REASONS]
     return [
-        f"{count(len(left_out))} {'tensor' if len(left_out) == 1 else 'tensors'}, {count(sum(left_out))} parameters: "
-        f"{reason}."
+        f"{counted(len(left_out), 'tensor')}, {count(sum(left_out))} parameters: {reason}."
         for reason, left_out in heaviest
     ]

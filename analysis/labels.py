@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 
 _STRANGE_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp")
+_PLURALS = {"matrix": "matrices", "entry": "entries"}  # not made by an s
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -63,8 +64,9 @@ def count(number: int) -> str:
 
 
 def counted(number: int, what: str, several: str = "") -> str:
-    """'1 tensor', '1,024 tensors'; `several` where the plural is not made by an s."""
-    return f"{count(number)} {what if number == 1 else several or what + 's'}"
+    """'1 tensor', '1,024 tensors', '2 matrices'; `several` where more than the noun changes ('is', 'are')."""
+    several = several or _PLURALS.get(what, f"{what}s")
+    return f"{count(number)} {what if number == 1 else several}"
 
 
 def rough_count(number: int) -> str:

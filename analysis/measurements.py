@@ -245,6 +245,3 @@ class Gap:
 
     kind: Literal["tally", "preview", "spectrum", "overlap", "dynamics"]
     reason: str
-
-
-Measurement = Tally | Preview | Spectrum | Regions | Consensus | StepCounts | Gap

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from analysis.labels import count, percent, scientific, share
+from analysis.labels import count, counted, percent, scientific, share
 from analysis.measurements import Spectrum, Tally
 from analysis.metrics import effective_rank
 from analysis.rollup import Share
@@ -80,9 +80,9 @@ def words(alignment: Alignment) -> str:
     """'LoRA, r 8, α 16, on 24 matrices; 2 whole tensors'."""
     touched = [pair for pair in alignment.pairs if pair.merge is not None]
     kinds = Counter(_kind(pair.merge) for pair in touched if pair.merge and pair.merge.kind != "full")
-    parts = [f"{kind}, on {_things(n, _noun(kind, touched))}" for kind, n in kinds.items()]
+    parts = [f"{kind}, on {counted(n, _noun(kind, touched))}" for kind, n in kinds.items()]
     whole = sum(pair.merge is not None and pair.merge.kind == "full" for pair in touched)
-    parts += [f"{_things(whole, 'whole tensor')}"] if whole else []
+    parts += [counted(whole, "whole tensor")] if whole else []
     return "; ".join(parts) or "an adapter that touches none of the base's tensors"
 
 
@@ -113,11 +113,6 @@ def _kind(merge: Merge) -> str:
 def _noun(kind: str, touched: Iterable[TensorPair]) -> str:
     of_kind = [pair for pair in touched if pair.merge and pair.merge.kind != "full" and _kind(pair.merge) == kind]
     return "matrix" if all(pair.is_matrix for pair in of_kind) else "tensor"
-
-
-def _things(n: int, noun: str) -> str:
-    plural = "matrices" if noun == "matrix" else f"{noun}s"
-    return f"{count(n)} {noun if n == 1 else plural}"
 
 
 def _usable(spectrum: Spectrum | None) -> bool:
@@ -162,4 +157,4 @@ def sentences(found: AdapterSummary) -> list[str]:
     if not own.ranks:
         return [first, second]
     third = f"Its own updates have rank {_ranks(own)}, those that are left have rank {_ranks(merged)}"
-    return [first, second, f"{third} (numerical, over {_things(len(own.ranks), 'matrix')})."]
+    return [first, second, f"{third} (numerical, over {counted(len(own.ranks), 'matrix')})."]

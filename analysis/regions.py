@@ -15,10 +15,9 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from analysis.bits import Bits, words
 from analysis.compiled import compiled
 from analysis.measurements import MAX_DENSITY_SIDE, MOST_MODELS
-
-Bits = NDArray[np.uint8]
 
 _BY_POPCOUNT = 8  # models; from the next on codes are faster (benchmarks/overlaps.py)
 _STRETCH = 512  # words of one intersection; 32 intersections of eight masks fit into the second-level cache
@@ -72,16 +71,10 @@ def _in_step(masks: Sequence[Iterable[Bits]]) -> Iterator[tuple[Bits, ...]]:
 def _count_intersections(chunks: Sequence[Bits], together: NDArray[np.int64]) -> None:
     """Adds to together[s], for each subset s but the empty one, the bits that all its masks share; what it adds beyond
     the subsets of these masks means nothing."""
-    words = [_words(chunk) for chunk in chunks]
-    absent = [words[0]] * (_BY_POPCOUNT - len(words))
+    present = [words(chunk) for chunk in chunks]
+    absent = [present[0]] * (_BY_POPCOUNT - len(present))
     shared = np.full((len(together) // 8, _STRETCH), -1, np.int64).view(np.uint64)
-    _intersect(*words, *absent, shared, together)
-
-
-def _words(bits: Bits) -> NDArray[np.uint64]:
-    """The same bits eight bytes at a time, a last, odd stretch filled up with zeros."""
-    spare = -len(bits) % 8
-    return (np.concatenate([bits, np.zeros(spare, np.uint8)]) if spare else bits).view(np.uint64)
+    _intersect(*present, *absent, shared, together)
 
 
 def _take_off_supersets(counts: NDArray[np.int64]) -> None:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from analysis.coverage import Chosen, chosen_of, part_of, reasons_to_withhold
 from analysis.measurements import (
     CHANGE_EDGES,
-    RELATIVE_EDGES,
     RULES,
     TOLERANCES,
     Spectrum,
@@ -266,17 +265,6 @@ def tolerance_curve(tallies: Iterable[Tally], label: str) -> Curve:
     entries = sum(tally.entries for tally in tallies)
     unchanged = always + np.cumsum(summed(tallies))[: len(CHANGE_EDGES)]
     return Curve(label, CHANGE_EDGES.astype(np.float64), _per(unchanged, entries))
-
-
-def eta_curve(tallies: Iterable[Tally], label: str) -> Curve:
-    """Unchanged share over eta, for |after - before| <= eta max(|after|, |before|): the bf16 rule at any eta."""
-    relative, always, entries = np.zeros(len(RELATIVE_EDGES) + 1, np.int64), 0, 0
-    for tally in tallies:
-        relative += tally.relative
-        always += tally.equal + tally.nonfinite_same
-        entries += tally.entries
-    unchanged = always + np.cumsum(relative)[: len(RELATIVE_EDGES)]
-    return Curve(label, RELATIVE_EDGES, _per(unchanged, entries))
 
 
 def layer_profile(

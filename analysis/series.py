@@ -50,14 +50,6 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """One pinned model of a run and what it is called on an axis."""
-
-    model: PinnedModel
-    label: str
-
-
-@dataclass(frozen=True)
 class Series:
     """A base and an ordered run of checkpoints trained from it."""
 

@@ -140,7 +140,7 @@ def _where(headline: Headline) -> str:
     other_tensors = headline.tensors_measured - matrices
     if not headline.tensors_touched:
         return "No tensor was touched."
-    spread = [f"{count(touched)} of {counted(matrices, 'matrix', 'matrices')}"] if matrices else []
+    spread = [f"{count(touched)} of {counted(matrices, 'matrix')}"] if matrices else []
     if other_tensors:
         spread.append(f"{count(others)} of {counted(other_tensors, 'vector')} (norms, biases)")
     return f"Changes lie in {' and '.join(spread)}."
@@ -180,8 +180,9 @@ def _coverage(headline: Headline, alignment: Alignment) -> Iterator[str]:
         return
     of_base, of_tuned = alignment.compared_of("base"), alignment.compared_of("tuned")
     selected = "selected " if headline.chosen else ""
+    left_out = counted(n, f"{selected}tensor was", f"{selected}tensors were")
     yield (
-        f"{count(n)} {selected}{'tensor was' if n == 1 else 'tensors were'} not compared; what was compared is "
+        f"{left_out} not compared; what was compared is "
         f"{percent(of_base, alignment.base_parameters, 2)} of the base's {selected}parameters and "
         f"{percent(of_tuned, alignment.tuned_parameters, 2)} of the tuned model's."
     )

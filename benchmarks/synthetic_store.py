@@ -261,8 +261,8 @@ def write(store: Store, size: str, n_models: int) -> int:
     for pair, share in zip(series.from_previous[1:], (0.5, 0.4, 0.3), strict=False):
         halves = {name: share * of_models[0] for name, of_models in shares.items()}
         n += write_pair(store, pair, known, alignment, halves, spectra=False)
-    store.register_series(series, [str(100 * (i + 1)) for i in range(n_models)]).result()
-    landing = [store.put_steps(series.key, p.name, steps(p.shape, shares[p.name])) for p in alignment.pairs]
+    store.series.register(series, [str(100 * (i + 1)) for i in range(n_models)]).result()
+    landing = [store.series.put_steps(series.key, p.name, steps(p.shape, shares[p.name])) for p in alignment.pairs]
     landing[-1].result()
     return n + len(landing)
 
@@ -275,7 +275,9 @@ def write_overlap(
     shares: Mapping[str, list[float]],
 ) -> int:
     keys = [one.key for one in tuned]
-    landing = [store.put_regions(base.key, keys, p.name, regions(p.shape, shares[p.name])) for p in alignment.pairs]
+    landing = [
+        store.overlaps.put_regions(base.key, keys, p.name, regions(p.shape, shares[p.name])) for p in alignment.pairs
+    ]
     landing[-1].result()
     return len(landing)
 

@@ -58,10 +58,6 @@ class Access:
         self._n_threads = 0
         self._stopped = False
 
-    def may_show(self, pair: Pair) -> bool:
-        """Whether results of this pair may be shown now. May take a few seconds at first."""
-        return self.refusal(pair) is None
-
     def refusal(self, pair: Pair) -> SubnetscopeError | None:
         """Why results of this pair may not be shown now; None where they may. May take a few seconds at first."""
         return self.hidden([pair.key]).get(pair.key)

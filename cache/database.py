@@ -35,6 +35,8 @@ _CONFIG: dict[str, str | bool | int | float | list[str]] = {
     "autoload_known_extensions": "false",
     "allow_community_extensions": "false",
     "allow_persistent_secrets": "false",
+    "threads": "2",
+    "memory_limit": "256MB",
     "max_temp_directory_size": "4GB",
 }
 _LOCK_DOWN = ("SET enable_external_access = false", "SET lock_configuration = true")
@@ -47,10 +49,9 @@ _generations = count(1)  # of the process, so that a store opened anew never rep
 class Database:
     """Rows in and out of one DuckDB file, or of memory where `path` is None. Safe to call from any thread."""
 
-    def __init__(self, path: Path | None, *, threads: int = 2, memory_limit: str = "256MB") -> None:
+    def __init__(self, path: Path | None) -> None:
         self._path = path.resolve() if path else None
-        self._config = _CONFIG | {"threads": str(threads), "memory_limit": memory_limit}
-        self._config["temp_directory"] = f"{self._path}.tmp" if self._path else ""
+        self._config = _CONFIG | {"temp_directory": f"{self._path}.tmp" if self._path else ""}
         self._claim_path()
         try:
             self._connection = self._connect()

@@ -61,7 +61,7 @@ def _notes(text: str) -> Notes:
 
 def _count_overlap(instance: Instance, pairs: list[Pair]) -> None:
     tuned = tuple(pair.tuned.key for pair in pairs)
-    if len(pairs) >= 2 and not instance.store.regions(pairs[0].base.key, tuned, "exact"):
+    if len(pairs) >= 2 and not instance.store.overlaps.regions(pairs[0].base.key, tuned, "exact"):
         instance.jobs.submit_overlap(pairs[0].base, [pair.tuned for pair in pairs])
 
 

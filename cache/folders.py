@@ -61,7 +61,6 @@ def find(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Foun
         files,
         base,
         config,
-        str(ref),
         place.path,
         place.below,
         notes=notes,

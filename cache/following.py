@@ -33,7 +33,7 @@ def follow(job: Job, store: Store, settings: Settings) -> None:
     series = Series.of_pairs(job.pairs)
     _measure_pairs(job, store, settings)
     wanted = masks_of_run(series, store)
-    stored = {rule: store.steps(series.key, rule) for rule in MASK_RULES}
+    stored = {rule: store.series.steps(series.key, rule) for rule in MASK_RULES}
     missing = [entry for entry in wanted if entry[0] not in stored[entry[1]]]
     cost = _COST_OF_STEP * len(series.checkpoints)
     job.meter.frame(before=0, after=0, cost_after=0.0)
@@ -47,7 +47,7 @@ def follow(job: Job, store: Store, settings: Settings) -> None:
         if isinstance(message["measurement"], Gap):
             lost.append(message["name"])
         else:
-            written.append(store.put_steps(series.key, message["name"], message["measurement"]))
+            written.append(store.series.put_steps(series.key, message["name"], message["measurement"]))
 
     request = {"masks": missing, "masks_dir": settings.masks_dir}
     if missing:
@@ -89,7 +89,7 @@ def _measure_pairs(job: Job, store: Store, settings: Settings) -> None:
 def is_counted(series: Series, store: Store) -> bool:
     """Whether every tensor that can be followed through the run is counted, under both rules."""
     names = set(followed(series, store))
-    return all(names <= store.steps(series.key, rule).keys() for rule in MASK_RULES)
+    return all(names <= store.series.steps(series.key, rule).keys() for rule in MASK_RULES)
 
 
 def masks_of_run(

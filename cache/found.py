@@ -28,7 +28,6 @@ class FoundModel:
     files: tuple[FileEntry, ...]
     base_model: str | None  # what it says it was tuned from, as text that can be compared; None if it says nothing
     config: Mapping[str, object]  # config.json, empty where there is none that can be read
-    requested: str  # the text that asked for it
     folder: Path | None = None  # where it lies, for a folder
     below: Path | None = None  # the allowed folder that its files, links followed, must stay below
     notes: tuple[str, ...] = ()  # which of its descriptions could not be read, and why

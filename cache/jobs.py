@@ -15,12 +15,12 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from analysis.bases import another_declared
 from analysis.errors import BadReference, DiskFull, HubBusy, HubUnreachable, SubnetscopeError, WorkerDied
 from analysis.forecast import Files, Forecast, forecast
+from analysis.links import pinned
 from analysis.measurements import MASK_RULES, MOST_MODELS, MaskRule
 from analysis.models import Pair, PinnedModel, parse_model
 from analysis.plan import Plan
@@ -33,7 +33,7 @@ from cache.following import PLAN as FOLLOWING
 from cache.following import follow
 from cache.patience import PATIENT, Patience
 from cache.progress import ENDED, Meter, Progress, State
-from cache.records import JobKind, JobRecord, ModelCard
+from cache.records import JobKind, JobRecord, ModelCard, now
 from cache.settings import Settings
 from cache.store import KINDS_OF, Store
 from cache.work import Cancelled, Job, compare, overlap, titled
@@ -75,8 +75,7 @@ class SeriesPreparation:
 
 
 class Jobs:
-    """The process-wide queue over one store. Safe to call from any thread. For the terminal: `any_folder`, and
-    `measures_next`, since what is looked up there is measured at once, by a child that is started meanwhile."""
+    """The process-wide queue over one store. Safe to call from any thread. `any_folder` is for the terminal."""
 
     def __init__(
         self,
@@ -84,7 +83,6 @@ class Jobs:
         settings: Settings,
         *,
         any_folder: bool = False,
-        measures_next: bool = False,
         patience: Patience = PATIENT,
     ) -> None:
         self._store, self._settings, self._any_folder, self._patience = store, settings, any_folder, patience
@@ -95,7 +93,7 @@ class Jobs:
         self._lanes: list[threading.Thread] = []
         self._preparing = threading.BoundedSemaphore(_PREPARED_AT_ONCE)
         self._alarm_of_id: dict[str, threading.Timer] = {}  # of jobs that wait for the Hub
-        self._ahead, self._measures_next = Ahead(), measures_next
+        self._ahead = Ahead()
         self._stopping = False
 
     def start(self, *, resume: bool = True) -> None:
@@ -104,7 +102,7 @@ class Jobs:
             lane = threading.Thread(target=self._run_lane, args=(kind,), name=f"jobs-{kind}", daemon=True)
             lane.start()
             self._lanes.append(lane)
-        for record in self._store.unfinished_jobs() if resume else ():
+        for record in self._store.ledger.unfinished() if resume else ():
             self._resume(record)
 
     def stop(self) -> None:
@@ -120,18 +118,19 @@ class Jobs:
         for lane in self._lanes:
             lane.join(timeout=10)
 
-    def prepare(self, base: str, tuned: str) -> Preparation:
+    def prepare(self, base: str, tuned: str, *, then: Plan | None = None) -> Preparation:
         """Pins both models, reads their headers and aligns them, in a child; registers the pair. Takes about a second.
+        With an empty `base`, looks up what the tuned model says of its base. `then` is what will be asked of the pair
+        at once: the child that measures is started meanwhile.
 
-        Raises the model and weights errors. With an empty `base`, looks up what the tuned model says of its base.
-        """
+        Raises the model and weights errors."""
         if not tuned.strip():
             raise BadReference("No fine-tuned model was named", do="Paste its id, and that of its base")
         for text in (base, tuned):
             if text.strip() and not self._any_folder:
                 parse_model(text)  # a slip of the pen is answered without a child
         request = {"base": base, "tuned": tuned, "any_folder": self._any_folder}
-        if self._measures_next:
+        if then is not None and self._is_to_measure(base, tuned, then):
             self._ahead.begin()
         message = self._looked_up(request)
         if "alignment" not in message:
@@ -150,6 +149,13 @@ class Jobs:
             downloads_dir=message["downloads_dir"],
             notes=(*_notes(pair, tuned_card), *message["notes"]),
         )
+
+    def _is_to_measure(self, base: str, tuned: str, plan: Plan) -> bool:
+        """Whether a child that is started now will have work, as far as names tell. It has no pipes for weights that
+        stream, and where a pair of these names is stored whole, most likely nothing is left to do."""
+        if self._settings.stream or not plan.keep_files:
+            return False
+        return all(self._store.holes(key, plan) for key in self._store.pairs_called(base, tuned))
 
     def forecast(self, wanted: Preparation | Pair, plan: Plan) -> Forecast:
         """What is still to be done of this plan, what it takes, and whether this machine has it. Of a pair alone, what
@@ -186,7 +192,7 @@ class Jobs:
             pair = Pair(message["base"], message["tuned"])
             base_card, tuned_card = (_as_stored(message[f"{side}_card"]) for side in ("base", "tuned"))
             self._store.register(pair, base_card, tuned_card, message["alignment"]).result()
-        self._store.register_series(series, found["labels"]).result()
+        self._store.series.register(series, found["labels"]).result()
         left = sum(self.forecast(pair, FOLLOWING).seconds for pair in series.pairs)
         against_base = [message["alignment"] for message in aligned][: len(series.checkpoints)]
         return SeriesPreparation(
@@ -307,12 +313,12 @@ class Jobs:
                     return job.id
             job_id = secrets.token_hex(8)
             request = json.dumps({"pairs": [_pair_text(pair) for pair in pairs], "plan": asdict(plan)})
-            record = JobRecord(job_id, kind, request, "queued", _now())
+            record = JobRecord(job_id, kind, request, "queued", now())
             job = self._remember(record, pairs, plan)
         try:
             for pair in pairs:
                 self._store.ask(pair.key, plan).result()
-            self._store.put_job(record).result()  # before the lane sees it, whose own entries must come later
+            self._store.ledger.put(record).result()  # before the lane sees it, whose own entries must come later
         except SubnetscopeError:
             with self._lock:
                 del self._job_of_id[job_id], self._record_of_id[job_id]
@@ -345,7 +351,7 @@ class Jobs:
             pairs, plan = tuple(_pair_of_text(texts) for texts in request["pairs"]), Plan.from_dict(request["plan"])
         except (ValueError, TypeError, KeyError, SubnetscopeError):
             log.warning("job %s was written by another version and is given up", record.id)
-            self._store.put_job(replace(record, state="failed", ended_at=_now())).result()
+            self._store.ledger.put(replace(record, state="failed", ended_at=now())).result()
             return
         with self._lock:
             job = self._remember(replace(record, state="queued"), pairs, plan)
@@ -357,7 +363,7 @@ class Jobs:
                 self._run(job)
 
     def _run(self, job: Job) -> None:
-        self._record(job, state="running", started_at=_now())
+        self._record(job, state="running", started_at=now())
         try:
             _WORK_OF_KIND[job.kind](job, self._store, self._settings)
         except Cancelled:
@@ -400,7 +406,7 @@ class Jobs:
         progress = job.meter.read()
         message = json.dumps(error.as_dict()) if error else ""
         self._record(
-            job, state=state, message=message, ended_at=_now(), measured=progress.done, planned=progress.planned
+            job, state=state, message=message, ended_at=now(), measured=progress.done, planned=progress.planned
         )
         job.finished.set()
 
@@ -408,7 +414,7 @@ class Jobs:
         record = replace(self._record_of_id[job.id], **changes)  # type: ignore[arg-type]
         self._record_of_id[job.id] = record
         try:
-            self._store.put_job(record).result()
+            self._store.ledger.put(record).result()
         except SubnetscopeError:
             log.exception("the ledger could not take job %s", job.id)
 
@@ -435,15 +441,3 @@ def _pair_text(pair: Pair) -> list[str]:
 def _pair_of_text(texts: Sequence[str]) -> Pair:
     base, tuned = (pinned(text) for text in texts)
     return Pair(base, tuned)
-
-
-def pinned(text: str) -> PinnedModel:
-    """The pinned model whose reference this is. Raises BadReference where no commit stands in it."""
-    ref = parse_model(text)
-    if not ref.revision:
-        raise BadReference(f"'{text}' names no commit")
-    return PinnedModel(ref.where, ref.name, ref.revision, ref.subfolder)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)

@@ -28,10 +28,9 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
+from analysis.bits import Bits, words
 from analysis.errors import DiskFull, MasksMissing, ResourceError
 from analysis.measurements import MaskRule
-
-Bits = NDArray[np.uint8]
 
 CHUNK_BYTES = 4 * 1024**2  # bits of one frame, before compression
 _BLOCK_BYTES = 32 * 1024  # of a mask, while it is counted: what it is held against stays in the cache
@@ -295,12 +294,6 @@ def _missing(what: str, mask: MaskFile) -> MasksMissing:
     )
 
 
-def _words(bits: Bits) -> NDArray[np.uint64]:
-    """The same bits eight bytes at a time; a last, odd block is filled up with zeros."""
-    spare = -len(bits) % 8
-    return (np.concatenate([bits, np.zeros(spare, np.uint8)]) if spare else bits).view(np.uint64)
-
-
 def _read_whole(mask: Iterable[Bits], entries: int) -> Bits:
     whole = np.zeros(n_bytes(entries), np.uint8)
     for begin, block in _blocks(mask, entries):
@@ -323,7 +316,7 @@ def _blocks(mask: Iterable[Bits], entries: int) -> Iterator[tuple[int, Bits]]:
 
 
 def _count_block(bits: Bits) -> int:
-    return int(np.bitwise_count(_words(bits)).sum(dtype=np.int64))
+    return int(np.bitwise_count(words(bits)).sum(dtype=np.int64))
 
 
 def _remove_whole(folder: Path) -> None:

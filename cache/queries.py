@@ -80,6 +80,22 @@ PAIRS = f"""
                FROM gaps WHERE {GAP_SHOWN} GROUP BY pair_key) g ON g.pair_key = p.pair_key"""
 PAIRS_VALUES = [TALLY_VERSION, SPECTRUM_VERSION, *GAP_VALUES]
 
+
+def _is_called(side: str) -> str:
+    title = f"concat_ws('/', {side}_name, nullif({side}_subfolder, ''))"
+    return f"list_has_any([{title}, {title} || '@' || {side}_commit], ?)"
+
+
+# By all spellings of either name, which may be with a commit.
+CALLED = f"SELECT pair_key FROM pairs WHERE {_is_called('base')} AND {_is_called('tuned')}"
+
+
+def spellings(typed: str) -> list[str]:
+    """How the model that somebody calls so may be called here: a folder is './folder', unless it lies elsewhere."""
+    name = typed.strip().rstrip("/")
+    return [name, f"./{name}"]
+
+
 # One row a pair that has measurements: the amounts of PairNumbers, in its order, behind the key.
 NUMBERS = """
     SELECT p.pair_key, t.entries, t.exact, t.mukherjee, t.bf16, t.updates, t.bases, coalesce(s.share, 'nan'::DOUBLE),
@@ -125,13 +141,16 @@ def quoted(names: Iterable[str]) -> str:
     return ", ".join(f'"{name}"' for name in names)
 
 
-# A condition on the name and the rule may be put behind it.
 MASKS = f"""
     SELECT name, {quoted(field.name for field in fields(MaskFile))} FROM masks WHERE pair_key = ? AND version = ?"""
 
 REGIONS = """
     SELECT name, "rule", subsets, counts FROM regions
     WHERE base_key = ? AND tuned_keys = ? AND "rule" = ? AND version = ?"""
+
+COUNTED_OVERLAPS = """
+    SELECT tuned_keys FROM regions WHERE base_key = ? AND version = ?
+    GROUP BY tuned_keys ORDER BY max(stored_at) DESC"""
 
 CONSENSUS = """
     SELECT "rows", "columns", map_rows, map_columns, counts FROM consensus

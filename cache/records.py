@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal
 
 from analysis.models import Pair
 from analysis.series import Series
 
 JobKind = Literal["compare", "overlap", "dynamics"]
+
+
+def now() -> datetime:
+    """This moment as records hold it: in UTC, without saying so."""
+    return datetime.now(UTC).replace(tzinfo=None)
 
 
 @dataclass(frozen=True)

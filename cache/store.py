@@ -14,7 +14,6 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -23,42 +22,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.dynamics import Unchanged
-from analysis.errors import StoreError
 from analysis.measurements import (
-    DYNAMICS_VERSION,
-    OVERLAP_VERSION,
     PREVIEW_VERSION,
     SPECTRUM_VERSION,
     TALLY_VERSION,
-    Consensus,
     Gap,
     Magnitudes,
     MaskRule,
     Preview,
-    Regions,
     Spectrum,
-    StepCounts,
     Tally,
     first_changed_bin,
 )
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
-from analysis.series import Series
 from analysis.tensors import Alignment
-from cache import queries, rows, tables
+from cache import alignments, queries, rows, tables
+from cache.alignments import Alignments
 from cache.batch import Delete
 from cache.database import Database
+from cache.ledger import Ledger
 from cache.masks import MaskFile
-from cache.records import JobRecord, ModelCard, Notes, PairNumbers, StoredPair, StoredSeries
+from cache.overlap_counts import OverlapCounts
+from cache.records import ModelCard, Notes, PairNumbers, StoredPair, now
+from cache.series_counts import SeriesCounts
 
 Of = Literal["update", "base", "tuned", "adapter"]
 KINDS_OF: tuple[Of, ...] = ("update", "base", "tuned", "adapter")
-Side = Literal["base", "tuned"]
 Counts = NDArray[np.int64]
 
-PAIRS, JOBS, NOTES, SERIES = "pairs", "jobs", "notes", "series"  # what `generation` is asked for beside a pair's key
+PAIRS = "pairs"  # what `generation` is asked for: of all pairs
 
-_KEPT_TENSORS = 150_000  # in alignments that are kept in memory
 _AT_A_TIME = 8_000  # spectra whose values are read together
 
 
@@ -67,15 +61,14 @@ class Store:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._print_of_key: dict[str, tuple[int, bytes]] = {}  # (generation, fingerprint of the alignment's rows)
-        self._alignment_of_print: dict[bytes, Alignment] = {}  # in the order they were read from the disk
+        self._alignments = Alignments(database)
+        self.overlaps, self.series, self.ledger = OverlapCounts(database), SeriesCounts(database), Ledger(database)
 
     @classmethod
-    def open(cls, path: Path | str, *, threads: int = 2, memory_limit: str = "256MB") -> Store:
+    def open(cls, path: Path | str) -> Store:
         """The store in this file, created or brought up to date; ':memory:' is one that ends with the process.
         Raises StoreBusy, which names the process that has it open, StoreNewer, or another StoreError."""
-        file = None if str(path) == ":memory:" else Path(path)
-        return cls(Database(file, threads=threads, memory_limit=memory_limit))
+        return cls(Database(None if str(path) == ":memory:" else Path(path)))
 
     def close(self) -> None:
         """Commits what waits and lets go of the file."""
@@ -90,9 +83,9 @@ class Store:
         self.close()
 
     def generation(self, key: str = PAIRS) -> int:
-        """A number that changes with every committed put for this pair; PAIRS stands for all pairs, JOBS for the
-        ledger, NOTES for what people wrote, a base model's key for its regions. For caching in memory: it means nothing
-        in another process."""
+        """A number that changes with every committed put for this pair; PAIRS stands for all pairs,
+        SERIES for all runs, a series' key for its counts, a base model's key for its regions. For caching in memory: it
+        means nothing in another process."""
         return self._database.generation(key)
 
     # Pairs
@@ -105,14 +98,14 @@ class Store:
         if is_known and self.alignment(pair.key) == alignment:
             return _done()
         key = {"pair_key": pair.key}
-        registered_at = found.registered_at if found else _now()
+        registered_at = found.registered_at if found else now()
         new = {
             "pairs": [queries.pair_row(pair, base, tuned, alignment, registered_at)],
             "tensors": [key | tensor for tensor in rows.tensor_rows(alignment)],
             "not_compared": [key | tensor for tensor in rows.not_compared_rows(alignment)],
         }
         deletes = [Delete("tensors", key), Delete("not_compared", key)]
-        return self._database.write(new, deletes=deletes, touches=(pair.key, _alignment_name(pair.key), PAIRS))
+        return self._database.write(new, deletes=deletes, touches=(pair.key, alignments.touched_by(pair.key), PAIRS))
 
     def pairs(self) -> list[StoredPair]:
         """Every registered pair, the last active first."""
@@ -123,6 +116,12 @@ class Store:
         """The pair of this key, or None."""
         found = self._database.rows(f"{queries.PAIRS} WHERE p.pair_key = ?", [*queries.PAIRS_VALUES, key])
         return queries.stored_pair(found[0]) if found else None
+
+    def pairs_called(self, base: str, tuned: str) -> list[str]:
+        """The keys of the pairs of models that are called so, at any commit where none is named; of a name that is
+        spelled in another way, nothing."""
+        found = self._database.rows(queries.CALLED, [queries.spellings(base), queries.spellings(tuned)])
+        return [key for (key,) in found]
 
     def restricted(self) -> dict[str, tuple[PinnedModel, ...]]:
         """By pair key, the models of a pair that not everybody may read: private or gated when looked up last."""
@@ -138,38 +137,8 @@ class Store:
         return [other for (other,) in self._database.rows(sql, [key, TALLY_VERSION])]
 
     def alignment(self, key: str) -> Alignment:
-        """The pair's tensors as they were registered. The last ones are kept in memory, and checkpoints of one layout
-        share theirs."""
-        generation = self.generation(_alignment_name(key))
-        known = self._print_of_key.get(key)
-        kept = self._alignment_of_print.get(known[1]) if known and known[0] == generation else None
-        if kept:
-            return kept
-        totals = self._database.rows("SELECT base_parameters, tuned_parameters FROM pairs WHERE pair_key = ?", [key])
-        if not totals:
-            raise _unknown(key)
-        tensors, not_compared = (
-            self._database.arrow(f"SELECT * FROM {table} WHERE pair_key = ? ORDER BY position", [key])
-            for table in ("tensors", "not_compared")
-        )
-        fingerprint = rows.fingerprint(tensors, not_compared, *totals[0])
-        self._print_of_key[key] = generation, fingerprint
-        same = self._alignment_of_print.get(fingerprint)
-        return same or self._keep(fingerprint, rows.alignment(tensors, not_compared, *totals[0]))
-
-    def _keep(self, fingerprint: bytes, alignment: Alignment) -> Alignment:
-        kept = self._alignment_of_print
-        kept[fingerprint] = alignment
-        while len(kept) > 1 and sum(len(one.pairs) for one in list(kept.values())) > _KEPT_TENSORS:
-            kept.pop(next(iter(kept)), None)
-        return alignment
-
-    def model_config(self, key: str, side: Side) -> dict[str, object]:
-        """The part of config.json that was registered for this side."""
-        found = self.find_pair(key)
-        if not found:
-            raise _unknown(key)
-        return dict((found.base if side == "base" else found.tuned).config)
+        """The pair's tensors as they were registered. Raises StoreError for a pair that is not."""
+        return self._alignments.of(key)
 
     def numbers(self) -> dict[str, PairNumbers]:
         """The headline amounts of every pair that has measurements, by pair key, without reading them one by one."""
@@ -180,8 +149,8 @@ class Store:
 
     def annotate(self, key: str, notes: Notes) -> Future[None]:
         """A future that is done when these notes have replaced the pair's earlier ones."""
-        row = asdict(notes) | {"tags": list(notes.tags), "pair_key": key, "stored_at": _now()}
-        return self._database.write({"notes": [row]}, touches=(NOTES,))
+        row = asdict(notes) | {"tags": list(notes.tags), "pair_key": key, "stored_at": now()}
+        return self._database.write({"notes": [row]})
 
     def notes(self) -> dict[str, Notes]:
         """What was written about pairs, by pair key."""
@@ -206,7 +175,7 @@ class Store:
 
     def ask(self, key: str, plan: Plan) -> Future[None]:
         """A future that is done when it is on record that somebody asked for this plan."""
-        row = {"pair_key": key, "plan": json.dumps(asdict(plan), sort_keys=True), "asked_at": _now()}
+        row = {"pair_key": key, "plan": json.dumps(asdict(plan), sort_keys=True), "asked_at": now()}
         return self._database.write({"asked": [row]}, touches=(key, PAIRS))
 
     def asked(self, key: str) -> tuple[Plan, ...]:
@@ -226,7 +195,7 @@ class Store:
         """A future that is done when the measurement of this tensor, and its masks, are on the disk. The same again
         replaces; a gap beside a measurement of its kind is dropped. `of` says which update a tally is of ('adapter' is
         an adapter's own, before it is rounded to the base's type), and which one a gap stands for."""
-        at = {"pair_key": key, "name": name, "stored_at": _now()}
+        at = {"pair_key": key, "name": name, "stored_at": now()}
         new: dict[str, list[rows.Row]] = {"masks": [at | asdict(mask) | {"version": TALLY_VERSION} for mask in masks]}
         match measurement:
             case Tally():
@@ -282,12 +251,13 @@ class Store:
             where, values = f"{where} AND {queries.NAMED}", [*values, list(names)]
         return self._spectra(where, values, arrays)
 
-    def each_spectrum(self, key: str, of: Of = "update") -> Iterator[tuple[str, Spectrum]]:
-        """(tensor name, spectrum with its values), some thousand of them in memory at a time."""
-        found = self._database.rows(f"SELECT name FROM spectra WHERE {queries.OF_SPECTRA}", [key, SPECTRUM_VERSION, of])
+    def each_spectrum(self, key: str) -> Iterator[tuple[str, Spectrum]]:
+        """(tensor name, spectrum of its update with the values), some thousand of them in memory at a time."""
+        values = [key, SPECTRUM_VERSION, "update"]
+        found = self._database.rows(f"SELECT name FROM spectra WHERE {queries.OF_SPECTRA}", values)
         for at in range(0, len(found), _AT_A_TIME):
             names = [name for (name,) in found[at : at + _AT_A_TIME]]
-            yield from self.spectra(key, of, names=names).items()
+            yield from self.spectra(key, names=names).items()
 
     def effective_ranks(self, key: str) -> dict[str, float]:
         """The effective rank of every measured update by tensor, nan for zero, without its singular values; those of
@@ -340,89 +310,17 @@ class Store:
             deletes.append(Delete("gaps", where | {"kind": hole.kind, "of": hole.of}))
         return self._database.write({}, deletes=deletes, touches=(key, PAIRS))
 
-    # Overlap: regions by base and tuned models, masks by pair
-
-    def put_regions(self, base_key: str, tuned_keys: Sequence[str], name: str, regions: Regions) -> Future[None]:
-        """A future that is done when one tensor's regions are on the disk. Bit i of a region stands for tuned_keys[i];
-        any order of the same models finds them again."""
-        order = _by_key(tuned_keys)
-        row = {
-            "base_key": base_key,
-            "tuned_keys": _joined(tuned_keys),
-            "name": name,
-            "rule": regions.rule,
-            "version": OVERLAP_VERSION,
-            "stored_at": _now(),
-            **rows.regions_row(regions, order),
-        }
-        return self._database.write({"regions": [row]}, touches=(base_key,))
-
-    def regions(self, base_key: str, tuned_keys: Sequence[str], rule: MaskRule) -> dict[str, Regions]:
-        """Regions by tensor name; bit i stands for tuned_keys[i], in the order asked."""
-        values = [base_key, _joined(tuned_keys), rule, OVERLAP_VERSION]
-        found = self._database.arrow(queries.REGIONS, values)
-        order = _by_key(tuned_keys)
-        return rows.regions(found, [order.index(asked) for asked in range(len(order))])
-
-    def put_consensus(self, base_key: str, tuned_keys: Sequence[str], name: str, found: Consensus) -> Future[None]:
-        """A future that is done when one matrix's map is on the disk. It counts models, so their order is no matter."""
-        key = {"base_key": base_key, "tuned_keys": _joined(tuned_keys), "name": name, "rule": found.rule}
-        row = key | {"version": OVERLAP_VERSION, "stored_at": _now()} | rows.consensus_row(found)
-        return self._database.write({"consensus": [row]}, touches=(base_key,))
-
-    def consensus(self, base_key: str, tuned_keys: Sequence[str], name: str, rule: MaskRule) -> Consensus | None:
-        """Where in this matrix the models' changes agree, or None."""
-        values = [base_key, _joined(tuned_keys), name, rule, OVERLAP_VERSION]
-        return rows.consensus(self._database.arrow(queries.CONSENSUS, values), rule)
-
-    def counted_overlaps(self, base_key: str) -> list[tuple[str, ...]]:
-        """Which sets of tuned models have regions stored over this base, by their keys, the last counted first."""
-        sql = (
-            "SELECT tuned_keys FROM regions WHERE base_key = ? AND version = ? "
-            "GROUP BY tuned_keys ORDER BY max(stored_at) DESC"
-        )
-        return [tuple(joined.split("\n")) for (joined,) in self._database.rows(sql, [base_key, OVERLAP_VERSION])]
-
-    # Training dynamics: series by base and ordered checkpoints
-
-    def register_series(self, series: Series, labels: Sequence[str]) -> Future[None]:
-        """A future that is done when the series is known; its pairs are registered each for itself."""
-        row = {
-            "series_key": series.key,
-            "base": str(series.base),
-            "checkpoints": json.dumps([str(model) for model in series.checkpoints]),
-            "labels": json.dumps(list(labels)),
-            "registered_at": _now(),
-        }
-        return self._database.write({"series": [row]}, touches=(series.key, SERIES))
-
-    def series(self) -> list[StoredSeries]:
-        """Every known series, the last registered first."""
-        sql = "SELECT base, checkpoints, labels, registered_at FROM series ORDER BY registered_at DESC, series_key"
-        return [queries.stored_series(row) for row in self._database.rows(sql)]
-
-    def put_steps(self, series_key: str, name: str, counts: StepCounts) -> Future[None]:
-        """A future that is done when one tensor's counts over the run are on the disk."""
-        row = {"series_key": series_key, "name": name, "version": DYNAMICS_VERSION, "stored_at": _now()}
-        values = {field: getattr(counts, field) for field in ("rule", "entries", *tables.STEP_LISTS)}
-        return self._database.write({"steps": [row | values]}, touches=(series_key, SERIES))
-
-    def steps(self, series_key: str, rule: MaskRule) -> dict[str, StepCounts]:
-        """Counts over the run by tensor name."""
-        return rows.steps(self._database.arrow(queries.STEPS, [series_key, rule]))
-
     def unchanged(self, key: str) -> dict[str, Unchanged]:
         """Entries and unchanged entries of each tallied tensor, under both rules that have masks: the lightest read."""
         found = self._database.rows(queries.UNCHANGED, [key, TALLY_VERSION])
         return {name: Unchanged(*counts) for name, *counts in found}
 
-    def mask(self, key: str, name: str, rule: MaskRule) -> MaskFile | None:
-        """Where one tensor's mask lies, or None."""
-        return self._masks('AND name = ? AND "rule" = ?', [key, TALLY_VERSION, name, rule]).get((name, rule))
+    # Masks: where their files lie
 
     def masks(self, key: str) -> dict[tuple[str, MaskRule], MaskFile]:
         """Where the pair's masks lie, by (tensor name, rule)."""
-        return self._masks("", [key, TALLY_VERSION])
+        found = self._database.rows(queries.MASKS, [key, TALLY_VERSION])
+        return {(name, mask[0]): MaskFile(*mask) for name, *mask in found}
 
     def masks_for(self, key: str, rule: MaskRule) -> dict[str, MaskFile]:
         """The masks that tell what `rule` calls changed, by tensor name. Whatever another rule calls changed the exact
@@ -442,24 +340,6 @@ class Store:
             {}, deletes=[Delete("masks", {"pair_key": key}) for key in keys], touches=(*keys, PAIRS)
         )
 
-    # Jobs
-
-    def put_job(self, job: JobRecord) -> Future[None]:
-        """A future that is done when the ledger holds the job as it is now."""
-        return self._database.write({"jobs": [asdict(job)]}, touches=(JOBS,))
-
-    def job(self, job_id: str) -> JobRecord | None:
-        """The job of this id, or None."""
-        return next(iter(self._jobs("WHERE id = ?", [job_id])), None)
-
-    def jobs(self, limit: int = 100) -> list[JobRecord]:
-        """The last jobs, newest first."""
-        return self._jobs("ORDER BY created_at DESC, id DESC LIMIT ?", [limit])
-
-    def unfinished_jobs(self) -> list[JobRecord]:
-        """Jobs that have not ended, oldest first: what a restarted server has to go on with."""
-        return self._jobs("WHERE ended_at IS NULL ORDER BY created_at, id", [])
-
     def _tallies(self, where: str, values: list[object], more: Sequence[str], of: Of = "update") -> dict[str, Tally]:
         light = () if more else ("changes",)
         names = queries.quoted(["name", *tables.TALLY_NUMBERS, *light, *more])
@@ -470,37 +350,8 @@ class Store:
         names = ["name", *tables.SPECTRUM_NUMBERS, *(["singular_values"] if arrays else [])]
         return rows.spectra(self._database.arrow(f"SELECT {queries.quoted(names)} FROM spectra WHERE {where}", values))
 
-    def _masks(self, condition: str, values: list[object]) -> dict[tuple[str, MaskRule], MaskFile]:
-        found = self._database.rows(f"{queries.MASKS} {condition}", values)
-        return {(name, mask[0]): MaskFile(*mask) for name, *mask in found}
-
-    def _jobs(self, clause: str, values: list[object]) -> list[JobRecord]:
-        found = self._database.rows(f"SELECT {queries.quoted(queries.JOB_COLUMNS)} FROM jobs {clause}", values)
-        return [JobRecord(**dict(zip(queries.JOB_COLUMNS, row, strict=True))) for row in found]
-
-
-def _now() -> datetime:
-    return datetime.now(UTC).replace(tzinfo=None)
-
 
 def _done() -> Future[None]:
     future: Future[None] = Future()
     future.set_result(None)
     return future
-
-
-def _alignment_name(key: str) -> str:
-    return f"alignment {key}"
-
-
-def _unknown(key: str) -> StoreError:
-    return StoreError(f"The store has no pair '{key[:40]}'", do="Compare the two models first")
-
-
-def _by_key(tuned_keys: Sequence[str]) -> list[int]:
-    """Positions in the order of their keys: the order in which regions are stored."""
-    return sorted(range(len(tuned_keys)), key=tuned_keys.__getitem__)
-
-
-def _joined(tuned_keys: Sequence[str]) -> str:
-    return "\n".join(sorted(tuned_keys))

@@ -21,7 +21,6 @@ TALLY_NUMBERS = {
 SMALL_LISTS = ("base_binades", "mukherjee_binades", "bf16_binades", "relative", "ulps")
 LISTS = ("changes", *SMALL_LISTS)
 HEAVY_LISTS = ("joint_cells", "joint_counts", "row_changes", "column_changes", "density")
-TALLY_JOINT = ("joint_cells", "joint_counts")
 TALLY_SHAPED = (*SMALL_LISTS, *HEAVY_LISTS, "density_rows", "density_columns")  # what a light read leaves out
 STEP_LISTS = ("changed", "moved", "changed_outside", "moved_outside", "union")
 SPECTRUM_NUMBERS = ("of", "rows", "columns", "tolerance", "rank", "rank_low", "rank_high", "method", "reason")

@@ -163,7 +163,7 @@ def overlap(job: Job, store: Store, settings: Settings) -> None:
         if isinstance(found, Gap):
             lost.append(name)
         else:
-            put = store.put_regions if isinstance(found, Regions) else store.put_consensus
+            put = store.overlaps.put_regions if isinstance(found, Regions) else store.overlaps.put_consensus
             written.append(put(base, tuned, name, found))
 
     if missing:
@@ -205,8 +205,8 @@ def _masks_to_count(pairs: Sequence[Pair], plan: Plan, store: Store) -> list[ToC
 
 def _not_counted(wanted: list[ToCount], base: str, tuned: tuple[str, ...], plan: Plan, store: Store) -> list[ToCount]:
     if plan.maps:
-        return [entry for entry in wanted if store.consensus(base, tuned, entry[0], entry[1]) is None]
-    stored = {rule: store.regions(base, tuned, rule) for rule in plan.mask_rules}
+        return [entry for entry in wanted if store.overlaps.consensus(base, tuned, entry[0], entry[1]) is None]
+    stored = {rule: store.overlaps.regions(base, tuned, rule) for rule in plan.mask_rules}
     return [entry for entry in wanted if entry[0] not in stored[entry[1]]]
 
 

@@ -7,4 +7,4 @@ from pages.parts import handles, ledger
 st.header("Jobs", anchor=False)
 ledger.active()
 st.subheader("Ended", anchor=False)
-ledger.history(handles.store().jobs(limit=200))
+ledger.history(handles.store().ledger.jobs(limit=200))

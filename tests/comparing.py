@@ -14,7 +14,8 @@ import cli
 from analysis.tensors import TensorInfo
 from cache import catalog
 from cache.settings import Settings
-from tests.hub.builders import BFloat16, tuned_from
+from tests.hub.builders import BFloat16, llama, model_files, tuned_from, write_model
+from tests.hub.loopback import LoopbackHub
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +29,24 @@ def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SUBNETSCOPE_THREADS", "1")
     monkeypatch.setenv("SUBNETSCOPE_DEVICE", "cpu")
     monkeypatch.setenv("SUBNETSCOPE_PICKLES", "0")
+
+
+@pytest.fixture
+def family(hub: LoopbackHub) -> LoopbackHub:
+    """org/base, and org/tuned-a and org/tuned-b with exactly 20 % changed entries, sharded, with a card."""
+    base = llama()
+    hub.add("org/base", model_files(base))
+    for name, seed in (("org/tuned-a", 1), ("org/tuned-b", 2)):
+        files = model_files(tuned_from(base, changed_share=0.2, seed=seed)[0], shards=3)
+        hub.add(name, files, card="base_model: org/base")
+    return hub
+
+
+def write_pair(folder: Path, **changes: object) -> tuple[str, str]:
+    """The folders of a base and a model tuned from it, whose tensors in `changes` are other ones."""
+    base = llama()
+    tuned = {**tuned_from(base)[0], **changes}
+    return str(write_model(folder / "base", base)), str(write_model(folder / "tuned", tuned))
 
 
 def compared(folder: Path, base: Path | str, tuned: Path | str, *options: str) -> dict:

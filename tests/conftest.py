@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from tests.at_hand import children_at_hand, worker_at_hand
-from tests.comparing import terminal
+from tests.comparing import family, terminal
 from tests.hub.fixtures import _running_hub, hub, hub_settings, roots
 
-__all__ = ["_running_hub", "children_at_hand", "hub", "hub_settings", "roots", "terminal", "worker_at_hand"]
+__all__ = ["_running_hub", "children_at_hand", "family", "hub", "hub_settings", "roots", "terminal", "worker_at_hand"]
 
 _LONG = ("browser", "faults", "cache", "series")  # folders whose files take up to two minutes each
 

@@ -16,8 +16,8 @@ from tests.hub.builders import LLAMA_CONFIG, BFloat16, llama, safetensors_bytes,
 
 Tensors = dict[str, BFloat16]
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
-pytestmark = pytest.mark.usefixtures("children_at_hand")
 ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.usefixtures("terminal", "children_at_hand")
 
 
 @dataclass
@@ -234,13 +234,6 @@ CASES = [
     stacked_experts, single_experts_against_stacked, stacked_experts_against_single, fused_against_split,
     split_against_fused, with_buffers, stored_as_float32, not_a_number, half_of_another_family,
 ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("SUBNETSCOPE_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("SUBNETSCOPE_THREADS", "1")
-    monkeypatch.setenv("SUBNETSCOPE_DEVICE", "cpu")
 
 
 def compared(folder: Path, base: Path, tuned: Path, *options: str) -> dict:

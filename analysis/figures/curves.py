@@ -40,20 +40,6 @@ def sparsity_over_tolerance(curves: Sequence[Curve], *, chosen: float | None = N
     return told_apart(drawn)
 
 
-def share_over_eta(curves: Sequence[Curve], *, published: float = 1e-3) -> go.Figure:
-    """Unchanged share over the relative tolerance eta of the bf16 rule, with a line at the published eta."""
-    drawn = theme.figure(
-        height=320,
-        xaxis=theme.log_axis("η: tolerance on |after − before| / max(|after|, |before|)", 1e-7, 2.0, fixedrange=True),
-        yaxis=theme.share_axis("unchanged share"),
-        showlegend=len(curves) > 1,
-    )
-    for position, curve in enumerate(curves):
-        drawn.add_trace(_line(curve, position))
-    theme.mark(drawn, f"published: {tolerance_text(published)}", x=published)
-    return drawn
-
-
 def layer_profiles(curves: Sequence[Curve], metric: Metric) -> go.Figure:
     """One line a matrix over the layers. A share has the axis 0 to 100 %, a log metric a logarithmic one."""
     drawn = theme.figure(

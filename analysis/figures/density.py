@@ -27,7 +27,7 @@ def density_map(counts: NDArray[np.int64], rows: int, columns: int, *, whole_ran
     )
 
 
-def consensus_map(found: Consensus, *, at_least: int = 0, whole_range: bool = False) -> go.Figure:
+def consensus_map(found: Consensus, *, at_least: int = 0) -> go.Figure:
     """By block of the matrix, the share of runs that changed an entry there, on average over its entries; with
     `at_least`, the share of its entries that so many runs changed or more."""
     n_runs = found.counts.shape[2] - 1
@@ -38,7 +38,7 @@ def consensus_map(found: Consensus, *, at_least: int = 0, whole_range: bool = Fa
     else:
         shares, title = (found.counts @ np.arange(n_runs + 1)) / (n_runs * entries), "share of runs"
         words = f"of {n_runs} runs changed an entry here, on average"
-    return _block_map(shares, found.rows, found.columns, title, words, whole_range=whole_range)
+    return _block_map(shares, found.rows, found.columns, title, words)
 
 
 def _entries_of_blocks(rows: int, columns: int, shape: tuple[int, ...]) -> NDArray[np.int64]:
@@ -54,7 +54,7 @@ def _block_map(
     title: str,
     words: str,
     *,
-    whole_range: bool,
+    whole_range: bool = False,
     of_changes: bool = False,
 ) -> go.Figure:
     row_starts, column_starts = _starts(rows, shares.shape[0]), _starts(columns, shares.shape[1])

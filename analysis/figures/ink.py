@@ -40,12 +40,6 @@ def ink_on(grounds: NDArray[np.float64]) -> NDArray[np.str_]:
     return np.where((light + 0.05) ** 2 > 1.05 * 0.05, BLACK, WHITE)
 
 
-def contrast(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Contrast ratio of two colours, 1 to 21 (WCAG 2.2, 'contrast ratio')."""
-    lights = luminance(one), luminance(other)
-    return (np.maximum(*lights) + 0.05) / (np.minimum(*lights) + 0.05)
-
-
 def luminance(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
     """Relative luminance, 0 to 1, of colours of 0 to 255 (WCAG 2.2, 'relative luminance')."""
     part = np.asarray(rgb) / 255

@@ -146,7 +146,7 @@ def _add_dots(drawn: go.Figure, regions: Sequence[int], k: int) -> None:
 
 
 def _region_hover(venn: Venn, region: int) -> tuple[str, ...]:
-    name = region_name(venn.labels, region, escape=True)
+    name = region_name(venn.labels, region)
     return _hover(name, venn.union, int(venn.counts[region]), venn.expected[region], venn.matched[region])
 
 

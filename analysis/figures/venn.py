@@ -121,12 +121,12 @@ def _hover_points(venn: Venn, placed: circles.Layout) -> go.Scatter:
 
 def _region_hover(venn: Venn, region: int, union: int) -> tuple[str, str, str]:
     number = int(venn.counts[region])
-    return region_name(venn.labels, region, escape=True), count(number), percent(number, union, 2)
+    return region_name(venn.labels, region), count(number), percent(number, union, 2)
 
 
-def region_name(labels: tuple[str, ...], region: int, *, escape: bool = False) -> str:
-    """'only run-1', 'run-1 and run-2 and no other', in words."""
-    names = [theme.full(label) if escape else label for i, label in enumerate(labels) if region >> i & 1]
+def region_name(labels: tuple[str, ...], region: int) -> str:
+    """'only run-1', 'only run-1 and run-2', 'both', for a figure."""
+    names = [theme.full(label) for i, label in enumerate(labels) if region >> i & 1]
     if len(names) == len(labels):
         return "all of them" if len(labels) > 2 else "both"
     return f"only {' and '.join(names)}"

@@ -57,7 +57,7 @@ def _admitted(ref: ModelRef, settings: Settings, on_wait: OnWait | None) -> tupl
     files = _files(info, ref)
     pinned = PinnedModel("hub", ref.name, _commit(info, ref), ref.subfolder)
     restricted = bool(info.get("private") or info.get("gated"))
-    found = FoundModel(pinned, files, None, {}, str(ref), restricted=restricted)
+    found = FoundModel(pinned, files, None, {}, restricted=restricted)
     if info.get("gated"):
         weights = [entry.path for entry in files if entry.path.endswith(".safetensors")]
         check_access(found, settings, (weights or [files[0].path])[0], on_wait=on_wait)

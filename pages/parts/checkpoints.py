@@ -268,7 +268,7 @@ def left_out(series: Series, run: Course) -> None:
         with st.expander(f"{counted(len(missing), 'tensor')} not followed through the whole run"):
             st.caption("Some checkpoint has them not, or holds them in another way than the one before it.")
             st.dataframe([{"tensor": plain(name)} for name in missing[:1000]], hide_index=True)
-    st.caption(f"Over {counted(run.tensors, 'tensor')}, {counted(run.entries, 'entry', 'entries')}.")
+    st.caption(f"Over {counted(run.tensors, 'tensor')}, {counted(run.entries, 'entry')}.")
 
 
 def patch_words() -> None:

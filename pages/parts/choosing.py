@@ -70,6 +70,6 @@ def _spectra(key: str, n_layers: int) -> tuple[str, int]:
 def left_out(spectra: tuple[tuple[str, str], ...]) -> None:
     """Spectra that this machine's settings do not allow; everything else of these tensors is measured."""
     if spectra:
-        with st.expander(f"{counted(len(spectra), 'matrix', 'matrices')} without singular values"):
+        with st.expander(f"{counted(len(spectra), 'matrix')} without singular values"):
             st.dataframe([{"tensor": name, "reason": reason} for name, reason in spectra[:1000]], hide_index=True)
             st.caption("Where the memory budget is the reason, the operator can raise SUBNETSCOPE_MEMORY.")

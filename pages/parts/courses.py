@@ -17,7 +17,7 @@ from analysis.tensors import Alignment
 from cache.following import followed
 from cache.records import StoredPair, StoredSeries
 from cache.remembered import remembered
-from cache.store import SERIES
+from cache.series_counts import SERIES
 from pages.parts import handles, lookups
 
 
@@ -120,7 +120,7 @@ def _patches(series: Series, against: str, _: tuple[int, ...]) -> Sequence[Patch
 
 @lru_cache(maxsize=2)
 def _known(_: int) -> list[StoredSeries]:
-    return handles.store().series()
+    return handles.store().series.known()
 
 
 @remembered(most=600_000)
@@ -140,7 +140,7 @@ def _followed(series: Series) -> frozenset[str]:
 
 @remembered(most=200_000)
 def _steps(key: str, rule: MaskRule, _: int) -> dict[str, dynamics.StepCounts]:
-    return handles.store().steps(key, rule)
+    return handles.store().series.steps(key, rule)
 
 
 @lru_cache(maxsize=16)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 
 import streamlit as st
 
@@ -12,7 +12,7 @@ from analysis.errors import error_from_dict
 from analysis.labels import ago, count, counted, duration, short_titles, shorten, visible
 from analysis.links import pinned
 from analysis.models import Pair
-from cache.records import JobRecord
+from cache.records import JobRecord, now
 from pages.parts import flow, handles, panels, permission
 
 _NEVER = datetime.min
@@ -54,9 +54,9 @@ def history(records: Sequence[JobRecord]) -> None:
     if not ended:
         st.caption("No job has ended yet.")
         return
-    now = datetime.now(UTC).replace(tzinfo=None)
+    this_moment = now()
     st.dataframe(
-        [_row(record, now) for record in ended],
+        [_row(record, this_moment) for record in ended],
         hide_index=True,
         height="content" if len(ended) <= _MOST_AT_ONCE else 36 * _MOST_AT_ONCE,
         column_config={
@@ -66,10 +66,10 @@ def history(records: Sequence[JobRecord]) -> None:
     )
 
 
-def _row(record: JobRecord, now: datetime) -> dict[str, object]:
+def _row(record: JobRecord, this_moment: datetime) -> dict[str, object]:
     took = (record.ended_at - record.started_at).total_seconds() if record.ended_at and record.started_at else None
     return {
-        "ended": ago((now - record.ended_at).total_seconds()) if record.ended_at else "",
+        "ended": ago((this_moment - record.ended_at).total_seconds()) if record.ended_at else "",
         "at": record.ended_at,
         "state": record.state,
         "kind": record.kind,

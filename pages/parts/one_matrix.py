@@ -153,9 +153,9 @@ def against_noise(spectrum: Spectrum, tally: Tally) -> None:
     n, energy, whole = above_noise(spectrum, tally)
     if not whole:
         return
-    word = "direction of the update is" if n == 1 else "directions of the update are"
+    stronger = counted(n, "direction of the update is", "directions of the update are")
     found = (
-        f"{count(n)} {word} stronger than that, with {share(energy / whole)} of the energy"
+        f"{stronger} stronger than that, with {share(energy / whole)} of the energy"
         if n
         else "No direction of the update is stronger than that"
     )

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 import streamlit as st
 
 from analysis.errors import HubUnreachable, SubnetscopeError
-from analysis.labels import count
+from analysis.labels import counted
 from analysis.models import Pair
 from cache.records import StoredPair
 from pages.parts import flow, handles
@@ -52,11 +52,11 @@ def say_hidden() -> None:
         _redraw_when_answered()
 
 
-def _comparisons(n: int) -> str:
-    return "1 comparison is" if n == 1 else f"{count(n)} comparisons are"
-
-
 @st.fragment(run_every=_POLL)
 def _redraw_when_answered() -> None:
     if not handles.access().is_asking:
         flow.again()
+
+
+def _comparisons(n: int) -> str:
+    return counted(n, "comparison is", "comparisons are")

@@ -47,7 +47,7 @@ def to_begin_with(
     """Up to three of `tuned` to show the overlap of: models whose overlap is counted already, if there are such, else
     the last ones that were active. `among` is to be one of them."""
     model_of_key = {model.key: model for model in tuned}
-    for keys in handles.store().counted_overlaps(base.key):
+    for keys in handles.store().overlaps.counted(base.key):
         if set(keys) <= model_of_key.keys() and (among is None or among.key in keys):
             return [model for model in tuned if model.key in keys]
     first = [among] if among else []
@@ -100,12 +100,12 @@ def counted_matrices(pairs: tuple[Pair, ...], rule: MaskRule) -> list[str]:
 def consensus(pairs: tuple[Pair, ...], name: str, rule: MaskRule) -> Consensus | None:
     """Where in this matrix the runs agree, if it was counted."""
     base, tuned = _keys(pairs)
-    return handles.store().consensus(base, tuned, name, rule)
+    return handles.store().overlaps.consensus(base, tuned, name, rule)
 
 
 @remembered(most=200_000)
 def _regions(base_key: str, tuned_keys: tuple[str, ...], rule: MaskRule, _: int) -> dict[str, Regions]:
-    return handles.store().regions(base_key, tuned_keys, rule)
+    return handles.store().overlaps.regions(base_key, tuned_keys, rule)
 
 
 @lru_cache(maxsize=32)

@@ -267,7 +267,9 @@ def overlap_grid(view: View) -> rollup.Grid:
 
 def regions(view: View) -> Rows:
     keys = tuple(model.key for model in view.tuned)
-    return tables.tensor_region_rows(labels(view), handles.store().regions(view.base.key, keys, view.mask_rule))
+    return tables.tensor_region_rows(
+        labels(view), handles.store().overlaps.regions(view.base.key, keys, view.mask_rule)
+    )
 
 
 def agreement_grid(view: View) -> rollup.Grid:

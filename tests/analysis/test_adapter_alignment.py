@@ -217,5 +217,5 @@ def test_an_alignment_crosses_pipes_and_comes_back_from_the_store():
     assert from_line(to_line({"it": alignment}))["it"] == alignment
     with Store.open(":memory:") as store:
         store.register(PAIR, BASE_CARD, TUNED_CARD, alignment).result()
-        store._alignment_of_print.clear()  # what is kept in memory would prove nothing
+        store._alignments._alignment_of_print.clear()  # what is kept in memory would prove nothing
         assert store.alignment(PAIR.key) == alignment

@@ -51,7 +51,6 @@ def test_a_headline_stands_on_nine_tenths_of_both_sides():
         "Only 50.00 % of the tuned model's parameters could be compared; a headline needs 90 %.",
         "2 tensors, 1,000 parameters: only the tuned model has it.",
     )
-    assert reasons_to_withhold(short, least_percent=50) == ()
     found = headline(short, tallied(short, nudged), {}, spectra_planned=False)
     assert found.withheld
     assert [sentence.replace("\u00a0", " ") for sentence in summarize(found, short)] == [*found.reasons_withheld]

@@ -13,6 +13,7 @@ from analysis.elementwise import Geometry, bf16_steps, cpu_blocks, geometry, ste
 from analysis.elementwise.block import BlockTally
 from analysis.measurements import CHANGE_EDGES, N_BINADES, RELATIVE_EDGES, RULES, TOLERANCES, Tally
 from analysis.metrics import correlation
+from tests.analysis.alike import assert_alike, lost_in_cancelling
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
@@ -206,11 +207,6 @@ def test_both_kernels_count_the_same_integers(before: torch.dtype, after: torch.
             assert np.array_equal(one, other), field.name
 
 
-def lost_in_cancelling(amounts) -> float:
-    """What a plain sum of entries of both signs may differ by when it is taken in another order."""
-    return 1e-13 * np.sqrt(amounts["entries"] * max(amounts["base_square_sum"], amounts["tuned_square_sum"]))
-
-
 def test_correlation_is_numpys():
     left, right = normal((40, 30), seed=7) + 0.01, normal((40, 30), seed=8) - 0.02
     right = right + 0.7 * left
@@ -228,12 +224,7 @@ def test_correlation_is_numpys():
 def test_blocks_and_threads_change_nothing(rows: int, threads: int):
     left, right = strange_pair(torch.bfloat16, torch.bfloat16)
     whole, parts = tally_of(left, right, rows=123), tally_of(left, right, rows=rows, threads=threads)
-    for field in dataclasses.fields(Tally):
-        one, other = getattr(whole, field.name), getattr(parts, field.name)
-        lost = lost_in_cancelling(vars(whole)) if field.name in ("base_sum", "tuned_sum") else 0
-        near = pytest.approx(other, rel=1e-12, abs=lost)
-        same = np.array_equal(one, other) if isinstance(one, np.ndarray) else one == near
-        assert same, field.name
+    assert_alike(parts, whole, rel=1e-12)
 
 
 def random_bits(seed: int) -> torch.Tensor:
@@ -280,13 +271,7 @@ def test_counting_steps_gives_what_the_other_kernel_gives(
     expected = cpu_blocks.tally_block(before, after, 0, shape)
     assert np.array_equal(np.concatenate(masks["exact"]), expected.packed_exact)
     assert np.array_equal(np.concatenate(masks["mukherjee"]), expected.packed_mukherjee)
-    other = expected.as_tally(expected.row_changes)
-    for field in dataclasses.fields(Tally):
-        one, two = getattr(found, field.name), getattr(other, field.name)
-        if isinstance(one, float):
-            assert one == pytest.approx(two, rel=1e-11, abs=lost_in_cancelling(vars(other))), field.name
-        else:
-            assert np.array_equal(one, two), field.name
+    assert_alike(found, expected.as_tally(expected.row_changes), rel=1e-11)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
@@ -295,8 +280,7 @@ def test_sums_are_the_same_bits_for_any_number_of_threads(dtype: torch.dtype):
     after = (before.float() + normal((700, 1024), std=1e-3, seed=1)).to(dtype)
     shape = geometry(tuple(before.shape))
     one, three = (tally(blocks(before, after, 512), shape, threads=threads) for threads in (1, 3))
-    for field in dataclasses.fields(Tally):
-        assert np.array_equal(getattr(one, field.name), getattr(three, field.name)), field.name
+    assert_alike(one, three)
 
 
 def test_a_pass_leaves_its_table_empty():

@@ -77,7 +77,8 @@ def test_how_long_ago_is_told_roughly(seconds, text):
 
 def test_one_is_one_and_several_are_several():
     assert (labels.counted(1, "tensor"), labels.counted(0, "tensor")) == ("1 tensor", "0 tensors")
-    assert labels.counted(1024, "matrix", "matrices") == "1,024 matrices"
+    assert labels.counted(1024, "matrix") == "1,024 matrices"
+    assert labels.counted(2, "tensor is", "tensors are") == "2 tensors are"
 
 
 def test_every_rule_has_one_title():

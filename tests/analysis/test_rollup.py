@@ -14,7 +14,7 @@ from analysis.elementwise import geometry, tally
 from analysis.measurements import CHANGE_EDGES, RULES, Spectrum, Tally
 from analysis.metrics import CATALOG, at_tolerance
 from analysis.models import Pair, PinnedModel
-from analysis.rollup import OUTSIDE_LAYERS, Cell, eta_curve, grid, headline, tolerance_curve
+from analysis.rollup import OUTSIDE_LAYERS, Cell, grid, headline, tolerance_curve
 from analysis.tensors import Alignment, TensorInfo
 
 
@@ -102,14 +102,6 @@ def test_the_tolerance_curve_is_exact_at_every_edge():
     edge = 160
     metric = at_tolerance(edge)
     assert metric.parts(tally_of(before, after), None) == ((size <= CHANGE_EDGES[edge]).sum(), 3000)
-
-
-def test_the_eta_curve_holds_the_bf16_rule_at_one_thousandth():
-    before = torch.linspace(0.5, 2, 4000).view(40, 100)
-    found = tally_of(before, before * torch.linspace(1, 1.01, 4000).view(40, 100))
-    curve = eta_curve([found], "x")
-    at = int(np.flatnonzero(curve.x == 1e-3)[0])
-    assert curve.y[at] == found.unchanged("bf16") / found.entries
 
 
 def test_the_report_has_the_agreed_fields_and_is_plain_json():

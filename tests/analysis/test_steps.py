@@ -14,7 +14,8 @@ import torch
 
 from analysis.elementwise import Geometry, bf16_steps, cpu_blocks, geometry, tally
 from analysis.measurements import Tally
-from tests.analysis.test_elementwise import STEP_PAIRS, blocks, lost_in_cancelling
+from tests.analysis.alike import assert_alike
+from tests.analysis.test_elementwise import STEP_PAIRS, blocks
 
 _FEWEST = 1 << 18
 
@@ -54,21 +55,14 @@ def test_any_width_gives_what_the_other_kernel_gives(columns: int):
     expected = cpu_blocks.tally_block(before, after, 0, Geometry(*before.shape))
     assert np.array_equal(masks["exact"], expected.packed_exact)
     assert np.array_equal(masks["mukherjee"], expected.packed_mukherjee)
-    other = expected.as_tally(expected.row_changes)
-    for field in dataclasses.fields(Tally):
-        one, two = getattr(found, field.name), getattr(other, field.name)
-        if isinstance(one, float):
-            assert one == pytest.approx(two, rel=1e-11, abs=lost_in_cancelling(vars(other))), field.name
-        else:
-            assert np.array_equal(one, two), field.name
+    assert_alike(found, expected.as_tally(expected.row_changes), rel=1e-11)
 
 
 @pytest.mark.parametrize(("rows", "threads"), [(8, 1), (40, 3), (500, 2)], ids=str)
 def test_sums_are_the_same_bits_however_the_rows_come(rows: int, threads: int):
     before, after = every_kind(1032, seed=1)
     one, other = counted(before, after, rows=len(before))[0], counted(before, after, rows=rows, threads=threads)[0]
-    for field in dataclasses.fields(Tally):
-        assert np.array_equal(getattr(one, field.name), getattr(other, field.name)), field.name
+    assert_alike(one, other)
 
 
 def digest() -> str:

@@ -19,6 +19,7 @@ from analysis.elementwise import Geometry, cpu_blocks, tally_stack, triton_pass
 from analysis.elementwise.block import BlockTally, geometry
 from analysis.measurements import RULES
 from tests.analysis import interpreted
+from tests.analysis.alike import lost_in_cancelling
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,9 +67,7 @@ def test_a_stack_has_the_tallies_and_masks_of_each_by_itself(interpretation: tup
 
 
 def assert_equal(one: BlockTally, other: BlockTally) -> None:
-    lost = 1e-13 * np.sqrt(
-        one.amounts["entries"] * max(other.amounts[f"{side}_square_sum"] for side in ("base", "tuned"))
-    )
+    lost = lost_in_cancelling(other.amounts)
     for name, amount in other.amounts.items():
         exact = not name.endswith(("_sum", "_tuned"))
         assert one.amounts[name] == (amount if exact else pytest.approx(amount, rel=1e-12, abs=lost)), name

@@ -26,7 +26,7 @@ def test_an_overlap_counts_regions_as_numpy_does(jobs: Jobs, models: Path):
 
     assert (progress.state, progress.error) == ("done", None)
     changed = [tuned_from(llama(layers=2, hidden=32), changed_share=0.25, seed=seed)[1] for seed in (1, 2)]
-    found = jobs._store.regions(pairs[0].base.key, tuple(pair.tuned.key for pair in pairs), "exact")
+    found = jobs._store.overlaps.regions(pairs[0].base.key, tuple(pair.tuned.key for pair in pairs), "exact")
     assert {name: regions.dense.tolist() for name, regions in found.items()} == {
         name: np.bincount((one + 2 * changed[1][name]).ravel(), minlength=4).tolist()
         for name, one in changed[0].items()
@@ -45,9 +45,9 @@ def test_an_overlap_under_another_rule_takes_its_masks_from_the_weights(jobs: Jo
         assert jobs.wait(jobs.submit_overlap(base, tuned, (rule,)), timeout=180).state == "done"
 
     exact = {name: found.sum() for name, found in moved_beyond(0.0).items()}
-    assert {name: found.dense.sum() for name, found in store.regions(base.key, keys, "bf16").items()} == exact
+    assert {name: found.dense.sum() for name, found in store.overlaps.regions(base.key, keys, "bf16").items()} == exact
     assert {rule for _, rule in store.masks(pairs[0].key)} == {"exact", "mukherjee", "1e-4"}
-    found = store.regions(base.key, keys, "1e-4")
+    found = store.overlaps.regions(base.key, keys, "1e-4")
     assert {name: regions.dense.tolist() for name, regions in found.items()} == {
         name: counts.tolist() for name, counts in moved_beyond(1e-4).items()
     }
@@ -72,7 +72,7 @@ def test_a_consensus_map_counts_the_runs_that_changed_each_block(jobs: Jobs, mod
     progress = jobs.wait(jobs.submit_overlap(base, tuned, ("exact",), maps=(name,)), timeout=180)
 
     assert (progress.state, progress.error) == ("done", None)
-    found = jobs._store.consensus(base.key, [model.key for model in tuned], name, "exact")
+    found = jobs._store.overlaps.consensus(base.key, [model.key for model in tuned], name, "exact")
     masks = [tuned_from(llama(layers=2, hidden=32), changed_share=0.25, seed=seed)[1][name] for seed in (1, 2)]
     rows, columns = masks[0].shape
     assert (found.rows, found.columns) == (rows, columns)

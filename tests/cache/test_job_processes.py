@@ -28,15 +28,18 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_worker_started_during_the_look_up_is_the_one_that_measures(jobs: Jobs):
-    jobs._measures_next = True
-    preparation = jobs.prepare("./models/base", "./models/tuned1")
+    preparation = jobs.prepare("./models/base", "./models/tuned1", then=Plan())
     waiting = jobs._ahead._child
     assert waiting is not None
     assert is_alive(waiting.pid)
     assert jobs.wait(jobs.submit(preparation), timeout=180).state == "done"
     assert jobs._ahead.take() is None
     assert waiting._process.returncode == 0, "it was heard to its end"
-    jobs.prepare("./models/base", "./models/tuned2")
+    jobs.prepare("./models/base", "./models/tuned1", then=Plan())
+    assert jobs._ahead.take() is None, "all of it is stored"
+    jobs.prepare("./models/base", "./models/tuned2", then=Plan(keep_files=False))
+    assert jobs._ahead.take() is None, "it would have no pipes"
+    jobs.prepare("./models/base", "./models/tuned2", then=Plan())
     unused = jobs._ahead._child
     assert unused is not None
     jobs.stop()
@@ -71,7 +74,7 @@ def test_cancelling_takes_less_than_two_seconds_and_keeps_what_was_measured(jobs
     assert pid is not None
     assert not Path(f"/proc/{pid}").exists()
     assert jobs._store.tallies(preparation.pair.key)
-    assert jobs._store.unfinished_jobs() == []
+    assert jobs._store.ledger.unfinished() == []
 
 
 SERVER = """
@@ -85,7 +88,7 @@ if len(sys.argv) > 1:
         time.sleep(0.02)
     print("measured some", flush=True)
     time.sleep(600)
-while current.store.unfinished_jobs():
+while current.store.ledger.unfinished():
     time.sleep(0.05)
 print("finished", flush=True)
 """
@@ -127,7 +130,7 @@ def test_a_killed_server_takes_its_children_along_and_its_successor_finishes_the
 
     with Store.open(tmp_path / "data" / "store.duckdb") as store:
         kept = len(store.tallies(store.pairs()[0].pair.key))
-        assert [job.id for job in store.unfinished_jobs()] == [job_id]
+        assert [job.id for job in store.ledger.unfinished()] == [job_id]
     assert kept >= 1
     second = server()
     assert second.stdout.readline().strip() == "finished", "by itself"
@@ -136,7 +139,7 @@ def test_a_killed_server_takes_its_children_along_and_its_successor_finishes_the
     with Store.open(tmp_path / "data" / "store.duckdb") as store:
         [pair] = store.pairs()
         assert store.holes(pair.pair.key, Plan()) == []
-        assert [job.state for job in store.jobs()] == ["done"]
+        assert [job.state for job in store.ledger.jobs()] == ["done"]
 
 
 def test_a_tensor_that_keeps_killing_its_worker_becomes_a_gap(

@@ -50,7 +50,7 @@ def test_a_comparison_fills_in_and_counts_what_was_planted(jobs: Jobs, models: P
     assert {mask.changed for (_, rule), mask in store.masks(key).items() if rule == "exact"} == {
         round(0.25 * t.entries) for t in tallies.values()
     }
-    assert [job.state for job in store.jobs()] == ["done"]
+    assert [job.state for job in store.ledger.jobs()] == ["done"]
 
 
 def test_a_preview_is_measured_before_the_spectrum_and_near_it(jobs: Jobs, big: Path):
@@ -124,7 +124,7 @@ def test_a_store_that_takes_nothing_ends_the_job_early_and_lets_it_be_asked_for_
         broken.setattr(jobs._store, "put", lambda *_, **__: refused)
         failed = jobs.wait(jobs.submit(preparation), timeout=180)
         assert (failed.state, str(failed.error), failed.done) == ("failed", str(full), 0)
-        broken.setattr(jobs._store, "put_job", lambda *_: refused)
+        broken.setattr(jobs._store.ledger, "put", lambda *_: refused)
         with pytest.raises(StoreError):
             jobs.submit(preparation)
     assert jobs.wait(jobs.submit(preparation), timeout=180).state == "done"
@@ -133,11 +133,11 @@ def test_a_store_that_takes_nothing_ends_the_job_early_and_lets_it_be_asked_for_
 def test_an_odd_entry_of_the_ledger_does_not_keep_the_server_from_starting(jobs: Jobs):
     for request in ("{", '{"pairs": [["./a\\tb", "x"]], "plan": {}}', '{"pairs": [], "plan": {"novel": 1}}'):
         record = JobRecord(str(hash(request)), "compare", request, "running", datetime(2026, 1, 1))
-        jobs._store.put_job(record).result()
+        jobs._store.ledger.put(record).result()
     again = Jobs(jobs._store, jobs._settings)
     again.start()
     again.stop()
-    assert jobs._store.unfinished_jobs() == []
+    assert jobs._store.ledger.unfinished() == []
 
 
 FIRST_LAYER = Plan(selection=select("0", "mlp.*"), spectra=False)
@@ -178,7 +178,7 @@ def test_what_does_not_fit_is_refused_before_it_starts(jobs: Jobs, changes, erro
     preparation = jobs.prepare("./models/base", "./models/tuned1")
     with pytest.raises(error, match=words):
         jobs.submit(preparation)
-    assert jobs._store.jobs() == []
+    assert jobs._store.ledger.jobs() == []
     assert [type(refusal) for refusal in jobs.forecast(preparation, Plan()).refusals()] == [error]
 
 
@@ -193,7 +193,7 @@ def test_an_older_ledgers_job_is_taken_up(jobs: Jobs):
     pair = jobs.prepare("./models/base", "./models/tuned1").pair
     assert pair is not None
     request = json.dumps({"pairs": [[str(pair.base), str(pair.tuned)]], "plan": {"spectra": False, "masks": True}})
-    jobs._store.put_job(JobRecord("0" * 16, "compare", request, "running", datetime(2026, 1, 1))).result()
+    jobs._store.ledger.put(JobRecord("0" * 16, "compare", request, "running", datetime(2026, 1, 1))).result()
     again = Jobs(jobs._store, jobs._settings)
     again.start()
     assert again.wait("0" * 16, timeout=180).state == "done"

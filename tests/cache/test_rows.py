@@ -111,10 +111,10 @@ def test_regions_come_back_bit_for_bit(order_and_counts: tuple[list[int], np.nda
     order, stored = order_and_counts
     keys = [f"model {i}" for i in order]
     with Store.open(":memory:") as store:
-        store.put_regions("base", keys, "w", Regions.of("exact", stored)).result()
-        assert bits(store.regions("base", keys, "exact")["w"]) == bits(Regions.of("exact", stored))
+        store.overlaps.put_regions("base", keys, "w", Regions.of("exact", stored)).result()
+        assert bits(store.overlaps.regions("base", keys, "exact")["w"]) == bits(Regions.of("exact", stored))
         shuffled = random.sample(keys, len(keys))
-        found = store.regions("base", shuffled, "exact")["w"].dense
+        found = store.overlaps.regions("base", shuffled, "exact")["w"].dense
     for subset in range(len(stored)):
         in_subset = {key for bit, key in enumerate(keys) if subset >> bit & 1}
         same_subset = sum(1 << bit for bit, key in enumerate(shuffled) if key in in_subset)
@@ -134,10 +134,10 @@ def test_a_consensus_map_comes_back_bit_for_bit(made: tuple[int, int, np.ndarray
     tiled = np.tile(counts % 2**32, (rows, columns, 1))
     found = Consensus("bf16", rows * 7, columns * 3, tiled)
     with Store.open(":memory:") as store:
-        store.put_consensus("base", ["b", "a"], "w", found).result()
-        assert bits(store.consensus("base", ["a", "b"], "w", "bf16")) == bits(found)
-        assert store.consensus("base", ["a", "b"], "w", "exact") is None
-        assert store.consensus("base", ["a", "b"], "v", "bf16") is None
+        store.overlaps.put_consensus("base", ["b", "a"], "w", found).result()
+        assert bits(store.overlaps.consensus("base", ["a", "b"], "w", "bf16")) == bits(found)
+        assert store.overlaps.consensus("base", ["a", "b"], "w", "exact") is None
+        assert store.overlaps.consensus("base", ["a", "b"], "v", "bf16") is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -0.0, 1e-45])

@@ -18,12 +18,14 @@ from analysis.measurements import Gap, Preview, Regions, Tally
 from analysis.metrics import effective_rank
 from analysis.models import Pair, PinnedModel
 from analysis.plan import Hole, Plan
+from analysis.series import Series
 from analysis.tensors import NotCompared
 from cache import store as store_module
 from cache.batch import Delete
 from cache.masks import MaskFile
 from cache.records import JobRecord, Notes
-from cache.store import JOBS, PAIRS, Store
+from cache.series_counts import SERIES
+from cache.store import PAIRS, Store
 from tests.analysis.by_hand import tally_of
 from tests.cache.samples import BASE, BASE_CARD, PAIR, TUNED_CARD, bits, matrices, register, spectrum, tally, tensor
 
@@ -59,7 +61,6 @@ def test_a_registered_pair_is_found_with_all_that_was_said_of_it(store: Store):
     assert store.find_pair(KEY) == found
     assert store.alignment(KEY) == alignment
     assert store.alignment(KEY).not_compared[0] == NotCompared("new", "tuned", "only the tuned model has it", 7)
-    assert store.model_config(KEY, "base") == {"hidden_size": 16, "rope": {"theta": 1e4}}
 
 
 def test_checkpoints_of_one_layout_share_their_alignment_and_others_do_not(store: Store):
@@ -130,6 +131,17 @@ def test_the_same_commits_under_new_names_keep_their_measurements(store: Store):
     assert store.alignment(KEY) == matrices(2)
 
 
+def test_pairs_are_found_by_what_their_models_are_called(store: Store):
+    register(store, matrices(1))
+    register(store, matrices(1), OTHER)
+    assert store.pairs_called("org/base", "org/tuned") == [KEY]
+    assert store.pairs_called(str(BASE), "org/tuned/") == [KEY]
+    assert store.pairs_called("org/base", "demo/other/sub") == store.pairs_called("org/base", OTHER.tuned.title)
+    assert store.pairs_called("org/base", "demo/other/sub") == [OTHER.key]
+    for tuned in ("org/base", "org/tuned@main", f"org/tuned@{'e' * 40}", "tuned"):
+        assert store.pairs_called("org/base", tuned) == []
+
+
 def test_the_last_active_pair_comes_first(store: Store):
     register(store, matrices(1))
     register(store, matrices(1), OTHER)
@@ -140,9 +152,8 @@ def test_the_last_active_pair_comes_first(store: Store):
 
 def test_an_unknown_pair_is_none_or_says_what_to_do(store: Store):
     assert store.find_pair("no such key") is None
-    for ask in (lambda: store.alignment("no such key"), lambda: store.model_config("no such key", "base")):
-        with pytest.raises(StoreError, match=r"has no pair 'no such key'\. Compare the two models first"):
-            ask()
+    with pytest.raises(StoreError, match=r"has no pair 'no such key'\. Compare the two models first"):
+        store.alignment("no such key")
 
 
 # Holes
@@ -292,9 +303,7 @@ def test_changes_by_line_are_read_alone_for_the_tensors_asked_for(store: Store):
 def test_masks_come_with_their_tally_and_are_found_by_name_and_rule(store: Store):
     register(store, matrices(1))
     store.put(KEY, "layers.0.w", tally(0), masks=MASKS).result()
-    assert store.mask(KEY, "layers.0.w", "mukherjee") == MASKS[1]
     assert store.masks(KEY) == {("layers.0.w", mask.rule): mask for mask in MASKS}
-    assert store.mask(KEY, "layers.1.w", "exact") is None
 
 
 def test_a_tally_put_again_without_masks_keeps_them(store: Store):
@@ -366,16 +375,16 @@ def test_an_overlap_gap_says_why_masks_are_missing_until_they_come(store: Store)
 
 def test_regions_are_found_in_any_order_of_the_models_each_bit_with_its_model(store: Store):
     #                                             none  z    a   both
-    store.put_regions(BASE.key, ("z", "a"), "w", Regions.of("exact", np.array([90, 1, 20, 300]))).result()
-    assert store.regions(BASE.key, ("z", "a"), "exact")["w"].counts.tolist() == [90, 1, 20, 300]
-    assert store.regions(BASE.key, ("a", "z"), "exact")["w"].counts.tolist() == [90, 20, 1, 300]
+    store.overlaps.put_regions(BASE.key, ("z", "a"), "w", Regions.of("exact", np.array([90, 1, 20, 300]))).result()
+    assert store.overlaps.regions(BASE.key, ("z", "a"), "exact")["w"].counts.tolist() == [90, 1, 20, 300]
+    assert store.overlaps.regions(BASE.key, ("a", "z"), "exact")["w"].counts.tolist() == [90, 20, 1, 300]
 
 
 def test_regions_belong_to_their_base_models_and_rule(store: Store):
-    store.put_regions(BASE.key, ("a", "b"), "w", Regions.of("exact", np.arange(4))).result()
-    assert store.regions(BASE.key, ("a", "b"), "mukherjee") == {}
-    assert store.regions(BASE.key, ("a",), "exact") == {}
-    assert store.regions("another base", ("a", "b"), "exact") == {}
+    store.overlaps.put_regions(BASE.key, ("a", "b"), "w", Regions.of("exact", np.arange(4))).result()
+    assert store.overlaps.regions(BASE.key, ("a", "b"), "mukherjee") == {}
+    assert store.overlaps.regions(BASE.key, ("a",), "exact") == {}
+    assert store.overlaps.regions("another base", ("a", "b"), "exact") == {}
 
 
 # Jobs
@@ -388,26 +397,24 @@ def job(job_id: str, minute: int, *, ended: bool = False, **more: object) -> Job
 
 def test_jobs_are_listed_newest_first_and_unfinished_ones_oldest_first(store: Store):
     for one in (job("a", 1), job("b", 2, ended=True), job("c", 3)):
-        store.put_job(one).result()
-    assert [one.id for one in store.jobs()] == ["c", "b", "a"]
-    assert [one.id for one in store.jobs(limit=1)] == ["c"]
-    assert [one.id for one in store.unfinished_jobs()] == ["a", "c"]
+        store.ledger.put(one).result()
+    assert [one.id for one in store.ledger.jobs()] == ["c", "b", "a"]
+    assert [one.id for one in store.ledger.jobs(limit=1)] == ["c"]
+    assert [one.id for one in store.ledger.unfinished()] == ["a", "c"]
 
 
 def test_a_job_put_again_is_the_same_job_later(store: Store):
-    store.put_job(job("a", 1)).result()
+    store.ledger.put(job("a", 1)).result()
     later = replace(job("a", 1, ended=True), state="failed", message="'x' is gone", measured=3, planned=9)
-    store.put_job(later).result()
-    assert store.job("a") == later
-    assert store.jobs() == [later]
-    assert store.unfinished_jobs() == []
-    assert store.job("b") is None
+    store.ledger.put(later).result()
+    assert store.ledger.jobs() == [later]
+    assert store.ledger.unfinished() == []
 
 
 def test_times_are_kept_as_utc(store: Store):
     tokyo = datetime(2026, 11, 22, 10, 0, tzinfo=timezone(timedelta(hours=9)))
-    store.put_job(replace(job("a", 0), created_at=tokyo)).result()
-    [found] = store.jobs()
+    store.ledger.put(replace(job("a", 0), created_at=tokyo)).result()
+    [found] = store.ledger.jobs()
     assert found.created_at == datetime(2026, 11, 22, 1, 0)
 
 
@@ -415,13 +422,15 @@ def test_times_are_kept_as_utc(store: Store):
 
 
 def test_a_generation_changes_for_what_was_touched_and_for_nothing_else(store: Store):
+    run, regions = Series(BASE, (PAIR.tuned, OTHER.tuned)), Regions.of("exact", np.arange(2))
+
     def generations() -> list[int]:
-        return [store.generation(name) for name in (KEY, OTHER.key, PAIRS, JOBS, BASE.key)]
+        return [store.generation(name) for name in (KEY, OTHER.key, PAIRS, SERIES, BASE.key)]
 
     for put, changed in [
         (lambda: store.put(KEY, "w", tally(0)), [True, False, True, False, False]),
-        (lambda: store.put_job(job("a", 1)), [False, False, False, True, False]),
-        (lambda: store.put_regions(BASE.key, "a", "w", Regions.of("exact", np.arange(2))), [False] * 4 + [True]),
+        (lambda: store.series.register(run, ["1", "2"]), [False, False, False, True, False]),
+        (lambda: store.overlaps.put_regions(BASE.key, "a", "w", regions), [False] * 4 + [True]),
         (lambda: store.forget_masks([OTHER.key]), [False, True, True, False, False]),
     ]:
         before = generations()

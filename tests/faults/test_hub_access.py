@@ -85,11 +85,11 @@ def test_access_withdrawn_after_a_finished_job_hides_what_is_stored(
     bench: Bench, access: Access, clock: Clock, caplog: pytest.LogCaptureFixture, withdraw, error
 ):
     pair = compared(bench, private=True)
-    assert access.may_show(pair)
+    assert access.refusal(pair) is None
     assert len(bench.hub.asked(TUNED)) == 1
     assert not bench.hub.asked("org/base"), "which everybody may read"
     withdraw(bench)
-    assert access.may_show(pair), "an answer holds for ten minutes"
+    assert access.refusal(pair) is None, "an answer holds for ten minutes"
     clock.now += OLD
     refusal = access.refusal(pair)
     assert isinstance(refusal, error)
@@ -103,22 +103,22 @@ def test_a_grant_withdrawn_from_a_gated_model_hides_it_until_it_is_back(
     bench: Bench, access: Access, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ):
     pair = compared(bench, gated=True)
-    assert access.may_show(pair)
+    assert access.refusal(pair) is None
     monkeypatch.delenv("HF_TOKEN")
     clock.now += OLD
     assert isinstance(access.refusal(pair), AccessDenied)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     clock.now += OLD
-    assert access.may_show(pair)
+    assert access.refusal(pair) is None
 
 
 def test_after_ten_minutes_the_hub_is_asked_again_without_a_wait(bench: Bench, access: Access, clock: Clock):
     pair = compared(bench, private=True)
-    assert access.may_show(pair)
+    assert access.refusal(pair) is None
     deleted(bench)
     clock.now += 700
     assert not access.makes_wait([pair.key])
-    assert access.may_show(pair), "the old answer, while a new one is asked for"
+    assert access.refusal(pair) is None, "the old answer, while a new one is asked for"
     wait_for_answers(access)
     assert isinstance(access.refusal(pair), ModelNotFound)
 
@@ -127,15 +127,15 @@ def test_a_hub_that_cannot_be_asked_changes_nothing_and_hides_what_it_never_spok
     bench: Bench, access: Access, clock: Clock, hub_settings: Settings, caplog: pytest.LogCaptureFixture
 ):
     pair = compared(bench, private=True)
-    assert access.may_show(pair)
+    assert access.refusal(pair) is None
     bench.hub.fail(Status(path=TUNED, status=503))
     clock.now += OLD
-    assert access.may_show(pair), "as the Hub said last"
+    assert access.refusal(pair) is None, "as the Hub said last"
 
     restarted = Access(bench.store, hub_settings, clock=clock)
     assert isinstance(restarted.refusal(pair), HubUnreachable)
     n_asked = len(bench.hub.asked(TUNED))
-    assert not restarted.may_show(pair)
+    assert restarted.refusal(pair)
     assert len(bench.hub.asked(TUNED)) == n_asked, "not asked again within a minute"
     wait_for_answers(restarted)
     assert caplog.text.count("results are hidden until the Hub can be asked") == 1
@@ -143,7 +143,7 @@ def test_a_hub_that_cannot_be_asked_changes_nothing_and_hides_what_it_never_spok
     clock.now += 61
     restarted.refusal(pair)
     wait_for_answers(restarted)
-    assert restarted.may_show(pair)
+    assert restarted.refusal(pair) is None
 
 
 def test_a_slow_hub_is_waited_for_once_and_no_longer_than_a_page_may(
@@ -171,7 +171,7 @@ def test_what_is_not_to_be_hidden_is_not_asked_about_and_stays_also_when_it_is_d
     environ = {"HF_ENDPOINT": bench.hub.url, "SUBNETSCOPE_HIDE_RESTRICTED": "0"} if private else {}
     settings = Settings.from_environment(environ, data_dir=hub_settings.data_dir) if private else hub_settings
     access = Access(bench.store, settings)
-    assert access.may_show(pair)
+    assert access.refusal(pair) is None
     assert access.hidden() == {}
     assert not bench.hub.requests
 

@@ -165,7 +165,7 @@ def test_a_shard_damaged_for_its_masks_alone_takes_no_measurement_along(bench: B
     ended = bench.end(bench.jobs.submit_overlap(sharded.base, [sharded.tuned, other.tuned]))
     assert ended.state == "done"
     assert set(bench.store.tallies(sharded.key)) == measured
-    counted = set(bench.store.regions(sharded.base.key, [sharded.tuned.key, other.tuned.key], "exact"))
+    counted = set(bench.store.overlaps.regions(sharded.base.key, [sharded.tuned.key, other.tuned.key], "exact"))
     without_masks = {name for kind, name in bench.store.gaps(sharded.key) if kind == "overlap"}
     assert counted
     assert without_masks == measured - counted

@@ -61,7 +61,7 @@ def test_a_day_to_wait_leaves_the_lane_to_others_and_can_be_cancelled(bench: Ben
     assert waiting.waiting_words.startswith("waiting until ")
     assert waiting.waiting_words.endswith("UTC tomorrow (the Hub asks us to come back in 24 hours)")
     deadline = time.monotonic() + 5  # the ledger follows the page
-    while [record.state for record in bench.store.jobs()] != ["waiting"]:
+    while [record.state for record in bench.store.ledger.jobs()] != ["waiting"]:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

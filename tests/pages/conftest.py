@@ -85,7 +85,9 @@ def two_runs(current: instance.Instance) -> tuple[Pair, Pair]:
         counts = np.array([entry.entries - 3 * quarter, quarter, quarter, quarter])
         for rule in MASK_RULES:
             regions = Regions.of(rule, counts)
-            writing.append(current.store.put_regions(BASE.key, [model.key for model in SEEDS], entry.name, regions))
+            writing.append(
+                current.store.overlaps.put_regions(BASE.key, [model.key for model in SEEDS], entry.name, regions)
+            )
     for written in writing:
         written.result()
     return pairs[0], pairs[1]

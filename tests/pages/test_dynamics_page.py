@@ -28,7 +28,7 @@ def alignment():
 def registered(current: instance.Instance, alignment) -> None:
     for pair in SERIES.pairs:
         register(current, pair, alignment)
-    current.store.register_series(SERIES, LABELS).result()
+    current.store.series.register(SERIES, LABELS).result()
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def ready(current: instance.Instance, alignment) -> View:
             changed, union = np.array([quarter, 2 * quarter, quarter]), np.array([quarter, 2 * quarter, 2 * quarter])
             outside = np.array([0, quarter, 0])
             counts = StepCounts(rule, entry.entries, changed, changed, outside, outside, union)
-            current.store.put_steps(SERIES.key, entry.name, counts).result()
+            current.store.series.put_steps(SERIES.key, entry.name, counts).result()
     return view_of("dynamics", BASE, *RUN).choosing("step", *LABELS)
 
 

@@ -71,7 +71,7 @@ def test_pages_of_a_withdrawn_model_show_the_refusal_and_nothing_else(
     an_hour_later(current)
     name = next(iter(current.store.tallies(secret.key)))
     series = Series(secret.base, (secret.tuned,))
-    current.store.register_series(series, ["last"]).result()
+    current.store.series.register(series, ["last"]).result()
     for view in (
         *(view_of(page, secret.base, secret.tuned) for page in ("pair", "layers", "spectra")),
         view_of("matrix", secret.base, secret.tuned, name=name),
@@ -93,8 +93,8 @@ def test_lists_leave_a_withdrawn_model_out_and_say_so(
     secret, _ = pairs
     at = datetime(2026, 1, 1)
     request = json.dumps({"pairs": [[str(secret.base), str(secret.tuned)]], "plan": {}})
-    current.store.put_job(JobRecord("1", "compare", request, "done", at, "", at, at, 9, 9)).result()
-    current.store.register_series(Series(secret.base, (secret.tuned,)), ["last"]).result()
+    current.store.ledger.put(JobRecord("1", "compare", request, "done", at, "", at, at, 9, 9)).result()
+    current.store.series.register(Series(secret.base, (secret.tuned,)), ["last"]).result()
     lists = ("compare", "library", "gallery", "layers", "dynamics", "jobs")
     before = {page: opened(page=page) for page in lists}
     assert all("hidden" not in texts(app) for app in before.values())

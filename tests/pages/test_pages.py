@@ -334,7 +334,7 @@ def test_overlap_of_twelve_models_is_drawn_with_every_choice_of_the_address(curr
     counts = np.random.default_rng(0).integers(0, 3, 4096)
     for entry in alignment.pairs:
         keys = [pair.tuned.key for pair in pairs]
-        current.store.put_regions(BASE.key, keys, entry.name, Regions.of("exact", counts)).result()
+        current.store.overlaps.put_regions(BASE.key, keys, entry.name, Regions.of("exact", counts)).result()
     choices = {"pairs": "matched", "agree": "matched", "runs": "3", "least": "2", "of": "11", "in": "4"}
     app = opened(view_of("overlap", BASE, *many, **choices))
     assert not app.exception
@@ -391,8 +391,10 @@ def test_jobs_that_ended_stand_by_their_end_the_last_first(current, pair: Pair):
     request = json.dumps({"pairs": [[str(pair.base), str(pair.tuned)]]})
     for name, created, ended, planned in (("first", 60, 1, 20), ("second", 50, 49, 0)):
         times = [now - timedelta(minutes=minutes) for minutes in (created, created, ended)]
-        current.store.put_job(JobRecord(name, "compare", request, "done", times[0], "", *times[1:], planned, planned))
-    current.store.put_job(JobRecord("at work", "compare", request, "running", now)).result()
+        current.store.ledger.put(
+            JobRecord(name, "compare", request, "done", times[0], "", *times[1:], planned, planned)
+        )
+    current.store.ledger.put(JobRecord("at work", "compare", request, "running", now)).result()
     table = opened(page="jobs").dataframe[0].value
     assert list(table["ended"]) == ["1 min ago", "49 min ago"]
     assert list(table["at"]) == [now - timedelta(minutes=1), now - timedelta(minutes=49)]

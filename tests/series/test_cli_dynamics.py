@@ -12,14 +12,7 @@ from tests.hub.builders import model_files, write_model
 from tests.hub.loopback import LoopbackHub
 from tests.series.planted import planted_run
 
-pytestmark = pytest.mark.usefixtures("children_at_hand")
-
-
-@pytest.fixture(autouse=True)
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SUBNETSCOPE_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("SUBNETSCOPE_THREADS", "1")
-    monkeypatch.setenv("SUBNETSCOPE_DEVICE", "cpu")
+pytestmark = pytest.mark.usefixtures("terminal", "children_at_hand")
 
 
 def test_folders_by_pattern_give_every_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -54,7 +54,7 @@ def jobs(hub_settings: Settings, roots: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def counts(store: Store, series: Series, rule: str) -> dict[str, dict[str, list[int]]]:
-    found = store.steps(series.key, rule)  # type: ignore[arg-type]
+    found = store.series.steps(series.key, rule)  # type: ignore[arg-type]
     return {name: {field: getattr(one, field).tolist() for field in COUNTED} for name, one in found.items()}
 
 
@@ -84,19 +84,19 @@ def test_a_run_counts_what_was_planted_and_a_longer_one_measures_only_what_is_ne
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     for rule in MASK_RULES:
         assert counts(store, found.series, rule) == run.truth(rule)
-        steps = store.steps(found.series.key, rule)
+        steps = store.series.steps(found.series.key, rule)
         for pairs, field in ((found.series.from_base, "changed"), (found.series.from_previous, "moved")):
             for at, pair in enumerate(pairs):
                 tallied = {name: one.entries - one.under(rule) for name, one in store.unchanged(pair.key).items()}
                 assert tallied == {name: int(getattr(one, field)[at]) for name, one in steps.items()}
     check_fates(run, store, found.series)
     assert store.spectra(found.series.pairs[0].key) == {}
-    assert {one.labels for one in store.series()} == {first.labels, found.labels}
+    assert {one.labels for one in store.series.known()} == {first.labels, found.labels}
 
 
 def check_fates(run: Run, store: Store, series: Series) -> None:
     """The three fates by plain numpy."""
-    told = fate(course("exact", store.steps(series.key, "exact"), len(STEPS)))
+    told = fate(course("exact", store.series.steps(series.key, "exact"), len(STEPS)))
     changed = run.changed("exact")
     ever = {name: np.logical_or.reduce([one[name] for one in changed]) for name in run.base}
     assert told.never.part == sum(int((~one).sum()) for one in ever.values())
@@ -113,7 +113,7 @@ def test_a_cancelled_run_is_taken_up_again_and_a_killed_worker_costs_nothing(job
     wait_until(lambda: jobs._store.unchanged(found.series.pairs[0].key))
     jobs.cancel(job_id)
     assert jobs.wait(job_id, timeout=10).state == "cancelled"
-    assert jobs._store.unfinished_jobs() == []
+    assert jobs._store.ledger.unfinished() == []
     job_id = jobs.submit_series(found.series)
     wait_until(lambda: jobs._store.unchanged(found.series.pairs[1].key))
     for child in list(jobs._job_of_id[job_id].children):
@@ -127,14 +127,13 @@ def test_a_damaged_mask_fails_with_words_and_is_taken_again(jobs: Jobs, run: Run
     lines = "./models/run/checkpoint-5\n./models/run/checkpoint-50"
     pair = jobs.prepare("./models/base", "./models/run/checkpoint-5")
     jobs.wait(jobs.submit(pair, Plan(spectra=False)), timeout=120)
-    mask = jobs._store.mask(pair.pair.key if pair.pair else "", "lm_head.weight", "exact")
-    assert mask is not None
+    mask = jobs._store.masks(pair.pair.key if pair.pair else "")["lm_head.weight", "exact"]
     (hub_settings.masks_dir / mask.path).write_bytes(b"not a mask")
     found = jobs.prepare_series("./models/base", lines)
     failed = jobs.wait(jobs.submit_series(found.series), timeout=120)
     assert isinstance(failed.error, MasksMissing)
     assert jobs.wait(jobs.submit_series(found.series), timeout=120).state == "done"
-    assert len(jobs._store.steps(found.series.key, "exact")) == len(run.base)
+    assert len(jobs._store.series.steps(found.series.key, "exact")) == len(run.base)
 
 
 @pytest.mark.processes
@@ -187,7 +186,7 @@ def test_subfolders_of_a_repository_by_pattern(jobs: Jobs, hub: LoopbackHub):
 def test_what_cannot_be_found_is_said_in_words(jobs: Jobs, run: Run, base: str, lines: str, error, words: str):
     with pytest.raises(error, match=words):
         jobs.prepare_series(base, lines)
-    assert jobs._store.series() == []
+    assert jobs._store.series.known() == []
 
 
 def test_wrapped_names_are_followed_and_a_tensor_that_one_checkpoint_has_not_is_left_out(
