@@ -48,7 +48,9 @@ def test_from_a_pasted_list_to_a_link_that_a_colleague_opens(server: Server, vis
     assert "colours=fitted" in colleague.url
 
     colleague.get_by_text("The checkpoints, and another run").click()
+    steps.settled(colleague)
     colleague.get_by_role("button", name="Follow another run").click()
+    steps.settled(colleague)
     colleague.get_by_role("button", name="3 checkpoints").click()
     expect(colleague.get_by_text("Changed and came back").first).to_be_visible()
     expect(colleague.locator(".js-plotly-plot")).to_have_count(CHARTS)
