@@ -188,7 +188,7 @@ def _block(before: Tensor, after: Tensor, of: Of) -> Tensor:
     """The block whose spectrum is asked for, in float32 after an exact upcast; a copy, since blocks may be reused."""
     if of in ("update", "adapter"):
         wide = torch.float64 if torch.float64 in (before.dtype, after.dtype) else torch.float32
-        return (after.to(wide) - before.to(wide)).float()
+        return after.to(wide, copy=True).sub_(before).float()
     return (before if of == "base" else after).to(torch.float32, copy=True)
 
 
@@ -196,6 +196,8 @@ def _whole(values: Iterator[Tensor], shape: Geometry) -> Tensor:
     whole: Tensor | None = None
     first = 0
     for block in values:
+        if len(block) == shape.rows:
+            return block
         if whole is None:
             whole = block.new_empty(shape.rows, shape.columns)
         whole[first : first + len(block)] = block

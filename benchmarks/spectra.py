@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import importlib.util
 import io
 import logging
@@ -35,10 +36,12 @@ import numpy as np
 import torch
 
 from analysis.elementwise import geometry
+from analysis.lapack import _library
 from analysis.spectral import spectrum
 from benchmarks.updates import Random, normal
 
 _ONE_THREAD = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS")}
+_COMMAND = (sys.executable, "-m", "benchmarks.spectra")
 _SHAPES = ("1024x1024", "2048x2048", "4096x4096", "4096x11008")
 Ways = dict[str, Callable[[], int]]  # each returns the numerical rank
 
@@ -84,6 +87,13 @@ def weightwatcher_rank(update: torch.Tensor) -> int:
     return int(details.num_evals.iloc[0])
 
 
+def kernels_of_openblas() -> str:
+    """Which processor's they are: what it found, or what OPENBLAS_CORETYPE says, which may be slower by half."""
+    name = _library().scipy_openblas_get_corename
+    name.restype = ctypes.c_char_p
+    return str(name().decode())
+
+
 def on_two_cores(shape: str, repeats: int) -> None:
     """Seconds a matrix, by the clock."""
     plans = {  # (the way, how many side by side, threads of each)
@@ -94,7 +104,7 @@ def on_two_cores(shape: str, repeats: int) -> None:
     seconds: dict[str, list[float]] = defaultdict(list)
     for _ in range(repeats):
         for name, (way, n, threads) in plans.items():
-            command = [sys.executable, __file__, "--one-way", way, "--shapes", shape, "--repeats", "3"]
+            command = [*_COMMAND, "--one-way", way, "--shapes", shape, "--repeats", "3"]
             environment = {**os.environ, **{name: str(threads) for name in _ONE_THREAD}}
             running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(n)]
             taken = [float(process.communicate()[0]) for process in running]
@@ -150,11 +160,12 @@ def main() -> None:
         one_way(options.shapes[0], options.one_way, options.repeats)
         return
     if not os.environ.items() >= _ONE_THREAD.items():  # libraries read it as they are loaded
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **_ONE_THREAD})
+        os.execve(sys.executable, [*_COMMAND, *sys.argv[1:]], {**os.environ, **_ONE_THREAD})
     with contextlib.suppress(OSError):
         model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
         print(model[0].partition(": ")[2] if model else platform.machine(), f"({os.cpu_count()} cores)")
     print(f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}")
+    print(f"OpenBLAS's kernels: {kernels_of_openblas()}")
     with contextlib.suppress(OSError):
         print(f"load before: {os.getloadavg()[0]:.1f}")
     print("\n| shape | by | CPU seconds, median | least to most, runs | times ours | rank |\n|---|---|---|---|---|---|")
