@@ -197,7 +197,8 @@ def _whole(values: Iterator[Tensor], shape: Geometry) -> Tensor:
     first = 0
     for block in values:
         if len(block) == shape.rows:
-            return block
+            whole = block
+            continue
         if whole is None:
             whole = block.new_empty(shape.rows, shape.columns)
         whole[first : first + len(block)] = block

@@ -2,7 +2,7 @@
 
 On a GPU, alike ones are filled in one go: a launch and the transfer of its counts take as long as some megabytes of
 weights take to arrive. Alike are holes of one kind, shape and pair of types; how many go together is bounded in bytes.
-On a CPU a handful is filled one after the other: to announce each, and to find a thread for it, takes longer than to
+Elsewhere a handful is filled one after the other: to announce each, and to find a thread for it, takes longer than to
 count it.
 """
 
@@ -32,7 +32,7 @@ def handful(hole: Hole, pair: TensorPair) -> Hashable:
 
 def most_in_turn(holes: int, lanes: int) -> int:
     """How many are a handful; of few holes, every lane has some."""
-    return max(1, min(_HANDFUL, holes // (4 * lanes)))
+    return max(1, min(_HANDFUL, holes // (2 * lanes)))
 
 
 def likeness(hole: Hole, pair: TensorPair) -> Hashable:

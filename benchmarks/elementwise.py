@@ -151,7 +151,7 @@ def _tensors(folder: Path) -> list[TensorInfo]:
 
 
 def _read(place: Path, memory: np.ndarray) -> None:
-    """All files one after the other into `memory`; from its start again where the next bytes do not fit."""
+    """All files one after the other into `memory`; from its start again once it is full."""
     view, at = memoryview(memory), 0
     for path in sorted(place.glob("*/*.safetensors")):
         with path.open("rb", buffering=0) as file:

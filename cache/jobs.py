@@ -130,7 +130,7 @@ class Jobs:
             if text.strip() and not self._any_folder:
                 parse_model(text)  # a slip of the pen is answered without a child
         request = {"base": base, "tuned": tuned, "any_folder": self._any_folder}
-        if then is not None and self._is_to_measure(base, tuned, then):
+        if then is not None and base.strip() and self._is_to_measure(base, tuned, then):
             self._ahead.begin()
         message = self._looked_up(request)
         if "alignment" not in message:
@@ -152,7 +152,8 @@ class Jobs:
 
     def _is_to_measure(self, base: str, tuned: str, plan: Plan) -> bool:
         """Whether a child that is started now will have work, as far as names tell. It has no pipes for weights that
-        stream, and where a pair of these names is stored whole, most likely nothing is left to do."""
+        stream, and where a pair of these names is stored whole, at whatever commits, most likely nothing is left to do:
+        if there is, the child is started later."""
         if self._settings.stream or not plan.keep_files:
             return False
         return all(self._store.holes(key, plan) for key in self._store.pairs_called(base, tuned))

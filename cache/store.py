@@ -83,9 +83,9 @@ class Store:
         self.close()
 
     def generation(self, key: str = PAIRS) -> int:
-        """A number that changes with every committed put for this pair; PAIRS stands for all pairs,
-        SERIES for all runs, a series' key for its counts, a base model's key for its regions. For caching in memory: it
-        means nothing in another process."""
+        """A number that changes with every committed put for this pair; PAIRS stands for all pairs, SERIES for all
+        runs, a series' key for its counts, a base model's key for its regions. For caching in memory: it means nothing
+        in another process."""
         return self._database.generation(key)
 
     # Pairs

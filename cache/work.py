@@ -418,8 +418,8 @@ class _Feed:
             self.job.meter.say(self.losses.in_words)
         elif message["event"] == "begin":
             self.begun |= dict.fromkeys(message["holes"])
-            last = message["holes"][-1]
-            self.job.meter.begin(last.name, "tallies" if last.kind == "tally" else "spectra")
+            first = message["holes"][0]
+            self.job.meter.begin(first.name, "tallies" if first.kind == "tally" else "spectra")
         elif message["event"] == "measured":
             for result in message["results"]:
                 self._store(result)

@@ -53,7 +53,7 @@ class AtHand:
 
     def _serve(self) -> None:
         with _one_inbox if self.module == _MEASURE else nullcontext():
-            request = self._told.get()
+            request, inbox = self._told.get(), child._inbox
             if self.module == _MEASURE:
                 child._inbox = self._told
             try:
@@ -65,6 +65,9 @@ class AtHand:
                 self._send({"event": "failed", "error": SubnetscopeError(repr(error)).as_dict()})
             else:
                 self._send({"event": "done"})
+            finally:
+                if self.module == _MEASURE:
+                    child._inbox = inbox
 
     def _send(self, message: Mapping[str, Any]) -> None:
         self._lines.put(to_line(message))

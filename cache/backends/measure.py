@@ -73,7 +73,7 @@ def _measure(request: dict[str, Any], engines: tuple[Engine, ...], send: Send) -
 
 
 def _measure_arriving(holes: tuple[Hole, ...], filling: Filling) -> None:
-    """In the holes' order, side by side; small ones that are alike together where that pays."""
+    """In the holes' order, side by side; of small ones those that are alike together, or a handful in turn."""
     pair_of_name = filling.pair_of_name
     engine = filling.engines[0]  # the others are like it
     lanes_of = {one: devices.lanes(one) for one in filling.engines}

@@ -38,6 +38,7 @@ _FIELDS = {kind: tuple(field.name for field in dataclasses.fields(kind)) for kin
 _AS_THEY_ARE = (str, int, float, bool)
 _ARRAY_KINDS = "iuf"
 _COMPRESSED = 1024  # bytes, of the arrays that are worth it
+_MOST_BYTES = 1 << 28  # of an array: of a tensor, its rows or columns are counted in 8 bytes each
 
 
 class _Zstandard(threading.local):
@@ -111,10 +112,10 @@ def _array(value: dict[str, Any]) -> np.ndarray:
 
 
 def _decompressed(raw: bytes, n_bytes: int) -> bytes:
-    """Never more than it claims."""
+    """Never more than it claims, nor than a result may be."""
     try:
-        if zstandard.frame_content_size(raw) == n_bytes:
+        if 0 <= n_bytes <= _MOST_BYTES and zstandard.frame_content_size(raw) == n_bytes:
             return _zstandard.decompress(raw)
     except zstandard.ZstdError as error:
         raise ValueError("an array that is damaged") from error
-    raise ValueError("an array that is not as long as its shape")
+    raise ValueError("an array that is not as long as its shape, or too long")

@@ -26,6 +26,7 @@ def test_from_a_filter_to_the_overlay_that_a_colleague_opens(server: Server, vis
     page.wait_for_url("**q=runs*")
     for row, algorithm in enumerate(("GRPO", "SFT")):
         write(page, row, algorithm)
+        steps.settled(page)
     page.get_by_role("button", name="SFT against RL").click()
     page.wait_for_url("**pick=*")
     steps.settled(page)

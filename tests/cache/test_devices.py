@@ -28,7 +28,7 @@ from tests.hub.builders import BFloat16, tuned_from, write_model
 ROOT = Path(__file__).resolve().parents[2]
 N_EXPERTS = 2
 OF_ENTRIES = Plan(spectra=False)
-Run = Callable[..., tuple[dict[str, Tally], dict, list[str]]]
+Run = Callable[..., tuple[dict[str, Tally], dict, list[str], list[str]]]
 
 
 @pytest.fixture(scope="module")
@@ -107,9 +107,9 @@ def by_itself(run: Run) -> tuple[dict[str, Tally], dict, list[str]]:
 
 
 def words_of(message: dict) -> list[str]:
-    """What tells a message of the worker: a device, the matrices that were begun, or the kind of event."""
+    """What tells a message of the worker: a device, how many matrices were begun and which, or the kind of event."""
     if message["event"] == "begin":
-        return [hole.name for hole in message["holes"]]
+        return [f"{len(message['holes'])} begun", *(hole.name for hole in message["holes"])]
     return [message.get("device", message["event"])]
 
 
@@ -191,6 +191,7 @@ def test_a_crash_in_a_handful_costs_the_one_that_crashes_by_itself_too(run: Run,
     assert_same(found, {name: tally for name, tally in expected.items() if name != poisoned})
     twice = {name for name in said if name in expected and said.count(name) == 2}
     assert twice > {poisoned}, "with others, then each by itself"
+    assert said.index("3 begun") < said.index(poisoned) < said.index("1 begun")
 
 
 def test_two_devices_fill_the_same_holes_as_one(run: Run, by_itself: tuple):

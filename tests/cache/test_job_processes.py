@@ -219,8 +219,16 @@ def test_a_job_that_fails_takes_its_worker_along(jobs: Jobs, big: Path, monkeypa
 )
 def test_an_array_is_what_it_claims(compressed: bytes):
     array = {"array": "|u1", "shape": [4], "base64": base64.b64encode(compressed).decode(), "zstd": True}
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="an array that"):
         from_line(json.dumps({"x": array}).encode())
+
+
+def test_an_array_is_no_larger_than_a_result_can_be():
+    """Repeated bytes take next to nothing in a line."""
+    n_bytes = 300 << 20
+    text = base64.b64encode(zstandard.compress(bytes(n_bytes))).decode()
+    with pytest.raises(ValueError, match="too long"):
+        from_line(json.dumps({"x": {"array": "|u1", "shape": [n_bytes], "base64": text, "zstd": True}}).encode())
 
 
 def test_an_error_crosses_a_pipe_with_all_its_words():

@@ -62,6 +62,7 @@ def tables(app: AppTest) -> str:
     return "\n".join(table.value.to_string() for table in app.dataframe)
 
 
+@pytest.mark.processes
 def test_pages_of_a_withdrawn_model_show_the_refusal_and_nothing_else(
     current: instance.Instance, pairs: tuple[Pair, Pair], hub: LoopbackHub
 ):

@@ -15,6 +15,7 @@ from tests.series.planted import planted_run
 pytestmark = pytest.mark.usefixtures("terminal", "children_at_hand")
 
 
+@pytest.mark.processes
 def test_folders_by_pattern_give_every_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     planted = planted_run(2, layers=1)
     base = write_model(tmp_path / "base", planted.base)

@@ -1,4 +1,5 @@
-"""A run of checkpoints through the real queue, children, store and masks: it counts what was planted."""
+"""A run of checkpoints through the real queue, store and masks, and in the tests so marked real children: it counts
+what was planted."""
 
 from __future__ import annotations
 
