@@ -49,6 +49,14 @@ FLAGS = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A journey that fails is gone once more, and the report says so: on busy cores a browser may be slower than any
+    patience. What is broken fails twice."""
+    for item in items:
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @dataclass(frozen=True)
 class Server:
     """A running app: its address, the models it may read, and where in each the planted changes are."""

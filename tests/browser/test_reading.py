@@ -144,6 +144,10 @@ WATCH_SHIFTS = """() => {
 
 
 def place_of_chart(page: Page) -> tuple[float, float]:
-    box = page.locator(".js-plotly-plot").first.bounding_box()
-    assert box
-    return box["y"], box["height"]
+    """Once it has one: while results arrive, it is drawn anew for a moment."""
+    chart = page.locator(".js-plotly-plot").first
+    for _ in range(100):
+        if box := chart.bounding_box():
+            return box["y"], box["height"]
+        page.wait_for_timeout(50)
+    raise AssertionError("there is no chart")
