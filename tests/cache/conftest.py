@@ -1,4 +1,4 @@
-"""Small models in folders, and a queue over a real store that compares them in real children."""
+"""A store; and small models in folders, with a queue over a real store that compares them in real children."""
 
 from __future__ import annotations
 
@@ -51,3 +51,10 @@ def jobs(models: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Jobs]:
 def settings_of(models: Path) -> Settings:
     environ = {"SUBNETSCOPE_LOCAL_ROOTS": str(models), "SUBNETSCOPE_DEMO": "0", "SUBNETSCOPE_DEVICE": "cpu"}
     return Settings.from_environment(environ | {"SUBNETSCOPE_THREADS": "1"}, data_dir=models.parent / "data")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    """A new one in a file."""
+    with Store.open(tmp_path / "store.duckdb") as opened:
+        yield opened

@@ -11,6 +11,7 @@ from analysis.alignment import align
 from analysis.measurements import N_BINADES, N_CHANGE_BINS, N_RELATIVE_BINS, N_ULP_BINS, Spectrum, Tally
 from analysis.models import Pair, PinnedModel
 from analysis.tensors import Alignment, TensorInfo
+from cache.masks import MaskFile
 from cache.records import ModelCard
 from cache.store import Store
 
@@ -19,6 +20,10 @@ TUNED = PinnedModel("hub", "org/tuned", "c" * 40)
 PAIR = Pair(BASE, TUNED)
 BASE_CARD = ModelCard("org/base", BASE.commit, {"hidden_size": 16, "rope": {"theta": 1e4}}, "BF16", 1000, 2000)
 TUNED_CARD = ModelCard("org/tuned", TUNED.commit, {"hidden_size": 16}, "F32", 1000, 4000)
+MASKS = (
+    MaskFile("exact", "k/a.exact.mask", 24, 5, 40, "aa"),
+    MaskFile("mukherjee", "k/a.mukherjee.mask", 24, 3, 39, "bb"),
+)
 
 
 def tensor(name: str, *shape: int, dtype: str = "BF16", file: str = "model.safetensors") -> TensorInfo:
