@@ -1,7 +1,7 @@
 """Singular values of a square matrix without squaring it: down to a band in float32, then exact to the end in float64.
 
 Householder reflections from both sides turn the matrix into an upper band of BANDWIDTH diagonals; nearly all of that
-is matrix products. The Gram matrix of a band is a band as well, and its eigenvalues take LAPACK a fraction of the time.
+is matrix products. The Gram matrix of a band is a band as well, and its eigenvalues take a fraction of the time.
 Squaring in float64 costs nothing that the float32 matrix had: errors stay near 1e-7 of the largest value.
 """
 
@@ -11,46 +11,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.chase import BANDWIDTH, Blocks, tridiagonal
-from analysis.lapack import Floats, subtract_product, tridiagonal_eigenvalues
-from analysis.reflections import reflectors
+from analysis.eigenvalues import roots
+from analysis.lapack import Floats, subtract_product
+from analysis.reflections import Room, reflectors
 
 
 def band_singular_values(matrix: Floats) -> NDArray[np.float64]:
     """All singular values, largest first, of a matrix (rows >= columns) whose entries are far from float32's limits."""
     columns = matrix.shape[1]
-    band = _gram(*reduced_to_band(_padded(matrix)))
-    squares = tridiagonal_eigenvalues(*tridiagonal(*band))[::-1][:columns]  # those of the padding are 0
-    return np.sqrt(squares.clip(min=0))
+    diagonal, beside = tridiagonal(*_gram(*reduced_to_band(_padded(matrix))))
+    return roots(diagonal[:columns], beside[: columns - 1])[::-1]  # what was padded has stayed 0 and apart
 
 
 def reduced_to_band(work: Floats) -> tuple[Blocks, Blocks]:
-    """The band as blocks: upper triangles on the diagonal, and lower triangles right of them. Overwrites `work`,
-    whose columns are a multiple of BANDWIDTH."""
-    columns, width = work.shape[1], BANDWIDTH
+    """The band as blocks: upper triangles on the diagonal, and lower triangles right of them. Overwrites `work`, whose
+    rows and columns are multiples of BANDWIDTH."""
+    rows, columns, width = *work.shape, BANDWIDTH
     on = np.zeros((columns // width, width, width))
     right_of = np.zeros_like(on)
+    left, right = (np.empty((side, 2 * width), np.float32) for side in work.shape)
+    room = Room(width, rows)
     for step, first in enumerate(range(0, columns, width)):
         last = first + width
-        on[step], v, t = reflectors(work[first:, first:last].T)
+        v, x, y, w = left[first:, :width], left[last:, width:], right[last:, :width], right[last:, width:]
+        on[step], t = reflectors(work[first:, first:last].T, v, room)
         if last == columns:
             break
-        # From the left (I - V^T T V)^T = I - V^T Y, of which the panel's own rows are needed at once.
-        y = t.T @ (v @ work[first:, last:])
-        rows = work[first:last, last:] - v[:, :width].T @ y
-        triangle, w, s = reflectors(rows)
+        # From the left (I - V T V^T)^T = I - V Y^T, of which the panel's own rows are needed at once.
+        np.matmul(work[first:, last:].T, v @ t, out=y)  # in this order twice as fast as Y^T
+        head, rest = work[first:last, last:], work[last:, last:]
+        head -= v[:width] @ y.T
+        triangle, s = reflectors(head, w, room)
         right_of[step] = triangle.T
-        # From the right I - W^T S W, and both in one product: A - V^T Y - X W, where X = (A - V^T Y) W^T S.
-        v, ws, rest = v[:, width:], (s.T @ w).T, work[last:, last:]
-        x = rest @ ws - v.T @ (y @ ws)
-        subtract_product(np.hstack([v.T, x], dtype=np.float32), np.vstack([y, w], dtype=np.float32), rest)
+        # From the right I - W S W^T, and both in one product: A - V Y^T - X W^T, where X = (A - V Y^T) W S.
+        ws = w @ s
+        np.matmul(rest, ws, out=x)
+        x -= v[width:] @ (y.T @ ws)
+        subtract_product(left[last:], right[last:], rest)
     return on, right_of
 
 
 def _padded(matrix: Floats) -> Floats:
-    """A copy with zero columns, and rows, up to a multiple of BANDWIDTH."""
+    """A copy with zeros up to multiples of BANDWIDTH, as many new rows as new columns at least."""
     rows, columns = matrix.shape
     more = -columns % BANDWIDTH
-    work = np.zeros((rows + more, columns + more), np.float32)
+    work = np.zeros((rows + more + -(rows + more) % BANDWIDTH, columns + more), np.float32)
     work[:rows, :columns] = matrix
     return work
 

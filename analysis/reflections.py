@@ -11,57 +11,73 @@ from analysis.lapack import Floats
 from analysis.vectors import LANES, ROWS, dots, subtract_rows
 
 
-def reflectors(columns: Floats) -> tuple[Floats, Floats, Floats]:
-    """R, V, T with panel = (I - V^T T V) [R; 0], where `columns` (width, m) are the panel's; width is a multiple of
-    ROWS, and at most m. V (width, m) holds one reflection a row."""
+class Room:
+    """What `reflectors` works in; made once for many panels of up to `longest` entries a column."""
+
+    def __init__(self, width: int, longest: int) -> None:
+        # By LANES longer: columns that are a power of two apart would share few places of the cache.
+        self.panel, self.reflections = np.zeros((2, width, longest + LANES), np.float32)
+        self.factors = np.empty(ROWS + width, np.float32)
+
+
+def reflectors(columns: Floats, into: Floats, room: Room) -> tuple[Floats, Floats]:
+    """R, T with panel = (I - V T V^T) [R; 0], where `columns` (width, m) are the panel's; width is a multiple of ROWS,
+    m of LANES, and at least width. `into` (m, width) takes V, one reflection a column."""
     width, m = columns.shape
-    panel = np.zeros((width, m + -m % LANES), np.float32)
-    panel[:, :m] = columns
-    reflections, scales = np.zeros_like(panel), np.zeros(width, np.float32)
-    _reflect(panel, reflections, scales, np.empty(ROWS, np.float32))
-    together = _as_block(reflections @ reflections.T, scales)
-    return np.tril(panel[:, :width]).T, reflections[:, :m], together
-
-
-@no_type_check
-@compiled(fastmath=SUMS)
-def _reflect(panel, reflections, scales, factors):
-    """Turns each column, a row of `panel`, to [R; 0], and the ones behind it along. What is left beyond R is waste."""
-    width, m = panel.shape
-    stride = panel.strides[0]
-    for j in range(width):
-        column, v = panel[j], reflections[j]
-        squares = np.float32(0)
-        for i in range(j + 1, m):
-            squares += column[i] * column[i]
-        first, v[j] = column[j], 1
-        if squares == 0:
-            continue
-        turned = -np.copysign(np.sqrt(first * first + squares), first)
-        scales[j] = (turned - first) / turned
-        for i in range(j + 1, m):
-            v[i] = column[i] / (first - turned)
-        start = j // LANES * LANES  # v is 0 before j: whole vectors may begin there
-        along, length = v.ctypes.data + 4 * start, m - start
-        for k in range((j + 1) // ROWS * ROWS, width, ROWS):
-            others = panel.ctypes.data + k * stride + 4 * start
-            dots(others, stride, along, length, factors.ctypes.data)
-            for row in range(ROWS):
-                factors[row] *= scales[j]
-            subtract_rows(others, stride, along, length, factors.ctypes.data)
-        panel[j, j] = turned
+    triangle, together = np.zeros((2, width, width), np.float32)
+    if columns.strides[1] == columns.itemsize:
+        room.panel[:, :m] = columns
+    else:
+        _turn(columns.T, room.panel)
+    _reflect(m, room.panel, room.reflections, triangle, together, room.factors)
+    _turn(room.reflections.T[:m], into.T)
+    return triangle, together
 
 
 @no_type_check
 @compiled()
-def _as_block(products, scales):
-    """T of the product of all reflections, from the products of each two."""
-    width = len(scales)
-    block = np.zeros((width, width), np.float32)
+def _turn(tall, wide):
+    """wide = tall.T, along the tall one's rows: wherever these lie, few columns stay in the cache."""
+    rows, columns = tall.shape
+    for i in range(rows):
+        for j in range(columns):
+            wide[j, i] = tall[i, j]
+
+
+@no_type_check
+@compiled(fastmath=SUMS)
+def _reflect(m, panel, reflections, triangle, together, room):
+    """Turns each column, a row of `panel`, to [R; 0], and the ones behind it along. What is left beyond R is waste."""
+    width, stride, factors, products = len(panel), panel.strides[0], room[:ROWS], room[ROWS:]
     for j in range(width):
-        block[j, j] = scales[j]
-        for k in range(j):
-            factor = -scales[j] * products[j, k]
-            for i in range(k + 1):
-                block[i, j] += block[i, k] * factor
-    return block
+        below, rest = panel[j, j + 1 : m], reflections[j, j + 1 : m]
+        squares = np.float32(0)
+        for entry in below:
+            squares += entry * entry
+        first = panel[j, j]
+        triangle[:j, j], triangle[j, j] = panel[j, :j], first
+        reflections[j, :j], reflections[j, j] = 0, 1
+        if squares == 0:
+            rest[:] = 0
+            continue
+        turned = -np.copysign(np.sqrt(first * first + squares), first)
+        scale, shrunk = (turned - first) / turned, np.float32(1) / (first - turned)
+        for i in range(len(below)):
+            rest[i] = below[i] * shrunk
+        triangle[j, j], together[j, j] = turned, scale
+
+        start = j // LANES * LANES  # the reflection is 0 before j: whole vectors may begin there
+        along, length = reflections[j, start:].ctypes.data, m - start
+        for k in range((j + 1) // ROWS * ROWS, width, ROWS):
+            others = panel[k, start:].ctypes.data
+            dots(others, stride, along, length, factors.ctypes.data)
+            for row in range(ROWS):
+                factors[row] *= scale
+            subtract_rows(others, stride, along, length, factors.ctypes.data)
+        for k in range(0, j, ROWS):
+            dots(reflections[k, start:].ctypes.data, stride, along, length, products[k:].ctypes.data)
+        for i in range(j):
+            total = np.float32(0)
+            for k in range(i, j):
+                total += together[i, k] * products[k]
+            together[i, j] = -scale * total

@@ -17,9 +17,11 @@ from numba.extending import intrinsic
 
 LANES = 32  # float32 numbers that `dots` and `subtract_rows` take at once: rows are padded to a multiple of it
 ROWS = 4  # that they take at once
+SHIFTS = 32  # that `pivots` takes at once: while one vector is divided, others are
 
 _FAST = ("reassoc", "contract", "nsz")
 _INDEX = ir.IntType(64)
+_LEAST_PIVOT = 1e-290  # nearer to 0 they count as this far below it, so that nothing is divided by 0
 
 
 class _Writer:
@@ -53,10 +55,17 @@ class _Writer:
     def subtract_product(self, left: Any, right: Any, total: Any) -> Any:
         return self.builder.fsub(total, self.builder.fmul(left, right, _FAST), _FAST)
 
+    def constant(self, number: float) -> Any:
+        return ir.Constant(self.vector, [float(number)] * self.width)
+
+    def absolute(self, vector: Any) -> Any:
+        name = f"llvm.fabs.v{self.width}{self._suffix}"
+        kind = ir.FunctionType(self.vector, [self.vector])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [vector])
+
     def sum(self, vector: Any) -> Any:
-        suffix = "f32" if isinstance(self.element, ir.FloatType) else "f64"
         kind = ir.FunctionType(self.element, [self.element, self.vector])
-        name = f"llvm.vector.reduce.fadd.v{self.width}{suffix}"
+        name = f"llvm.vector.reduce.fadd.v{self.width}{self._suffix}"
         add = cgutils.get_or_insert_function(self.builder.module, kind, name)
         return self.builder.call(add, [ir.Constant(self.element, 0.0), vector], fastmath=_FAST)
 
@@ -70,6 +79,10 @@ class _Writer:
 
     def number(self, address: Any, index: Any) -> Any:
         return self.load(self.row(address, ir.Constant(_INDEX, self._align), index), self.element)
+
+    @property
+    def _suffix(self) -> str:
+        return "f32" if isinstance(self.element, ir.FloatType) else "f64"
 
     @property
     def _align(self) -> int:
@@ -161,6 +174,49 @@ def reflect_both(width: int) -> Any:
             write.store(write.subtract_product(part, taken, mine), place)
 
     return _of_block(written, width, 6)
+
+
+@intrinsic
+def pivots(_: Any, _diagonal: Any, _squares: Any, _n: Any, _shifts: Any, _below: Any, _sums: Any) -> Any:
+    """For each of SHIFTS numbers x: how many eigenvalues l of a symmetric tridiagonal matrix lie below x (Sylvester's
+    law), the sum of 1 / (l - x), and that of their squares; `sums` takes all of the first and then all of the second.
+    squares[i] is the square of what lies beside diagonal[i], before it; squares[0] is 0."""
+
+    def written(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        diagonal, squares, n, shifts, below, sums = arguments
+        write = _Writer(builder, ir.DoubleType(), SHIFTS)
+        counts = ir.VectorType(_INDEX, SHIFTS)
+        x, least = write.load(shifts), write.constant(-_LEAST_PIVOT)
+        n_below = cgutils.alloca_once(builder, counts)
+        builder.store(ir.Constant(counts, None), n_below)
+        inverse, slope, bend, first, second = (write.variable() for _ in range(5))
+        with cgutils.for_range(builder, n, intp=_INDEX) as loop:
+            beside = builder.fmul(write.all(write.number(squares, loop.index)), builder.load(inverse))
+            pivot = builder.fsub(builder.fsub(write.all(write.number(diagonal, loop.index)), x), beside)
+            size = write.absolute(pivot)
+            pivot = builder.select(builder.fcmp_ordered("<", size, write.constant(_LEAST_PIVOT)), least, pivot)
+            is_below = builder.sext(builder.fcmp_ordered("<", pivot, write.constant(0)), counts)
+            builder.store(builder.sub(builder.load(n_below), is_below), n_below)
+            # By the quotient rule: derivatives of the pivot by x, the first and the second, each over the pivot.
+            over = builder.fdiv(write.constant(1), pivot)
+            rise = write.add_product(beside, builder.load(slope), write.constant(-1))
+            rise = builder.fmul(rise, over, _FAST)
+            before = builder.load(slope)
+            square = builder.fmul(before, before, _FAST)
+            twice = builder.fadd(square, square, _FAST)
+            bent = builder.fmul(beside, builder.fsub(builder.load(bend), twice, _FAST), _FAST)
+            bent = builder.fmul(bent, over, _FAST)
+            builder.store(builder.fsub(builder.load(first), rise, _FAST), first)
+            more = builder.fsub(builder.fmul(rise, rise, _FAST), bent, _FAST)
+            builder.store(builder.fadd(builder.load(second), more, _FAST), second)
+            for value, place in ((over, inverse), (rise, slope), (bent, bend)):
+                builder.store(value, place)
+        write.store(builder.load(n_below), below)
+        write.store(builder.load(first), sums)
+        write.store(builder.load(second), builder.add(sums, _index(8 * SHIFTS)))
+        return None
+
+    return types.void(*[types.intp] * 6), _nothing(written)
 
 
 def _of_block(written: Callable[[_Writer, Any], None], width: int, n_arguments: int) -> Any:

@@ -27,7 +27,7 @@ ROOM_OF_LIBRARY = {
     "triton": ("analysis/elementwise/",),
     "numba": (
         *("analysis/compiled.py", "analysis/elementwise/", "analysis/regions.py"),
-        *("analysis/vectors.py", "analysis/reflections.py", "analysis/chase.py"),
+        *("analysis/vectors.py", "analysis/reflections.py", "analysis/chase.py", "analysis/eigenvalues.py"),
     ),
     "llvmlite": ("analysis/elementwise/sweep.py", "analysis/vectors.py"),
     "scipy_openblas32": ("analysis/lapack.py",),

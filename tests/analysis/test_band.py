@@ -5,25 +5,29 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.band import band_singular_values
+from analysis.band import _gram, _padded, band_singular_values, reduced_to_band
 from analysis.chase import BANDWIDTH, tridiagonal
 from analysis.lapack import tridiagonal_eigenvalues
-from analysis.reflections import reflectors
+from analysis.reflections import Room, reflectors
 
 
 def normal(*shape: int) -> np.ndarray:
     return np.random.default_rng(sum(shape)).standard_normal(shape)
 
 
-@pytest.mark.parametrize("m", [BANDWIDTH, BANDWIDTH + 1, 100, 333])
-def test_reflections_turn_a_panel_into_a_triangle(m: int):
+@pytest.mark.parametrize("m", [BANDWIDTH, 2 * BANDWIDTH, 11 * BANDWIDTH])
+@pytest.mark.parametrize("lies", ["upright", "flat"])
+def test_reflections_turn_a_panel_into_a_triangle(m: int, lies: str):
     panel = normal(m, BANDWIDTH).astype(np.float32)
     panel[:, 7] = 0
     panel[:, 9] = panel[:, 8]
+    room = Room(BANDWIDTH, 12 * BANDWIDTH)
+    room.panel[:], room.reflections[:] = np.nan, np.nan  # what an earlier panel left there is not used
+    v = np.full((m, 2 * BANDWIDTH), np.nan, np.float32)[:, BANDWIDTH:]
 
-    triangle, v, t = reflectors(panel.T)
+    triangle, t = reflectors(panel.T if lies == "upright" else np.ascontiguousarray(panel.T), v, room)
 
-    turn = np.eye(m) - v.T.astype(np.float64) @ t @ v
+    turn = np.eye(m) - v.astype(np.float64) @ t @ v.T
     assert np.abs(turn.T @ turn - np.eye(m)).max() < 1e-5, "an orthogonal matrix, to float32"
     assert np.abs(turn[:, :BANDWIDTH] @ triangle - panel).max() < 1e-4
     assert (np.tril(triangle, -1) == 0).all()
@@ -62,8 +66,18 @@ def test_a_long_band_stays_within_its_memory():
     assert not beside.any()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (31, 31), (64, 40), (257, 201)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (31, 31), (64, 40), (257, 201), (300, 256)], ids=str)
 def test_singular_values_by_a_band(shape: tuple[int, int]):
     matrix = normal(*shape).astype(np.float32)
     exact = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
     assert np.abs(band_singular_values(matrix) - exact).max() < 1e-6 * exact[0], "docs/methods.md"
+
+
+@pytest.mark.parametrize("n_columns", [1, 33, 70, 95])
+def test_padding_stays_apart(n_columns: int):
+    band = reduced_to_band(_padded(normal(110, n_columns).astype(np.float32)))
+    diagonal, beside = tridiagonal(*_gram(*band))
+    assert len(diagonal) % BANDWIDTH == 0
+    assert diagonal[:n_columns].all()
+    assert not diagonal[n_columns:].any()
+    assert not beside[n_columns - 1 :].any()
