@@ -20,7 +20,7 @@ _TURNED = 112
 
 
 def subtract_product(left: Floats, right: Floats, target: Floats) -> None:
-    """target -= left @ right.T in place, without the temporary that numpy would make. Rows lie together in all three."""
+    """target -= left @ right.T in place, without numpy's temporary. The numbers of a row lie together in all three."""
     _library().scipy_cblas_sgemm(
         *(_ROWS, _AS_IT_IS, _TURNED, *target.shape, left.shape[1]),
         *(ctypes.c_float(-1), _at(left), _stride(left), _at(right), _stride(right)),

@@ -1,4 +1,4 @@
-"""Which holes are handed out together: those of small matrices, such as the experts of a mixture.
+"""In which order holes are handed out, and which together: those of small matrices, such as a mixture's experts.
 
 On a GPU, alike ones are filled in one go: a launch and the transfer of its counts take as long as some megabytes of
 weights take to arrive. Alike are holes of one kind, shape and pair of types; how many go together is bounded in bytes.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 from analysis.footprint import DECIDED_DIRECTLY_UP_TO, DIRECT_UP_TO, is_whole
 from analysis.measurements import MAX_DENSITY_SIDE
@@ -23,6 +23,15 @@ SMALL = 1 << 22  # entries; the bytes of a larger matrix take longer than its la
 _COUNTS = 300_000  # bytes of a matrix's counts on the device, whatever its size
 _HANDFUL = 32
 _OF_A_HANDFUL = 1 << 16  # entries at most
+
+
+def largest_first(holes: Sequence[Hole], pair_of_name: Mapping[str, TensorPair]) -> tuple[Hole, ...]:
+    """Tallies by size, and then the rest as it is: were an embedding the last to be begun, all lanes but one would wait
+    for it."""
+    tallies = sorted(
+        (hole for hole in holes if hole.kind == "tally"), key=lambda hole: -pair_of_name[hole.name].entries
+    )
+    return (*tallies, *(hole for hole in holes if hole.kind != "tally"))
 
 
 def handful(hole: Hole, pair: TensorPair) -> Hashable:

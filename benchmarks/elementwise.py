@@ -29,6 +29,8 @@ from analysis.alignment import align
 from analysis.elementwise import geometry
 from analysis.measure import Engine, measure_tally
 from analysis.measurements import MASK_RULES
+from analysis.plan import Hole
+from analysis.stacks import largest_first
 from analysis.tensors import TensorInfo, TensorPair
 from benchmarks.pair import write_pair
 from benchmarks.tables import heading, machine, row
@@ -103,9 +105,11 @@ def run(place: Path, threads: int, repeats: int, *, cold: bool) -> None:
 
 
 def aligned(place: Path) -> tuple[dict[str, list[TensorInfo]], Sequence[TensorPair]]:
-    """The tensors of both sides, and how they pair."""
+    """The tensors of both sides, and how they pair, in the order of measuring."""
     tensors = {side: _tensors(place / side) for side in ("base", "tuned")}
-    return tensors, align(tensors["base"], tensors["tuned"]).pairs
+    pair_of_name = {pair.name: pair for pair in align(tensors["base"], tensors["tuned"]).pairs}
+    holes = largest_first([Hole("tally", name) for name in pair_of_name], pair_of_name)
+    return tensors, [pair_of_name[hole.name] for hole in holes]
 
 
 def tally(

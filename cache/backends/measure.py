@@ -21,7 +21,7 @@ from analysis.errors import WorkerDied
 from analysis.footprint import PROCESS, worker_bytes
 from analysis.measure import Engine, pick_device
 from analysis.plan import Hole
-from analysis.stacks import Ready, bytes_of_each, handful, likeness, most_in_turn, most_together
+from analysis.stacks import Ready, bytes_of_each, handful, largest_first, likeness, most_in_turn, most_together
 from cache.backends import devices
 from cache.backends.child import Send, heard, nudge, serve
 from cache.backends.devices import DeviceLost, attempt
@@ -69,11 +69,11 @@ def _measure(request: dict[str, Any], engines: tuple[Engine, ...], send: Send) -
         if request["steps"]:
             _measure_passing(request, filling)
         else:
-            _measure_arriving(request["holes"], filling)
+            _measure_arriving(largest_first(request["holes"], filling.pair_of_name), filling)
 
 
 def _measure_arriving(holes: tuple[Hole, ...], filling: Filling) -> None:
-    """In the holes' order, side by side; of small ones those that are alike together, or a handful in turn."""
+    """In this order, side by side; of small ones those that are alike together, or a handful in turn."""
     pair_of_name = filling.pair_of_name
     engine = filling.engines[0]  # the others are like it
     lanes_of = {one: devices.lanes(one) for one in filling.engines}

@@ -1,4 +1,4 @@
-"""Which holes go through a GPU together, worked by hand."""
+"""In which order holes are taken, and which of them together, worked by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,16 @@ import dataclasses
 import pytest
 
 from analysis.plan import Hole
-from analysis.stacks import MOST_TOGETHER, Ready, bytes_of_each, handful, likeness, most_in_turn, most_together
+from analysis.stacks import (
+    MOST_TOGETHER,
+    Ready,
+    bytes_of_each,
+    handful,
+    largest_first,
+    likeness,
+    most_in_turn,
+    most_together,
+)
 from analysis.tensors import Merge, Place, TensorInfo, TensorPair
 
 
@@ -62,6 +71,21 @@ def test_small_ones_of_a_kind_are_a_handful_whatever_their_shape():
     assert handful(Hole("tally", "w"), small) != handful(Hole("spectrum", "w"), small)
     assert handful(Hole("tally", "w"), large) is None
     assert [most_in_turn(holes, 2) for holes in (1, 13, 80, 50_000)] == [1, 3, 20, 32]
+
+
+def test_the_largest_tallies_come_first_and_all_else_as_it_was():
+    pairs = {name: pair(name, (rows, 8)) for name, rows in {"norm": 1, "embedding": 50, "q": 4, "k": 4}.items()}
+    plan = [*(Hole("tally", name) for name in pairs), Hole("tally", "q", "adapter"), Hole("preview", "q")]
+    plan += [Hole("spectrum", name) for name in ("norm", "embedding")]
+    ordered = largest_first(plan, pairs)
+    assert [(hole.name, hole.of) for hole in ordered[:5]] == [
+        ("embedding", "update"),
+        ("q", "update"),
+        ("k", "update"),
+        ("q", "adapter"),
+        ("norm", "update"),
+    ]
+    assert list(ordered[5:]) == plan[5:]
 
 
 def test_the_first_hole_takes_those_like_it_along_and_no_hole_is_lost():
