@@ -23,32 +23,21 @@ class Room:
 def reflectors(columns: Floats, into: Floats, room: Room) -> tuple[Floats, Floats]:
     """R, T with panel = (I - V T V^T) [R; 0], where `columns` (width, m) are the panel's; width is a multiple of ROWS,
     m of LANES, and at least width. `into` (m, width) takes V, one reflection a column."""
-    width, m = columns.shape
-    triangle, together = np.zeros((2, width, width), np.float32)
-    if columns.strides[1] == columns.itemsize:
-        room.panel[:, :m] = columns
-    else:
-        _turn(columns.T, room.panel)
-    _reflect(m, room.panel, room.reflections, triangle, together, room.factors)
-    _turn(room.reflections.T[:m], into.T)
+    triangle, together = np.zeros((2, len(columns), len(columns)), np.float32)
+    _reflect(columns, into, room.panel, room.reflections, triangle, together, room.factors)
     return triangle, together
 
 
 @no_type_check
-@compiled()
-def _turn(tall, wide):
-    """wide = tall.T, along the tall one's rows: wherever these lie, few columns stay in the cache."""
-    rows, columns = tall.shape
-    for i in range(rows):
-        for j in range(columns):
-            wide[j, i] = tall[i, j]
-
-
-@no_type_check
 @compiled(fastmath=SUMS)
-def _reflect(m, panel, reflections, triangle, together, room):
+def _reflect(columns, into, panel, reflections, triangle, together, room):
     """Turns each column, a row of `panel`, to [R; 0], and the ones behind it along. What is left beyond R is waste."""
-    width, stride, factors, products = len(panel), panel.strides[0], room[:ROWS], room[ROWS:]
+    width, m = columns.shape
+    if columns.strides[1] == columns.itemsize:
+        panel[:, :m] = columns
+    else:
+        _turn(columns.T, panel)
+    stride, factors, products = panel.strides[0], room[:ROWS], room[ROWS:]
     for j in range(width):
         below, rest = panel[j, j + 1 : m], reflections[j, j + 1 : m]
         squares = np.float32(0)
@@ -81,3 +70,14 @@ def _reflect(m, panel, reflections, triangle, together, room):
             for k in range(i, j):
                 total += together[i, k] * products[k]
             together[i, j] = -scale * total
+    _turn(reflections.T[:m], into.T)
+
+
+@no_type_check
+@compiled()
+def _turn(tall, wide):
+    """wide = tall.T, along the tall one's rows: wherever these lie, few columns stay in the cache."""
+    rows, columns = tall.shape
+    for i in range(rows):
+        for j in range(columns):
+            wide[j, i] = tall[i, j]
