@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from analysis.band import band_singular_values
 from analysis.footprint import COLUMNS_AT_ONCE, DIRECT_UP_TO
 from analysis.lapack import Floats
+from analysis.symmetric import roots_of_gram
 
 Doubles = NDArray[np.float64]
 Found = tuple[NDArray[np.floating], str]  # singular values, largest first; the method's name
@@ -108,15 +109,15 @@ def gram(matrix: Floats) -> Doubles:
     return total
 
 
-def roots(gram: NDArray[np.floating]) -> Doubles:
+def roots(gram: Doubles) -> Doubles:
     """Singular values, largest first, from the Gram matrix."""
-    squares = torch.linalg.eigvalsh(torch.from_numpy(gram)).numpy()[::-1].astype(np.float64)
+    squares = torch.linalg.eigvalsh(torch.from_numpy(gram)).numpy()[::-1]
     return np.sqrt(squares.clip(min=0))
 
 
 def _certain(matrix: Floats) -> Doubles | None:
     """From the Gram matrix in float32, if its least eigenvalue lies far above all that rounding can have done."""
-    values = roots(matrix.T @ matrix)
+    values = roots_of_gram(matrix.T @ matrix)
     margin = _CERTAIN * len(matrix) * _EPS
     return values if values[-1] ** 2 > margin * values[0] ** 2 else None
 
