@@ -91,7 +91,8 @@ class Bench:
 def agreement(bench: Bench) -> None:
     """Every path's integers, on the cases of tests/analysis/interpreted.py and on a matrix of ordinary size."""
     ordinary = [side.cpu() for side in bench.pair(*bench.shape(4096, 4096), 0.2)]
-    every = interpreted.cases() | {"ordinary": (ordinary[0], ordinary[1], 512)}
+    stepped = interpreted.by_steps() if triton_pass.works_on(bench.device.type) else {}
+    every = interpreted.cases() | stepped | {"ordinary": (ordinary[0], ordinary[1], 512)}
     wrong = []
     for name, (before, after, rows) in every.items():
         shape = geometry(tuple(before.shape))
@@ -100,6 +101,8 @@ def agreement(bench: Bench) -> None:
         found = {"torch": torch_blocks.tally_block(*there, 0, shape)}
         if triton_pass.fits(*there):
             found["triton"] = interpreted.passed(*there, rows)
+        if name in stepped:
+            found["triton by steps"] = interpreted.passed(*there, rows, interpreted.REACH)
         wrong += [f"{name}, {way}: {what}" for way, one in found.items() for what in differences(one, expected)]
     paths = "Triton, torch here" if triton_pass.works_on(bench.device.type) else "torch here"
     print(f"{len(every)} cases; {paths} and torch on the CPU differ in: {'; '.join(wrong) or 'nothing'}")
@@ -156,11 +159,14 @@ def fused(bench: Bench) -> None:
         *pass_figures(bench, before, before.clone()),
     )
     if triton_pass.works_on(bench.device.type):
+        for reach in (0, 1, 4, 8, 16, 32, 64):
+            name = f"triton, bfloat16, {f'table of {reach} steps' if reach else 'without a table'}"
+            row(name, changed(before, after), *pass_figures(bench, before, after, reach))
         usual = triton_pass.TILE, triton_pass.WARPS
         for tile, warps in ((1024, 4), (2048, 8), (4096, 4), (4096, 8), (8192, 8)):
             triton_pass.TILE, triton_pass.WARPS = tile, warps
-            name = f"triton, bfloat16, {tile} entries on {warps} warps"
-            row(name, changed(before, after), *pass_figures(bench, before, after))
+            name = f"triton, bfloat16, without a table, {tile} entries on {warps} warps"
+            row(name, changed(before, after), *pass_figures(bench, before, after, 0))
         triton_pass.TILE, triton_pass.WARPS = usual
     shape = Geometry(*bench.shape(2048, 32768))
     part = before[: shape.rows], after[: shape.rows]
@@ -177,14 +183,16 @@ def rates(bench: Bench, before: Tensor, after: Tensor, took: float) -> tuple[str
     return f"{rate / 1e9:,.1f}", f"{rate / copy_rate(bench):.1%}"
 
 
-def pass_figures(bench: Bench, before: Tensor, after: Tensor) -> tuple[str, str, str]:
+def pass_figures(bench: Bench, before: Tensor, after: Tensor, reach: int | None = None) -> tuple[str, str, str]:
     shape = geometry(tuple(before.shape))
     if not triton_pass.fits(before, after):
         return *rates(bench, before, after, bench.seconds(lambda: tally([(before, after)], shape), repeats=3)), ""
 
     def work(kind: type[Staying]) -> None:
         for _ in range(IN_A_ROW):
-            kind(shape, before.device).add(before, after)
+            counting = kind(shape, before.device, reach=reach)
+            counting.add(before, after)
+            counting._empty_table()
 
     whole, first = (bench.seconds(lambda kind=kind: work(kind)) / IN_A_ROW for kind in (Staying, First))
     return *rates(bench, before, after, whole), rates(bench, before, after, first)[1]
@@ -197,9 +205,13 @@ class Staying(triton_pass.TritonPass):
 
 
 class First(Staying):
-    """The same without its second launch."""
+    """The same without its other launches."""
 
     def _visit(self, *_: object) -> None: ...
+
+    def _gather(self, *_: object) -> None: ...
+
+    def _empty_table(self) -> None: ...
 
 
 def host_to_result(bench: Bench) -> None:

@@ -39,6 +39,28 @@ def test_every_path_counts_the_same(name: str, way: str):
     assert differences(found, expected) == []
 
 
+@pytest.mark.parametrize("reach", [1, interpreted.REACH, triton_pass.FARTHEST])
+@pytest.mark.parametrize("name", interpreted.by_steps())
+def test_tables_of_any_number_of_steps_count_the_same(name: str, reach: int):
+    before, after, rows = interpreted.by_steps()[name]
+    expected = torch_blocks.tally_block(before, after, 0, geometry(tuple(before.shape)))
+    assert differences(interpreted.passed(before.to(CUDA), after.to(CUDA), rows, reach), expected) == []
+
+
+def test_a_matrix_that_is_large_enough_for_a_table_counts_the_same():
+    before, after = interpreted.trained(2100, 1032)
+    shape = geometry(tuple(before.shape))
+    assert triton_pass.table_reach(shape) > 1
+    expected = torch_blocks.tally_block(before, after, 0, shape)
+    assert differences(interpreted.passed(before.to(CUDA), after.to(CUDA), 700), expected) == []
+
+
+def test_each_of_many_experts_has_its_own_table():
+    sides = [side.to(CUDA) for side in interpreted.many()]
+    for found, *pair in zip(interpreted.passed_together(*sides, 4), *interpreted.many(), strict=True):
+        assert differences(found, torch_blocks.tally_block(*pair, 0, geometry(tuple(pair[0].shape)))) == []
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("device", devices("cuda") if torch.cuda.is_available() else ())
 def test_a_tensor_that_arrives_in_many_blocks_is_tallied_as_on_the_cpu(dtype: torch.dtype, device: str):

@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from analysis.elementwise import geometry, tally_stack
+from analysis.elementwise import geometry, tally_stack, triton_pass
 from analysis.elementwise.block import BlockTally
 from analysis.elementwise.triton_pass import TritonPass
 from analysis.measurements import RULES
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+REACH = 2  # steps of a table: the interpreter takes its time for each thousand cells
+N_MANY = 8
 Case = tuple[torch.Tensor, torch.Tensor, int]  # before, after, rows of a block
 
 
@@ -54,6 +56,23 @@ def strange(before: torch.dtype, after: torch.dtype, rows: int = 10, columns: in
     return left, right
 
 
+def trained(rows: int, columns: int, size: float = 1.76e-5) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights in bfloat16, of which an update of this size changes a fifth, most by a few steps."""
+    left = normal(rows, columns, torch.bfloat16)
+    return left, (left.double() + normal(rows, columns, torch.float64, seed=1) * size / 0.02).bfloat16()
+
+
+def stepped(rows: int, columns: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Some steps up or down, as many as a small table holds and one more, from zeros, the smallest and the largest
+    numbers, infinity and NaN of both signs on, and from where exponents meet."""
+    places = [0, 1, 2, 3, 0x7F, 0x80, 0x2B00, 0x3F7F, 0x3F80, 0x407F, 0x4080, 0x7F7D, 0x7F7F, 0x7F80, 0x7F81, 0x7FFF]
+    kinds = list(product([place | sign for place in places for sign in (0, 0x8000)], range(-4, 5)))
+    bits = np.resize(np.array(kinds, np.int32), (rows * columns, 2))
+    sides = [bits[:, 0], bits[:, 0] + bits[:, 1]]
+    left, right = (torch.from_numpy(side.astype(np.uint16).view(np.int16)).view(torch.bfloat16) for side in sides)
+    return left.reshape(rows, columns), right.reshape(rows, columns)
+
+
 def _sparse(rows: int, columns: int) -> tuple:
     left = normal(rows, columns, torch.bfloat16)
     right = left.clone()
@@ -76,23 +95,63 @@ def cases() -> dict[str, Case]:
     }
 
 
+def _with(left: torch.Tensor, right: torch.Tensor, unchanged: list[float]) -> tuple:
+    left[1, : len(unchanged)] = right[1, : len(unchanged)] = torch.tensor(unchanged, dtype=left.dtype)
+    return left, right
+
+
+def by_steps() -> dict[str, Case]:
+    """Those that are counted by steps, too, in a table of REACH."""
+    found = {name: cases()[name] for name in ("torch.bfloat16 to torch.bfloat16", "in blocks")}
+    left, _ = trained(3, 264)
+    one_step = (left.view(torch.int16) + 1).view(torch.bfloat16)
+    return found | {
+        "trained, in blocks": (*trained(40, 520), 16),
+        "trained, more rows than the map, in blocks": (*trained(300, 64), 77),
+        "trained, many steps": (*trained(9, 264, size=1e-3), 9),
+        "stepped": (*stepped(4, 136), 4),
+        "trained, with a zero, a tiny and a large number": (*_with(*trained(5, 264), [0.0, 1e-9, 3.0]), 5),
+        "trained, with a zero": (*_with(*trained(5, 264), [0.0]), 5),
+        "nothing changed, in bfloat16": (left, left, 3),
+        "all changed, by one step": (left, one_step, 3),
+        "one row of whole words": (*trained(1, 2056), 1),
+    }
+
+
 def stack() -> tuple[torch.Tensor, torch.Tensor]:
     """Three experts, of which one did not change."""
     left, right = strange(torch.bfloat16, torch.bfloat16, rows=9, columns=136)
     return torch.stack([left, right, left]), torch.stack([right, right, left * 2])
 
 
-def passed(before: torch.Tensor, after: torch.Tensor, rows: int) -> BlockTally:
-    counting = TritonPass(geometry(tuple(before.shape)), before.device)
+def many() -> tuple[torch.Tensor, torch.Tensor]:
+    """Little experts, whose tables are counted side by side."""
+    sides = [(*trained(3, 136, size=size),) for size in np.geomspace(1e-6, 1e-2, N_MANY)]
+    before, after = zip(*sides, strict=True)
+    return torch.stack(before), torch.stack(after)
+
+
+def passed(before: torch.Tensor, after: torch.Tensor, rows: int, reach: int | None = None) -> BlockTally:
+    counting = TritonPass(geometry(tuple(before.shape)), before.device, reach=reach)
     for first in range(0, len(before), rows):
         counting.add(before[first : first + rows], after[first : first + rows])
     (found,) = counting.finish()
     return found
 
 
+def passed_together(before: torch.Tensor, after: torch.Tensor, reach: int) -> list[BlockTally]:
+    counting = TritonPass(geometry(tuple(before.shape[1:])), before.device, stacked=len(before), reach=reach)
+    counting.add(before, after)
+    return counting.finish()
+
+
 def main() -> None:
     np.seterr(all="ignore")  # the interpreter computes with numpy
     found = {name: passed(*case) for name, case in cases().items()}
+    found |= {f"{name}, by steps": passed(*case, REACH) for name, case in by_steps().items()}
+    found |= {f"of many {i}": expert for i, expert in enumerate(passed_together(*many(), 1))}
+    triton_pass.MOST_COUNTED = 5000  # so that a table is emptied between blocks
+    found["emptied"] = passed(*by_steps()["trained, in blocks"], 1)
     before, after = stack()
     counting = TritonPass(geometry(tuple(before.shape[1:])), before.device, stacked=len(before))
     counting.add(before, after)

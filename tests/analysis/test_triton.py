@@ -46,6 +46,23 @@ def test_they_count_what_the_cpus_kernel_counts(found: dict[str, BlockTally], na
     assert_equal(found[name], cpu_blocks.tally_block(before, after, 0, geometry(tuple(before.shape))))
 
 
+@pytest.mark.parametrize("name", interpreted.by_steps())
+def test_they_count_the_same_by_steps(found: dict[str, BlockTally], name: str):
+    before, after, _ = interpreted.by_steps()[name]
+    expected = cpu_blocks.tally_block(before, after, 0, geometry(tuple(before.shape)))
+    assert_equal(found[f"{name}, by steps"], expected)
+
+
+def test_a_table_that_is_emptied_on_the_way_loses_nothing(found: dict[str, BlockTally]):
+    before, after, _ = interpreted.by_steps()["trained, in blocks"]
+    assert_equal(found["emptied"], cpu_blocks.tally_block(before, after, 0, geometry(tuple(before.shape))))
+
+
+def test_each_expert_has_its_own_table(found: dict[str, BlockTally]):
+    for i, (before, after) in enumerate(zip(*interpreted.many(), strict=True)):
+        assert_equal(found[f"of many {i}"], cpu_blocks.tally_block(before, after, 0, geometry(tuple(before.shape))))
+
+
 @pytest.mark.parametrize("i", range(3))
 def test_a_stack_of_experts_is_tallied_as_each_one_is(found: dict[str, BlockTally], i: int):
     before, after = interpreted.stack()
@@ -79,32 +96,40 @@ def assert_equal(one: BlockTally, other: BlockTally) -> None:
 
 TYPES = {
     "pairs": "*i32", "n_pairs": "*i64", "sheet": "*i64", "sums": "*fp64", "exact": "*u8", "loose": "*u8",
-    "row_changes": "*i32", "marks": "*i32", "change_edges": "*fp32", "relative_edges": "*fp64",
+    "row_changes": "*i32", "marks": "*i32", "change_edges": "*fp32", "relative_edges": "*fp64", "table": "*i32",
+    "fields": "*i32",
 }  # fmt: skip
 CONSTANTS = {"ROWS": 32, "COLUMNS": 64, "PACK": True, "TILE": 512}
+KERNELS = {
+    "sweep": ("triton_kernels", {"before": "*i16", "after": "*i16"}),
+    "sweep, float16 to float32": ("triton_kernels", {"before": "*i16", "after": "*i32", "pairs": "*i64"}),
+    "visit": ("triton_kernels", {}),
+    "visit, float16 to float32": ("triton_kernels", {"pairs": "*i64"}),
+    "count_steps": ("triton_steps", {"before": "*i32", "after": "*i32", "odd": "*u8"}),
+    "gather": ("triton_steps", {"before": "*i16", "after": "*i16", "odd": "*i32"}),
+    "weigh": ("triton_steps", {}),
+}
 
 
 @pytest.mark.parametrize("architecture", [80, 90], ids=lambda number: f"sm_{number}")
-@pytest.mark.parametrize("kinds", [(0, 0), (1, 2)], ids=["bfloat16", "float16 to float32"])
-@pytest.mark.parametrize("name", ["sweep", "visit"])
-def test_they_compile_for_a_gpu(
-    name: str, kinds: tuple[int, int], architecture: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """To machine code, of which the interpreter says nothing. Subnormals must be kept for counts to be the CPU's."""
+@pytest.mark.parametrize("name", KERNELS)
+def test_they_compile_for_a_gpu(name: str, architecture: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """To machine code, of which the interpreter says nothing. Subnormals must be kept for counts to be the CPU's, and
+    what threads hold must not go through memory."""
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource, compile
 
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = getattr(importlib.import_module("analysis.elementwise.triton_kernels"), name)
-    bits = {"before": ("*i16", "*i32")[kinds[0] == 2], "after": ("*i16", "*i32")[kinds[1] == 2]}
-    constants = CONSTANTS | dict(zip(("BEFORE", "AFTER"), kinds, strict=True))
-    types = TYPES | bits | dict.fromkeys(constants, "constexpr") | ({"pairs": "*i64"} if kinds != (0, 0) else {})
+    module, types = KERNELS[name]
+    kernel = getattr(importlib.import_module(f"analysis.elementwise.{module}"), name.split(",")[0])
+    kinds = {"BEFORE": 1, "AFTER": 2} if "float16" in name else {"BEFORE": 0, "AFTER": 0}
+    constants = {argument: each for argument, each in (CONSTANTS | kinds).items() if argument in kernel.arg_names}
+    types = TYPES | types | dict.fromkeys(constants, "constexpr")
     signature = {argument: types.get(argument, "i32") for argument in kernel.arg_names}
-    constants = {(at,): constants[a] for at, a in enumerate(signature) if a in constants}
-    source = ASTSource(kernel, signature, constants)
+    source = ASTSource(kernel, signature, {(kernel.arg_names.index(a),): each for a, each in constants.items()})
     built = compile(source, GPUTarget("cuda", architecture, 32), {"num_warps": 4, "enable_fp_fusion": True})
     assert len(built.asm["cubin"]) > 1000
-    assert "sub.f32" in built.asm["ptx"]
+    assert ("sub.f32" in built.asm["ptx"]) == (name != "gather")
     assert "sub.ftz" not in built.asm["ptx"]
 
 
@@ -114,3 +139,11 @@ def test_they_compile_for_a_gpu(
 )
 def test_tiles_fit_the_rows_of_the_density_map(row_step: int, columns: int, tile: tuple[int, int]):
     assert triton_pass.tile_shape(row_step, columns) == tile
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "reach"),
+    [(64, 4096, 1), (512, 500, 0), (512, 504, 0), (768, 2048, 2), (4096, 4096, 8), (128256, 4096, 32), (1, 1 << 24, 0)],
+)
+def test_a_table_has_as_many_steps_as_its_matrix_is_worth(rows: int, columns: int, reach: int):
+    assert triton_pass.table_reach(Geometry(rows, columns)) == reach
