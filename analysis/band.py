@@ -38,15 +38,13 @@ def reduced_to_band(work: Floats) -> tuple[Blocks, Blocks]:
         if last == columns:
             break
         # From the left (I - V T V^T)^T = I - V Y^T, of which the panel's own rows are needed at once.
-        np.matmul(work[first:, last:].T, v @ t, out=y)  # in this order twice as fast as Y^T
+        np.matmul(work[first:, last:].T @ v, t, out=y)  # in this order twice as fast as Y^T
         head, rest = work[first:last, last:], work[last:, last:]
         head -= v[:width] @ y.T
         triangle, s = reflectors(head, w, room)
         right_of[step] = triangle.T
         # From the right I - W S W^T, and both in one product: A - V Y^T - X W^T, where X = (A - V Y^T) W S.
-        ws = w @ s
-        np.matmul(rest, ws, out=x)
-        x -= v[width:] @ (y.T @ ws)
+        np.matmul(rest @ w - v[width:] @ (y.T @ w), s, out=x)
         subtract_product(left[last:], right[last:], rest)
     return on, right_of
 

@@ -39,24 +39,22 @@ def _reflect(columns, into, panel, reflections, triangle, together, room):
         _turn(columns.T, panel)
     stride, factors, products = panel.strides[0], room[:ROWS], room[ROWS:]
     for j in range(width):
-        below, rest = panel[j, j + 1 : m], reflections[j, j + 1 : m]
-        squares = np.float32(0)
-        for entry in below:
-            squares += entry * entry
-        first = panel[j, j]
+        first, rest = panel[j, j], reflections[j, j + 1 : m]
         triangle[:j, j], triangle[j, j] = panel[j, :j], first
-        reflections[j, :j], reflections[j, j] = 0, 1
-        if squares == 0:
-            rest[:] = 0
-            continue
-        turned = -np.copysign(np.sqrt(first * first + squares), first)
-        scale, shrunk = (turned - first) / turned, np.float32(1) / (first - turned)
-        for i in range(len(below)):
-            rest[i] = below[i] * shrunk
-        triangle[j, j], together[j, j] = turned, scale
-
+        reflections[j, : j + 1], rest[:] = 0, panel[j, j + 1 : m]
         start = j // LANES * LANES  # the reflection is 0 before j: whole vectors may begin there
         along, length = reflections[j, start:].ctypes.data, m - start
+        dots(along, 0, along, length, factors.ctypes.data)
+        squares = factors[0]
+        reflections[j, j] = 1
+        if squares == 0:
+            continue
+        turned = -np.copysign(np.sqrt(first * first + squares), first)
+        scale, shrunk = (turned - first) / turned, first - turned
+        for i in range(len(rest)):
+            rest[i] /= shrunk
+        triangle[j, j], together[j, j] = turned, scale
+
         for k in range((j + 1) // ROWS * ROWS, width, ROWS):
             others = panel[k, start:].ctypes.data
             dots(others, stride, along, length, factors.ctypes.data)
