@@ -73,8 +73,8 @@ def bytes_of_each(hole: Hole, pair: TensorPair) -> int:
         # copy and its workspace.
         return pair.entries * (both + 3 * 4 + 8) + 3 * 8 * min(pair.shape) ** 2
     columns = pair.shape[-1] if pair.shape else 1
-    # Both sides, the list of values that differ, the masks; marks by column and row of the map.
-    return pair.entries * (2 * both + 1) + 4 * MAX_DENSITY_SIDE * columns + _COUNTS
+    # Both sides, the list of values that differ, the masks, a table of steps; marks by column and row of the map.
+    return pair.entries * (2 * both + 4) + 4 * MAX_DENSITY_SIDE * columns + _COUNTS
 
 
 class Ready:

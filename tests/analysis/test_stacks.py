@@ -59,7 +59,7 @@ def test_what_is_measured_by_itself(one: TensorPair, kind: str, of: str):
 def test_how_many_go_together_is_bounded_in_bytes_and_number():
     hole, one = Hole("tally", "w"), pair()
     each = bytes_of_each(hole, one)
-    assert each == 768 * 2048 * 9 + 4 * 128 * 2048 + 300_000
+    assert each == 768 * 2048 * 12 + 4 * 128 * 2048 + 300_000
     assert most_together(hole, one, 10 * each) == most_together(hole, one, 11 * each - 1) == 10
     assert most_together(hole, one, each // 2) == 1
     assert most_together(hole, pair(shape=(64, 64)), 1 << 40) == MOST_TOGETHER
