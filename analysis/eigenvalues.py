@@ -2,7 +2,7 @@
 
 Each is looked for between two numbers, by how many eigenvalues lie below a third (Sturm's sequence, as pivots of
 elimination). Once it is the next one on that side, Laguerre's steps go to it, which never overshoot and triple the
-digits (Li and Zeng, 1994). LAPACK's QR iteration takes five times as long, since each of its operations waits for the
+digits (Li and Zeng, 1994). LAPACK's QR iteration takes four times as long, since each of its operations waits for the
 one before; where eigenvalues lie so close together that steps do not help, it is asked all the same.
 
 Distances are on the scale of square roots, which are what is wanted.
