@@ -14,6 +14,7 @@ from analysis.chase import BANDWIDTH, Blocks, tridiagonal
 from analysis.eigenvalues import roots
 from analysis.lapack import Floats, subtract_product
 from analysis.reflections import Room, reflectors
+from analysis.vectors import LANES
 
 
 def band_singular_values(matrix: Floats) -> NDArray[np.float64]:
@@ -40,7 +41,7 @@ def reduced_to_band(work: Floats) -> tuple[Blocks, Blocks]:
         # From the left (I - V T V^T)^T = I - V Y^T, of which the panel's own rows are needed at once.
         np.matmul(work[first:, last:].T @ v, t, out=y)  # in this order twice as fast as Y^T
         head, rest = work[first:last, last:], work[last:, last:]
-        head -= v[:width] @ y.T
+        subtract_product(v[:width], y, head)
         triangle, s = reflectors(head, w, room)
         right_of[step] = triangle.T
         # From the right I - W S W^T, and both in one product: A - V Y^T - X W^T, where X = (A - V Y^T) W S.
@@ -50,10 +51,12 @@ def reduced_to_band(work: Floats) -> tuple[Blocks, Blocks]:
 
 
 def _padded(matrix: Floats) -> Floats:
-    """A copy with zeros up to multiples of BANDWIDTH, as many new rows as new columns at least."""
+    """A copy with zeros up to multiples of BANDWIDTH, as many new rows as new columns at least. Each row lies LANES
+    numbers further than it has: rows that are a power of two apart would share few places of the cache."""
     rows, columns = matrix.shape
     more = -columns % BANDWIDTH
-    work = np.zeros((rows + more + -(rows + more) % BANDWIDTH, columns + more), np.float32)
+    length = columns + more
+    work = np.zeros((rows + more + -(rows + more) % BANDWIDTH, length + LANES), np.float32)[:, :length]
     work[:rows, :columns] = matrix
     return work
 

@@ -17,27 +17,30 @@ class Room:
     def __init__(self, width: int, longest: int) -> None:
         # By LANES longer: columns that are a power of two apart would share few places of the cache.
         self.panel, self.reflections = np.zeros((2, width, longest + LANES), np.float32)
-        self.factors = np.empty(ROWS + width, np.float32)
+        self.factors = np.empty(ROWS, np.float32)
 
 
 def reflectors(columns: Floats, into: Floats, room: Room) -> tuple[Floats, Floats]:
     """R, T with panel = (I - V T V^T) [R; 0], where `columns` (width, m) are the panel's; width is a multiple of ROWS,
     m of LANES, and at least width. `into` (m, width) takes V, one reflection a column."""
-    triangle, together = np.zeros((2, len(columns), len(columns)), np.float32)
-    _reflect(columns, into, room.panel, room.reflections, triangle, together, room.factors)
-    return triangle, together
+    width, m = columns.shape
+    triangle, together = np.zeros((2, width, width), np.float32)
+    scales = np.zeros(width, np.float32)
+    _reflect(columns, into, room.panel, room.reflections, triangle, scales, room.factors)
+    _put_together(room.reflections[:, :m] @ into, scales, together)
+    return triangle, together.T
 
 
 @no_type_check
 @compiled(fastmath=SUMS)
-def _reflect(columns, into, panel, reflections, triangle, together, room):
+def _reflect(columns, into, panel, reflections, triangle, scales, factors):
     """Turns each column, a row of `panel`, to [R; 0], and the ones behind it along. What is left beyond R is waste."""
     width, m = columns.shape
     if columns.strides[1] == columns.itemsize:
         panel[:, :m] = columns
     else:
         _turn(columns.T, panel)
-    stride, factors, products = panel.strides[0], room[:ROWS], room[ROWS:]
+    stride = panel.strides[0]
     for j in range(width):
         first, rest = panel[j, j], reflections[j, j + 1 : m]
         triangle[:j, j], triangle[j, j] = panel[j, :j], first
@@ -50,25 +53,30 @@ def _reflect(columns, into, panel, reflections, triangle, together, room):
         if squares == 0:
             continue
         turned = -np.copysign(np.sqrt(first * first + squares), first)
-        scale, shrunk = (turned - first) / turned, first - turned
+        scale, shrink = (turned - first) / turned, 1 / (first - turned)
         for i in range(len(rest)):
-            rest[i] /= shrunk
-        triangle[j, j], together[j, j] = turned, scale
-
+            rest[i] *= shrink
+        triangle[j, j], scales[j] = turned, scale
         for k in range((j + 1) // ROWS * ROWS, width, ROWS):
             others = panel[k, start:].ctypes.data
             dots(others, stride, along, length, factors.ctypes.data)
             for row in range(ROWS):
                 factors[row] *= scale
             subtract_rows(others, stride, along, length, factors.ctypes.data)
-        for k in range(0, j, ROWS):
-            dots(reflections[k, start:].ctypes.data, stride, along, length, products[k:].ctypes.data)
-        for i in range(j):
-            total = np.float32(0)
-            for k in range(i, j):
-                total += together[i, k] * products[k]
-            together[i, j] = -scale * total
     _turn(reflections.T[:m], into.T)
+
+
+@no_type_check
+@compiled(fastmath=SUMS)
+def _put_together(products, scales, block):
+    """block = T^T, row by row: above its diagonal T^-1 is V^T V, and 1 / scales on it."""
+    for j in range(len(scales)):
+        for k in range(j):
+            for i in range(k + 1):
+                block[j, i] -= products[j, k] * block[k, i]
+        block[j, j] = 1
+        for i in range(j + 1):
+            block[j, i] *= scales[j]
 
 
 @no_type_check
