@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from analysis import chance
 from analysis.measurements import Magnitudes, Regions
+from analysis.tensors import Alignment
 
 Amounts = NDArray[np.int64] | NDArray[np.float64]
 
@@ -101,6 +102,17 @@ def venn(
     matched = chance.expected_regions(bins) if bins else nothing + math.nan
     expected = chance.expected_regions(chance.within_tensors(of_tensors))
     return Venn(rule, tuple(labels), counts, expected, matched, len(regions))
+
+
+def left_out(alignments: Sequence[Alignment]) -> dict[str, tuple[tuple[int, ...] | None, ...]]:
+    """Tensors that not all pairs of one base compare in one shape, each with its shape in every pair; None where a pair
+    does not compare it at all. An overlap is counted of the others."""
+    if all(alignment is alignments[0] for alignment in alignments):
+        return {}
+    of_pairs = [{pair.name: pair.shape for pair in alignment.pairs} for alignment in alignments]
+    names = dict.fromkeys(name for shapes in of_pairs for name in shapes)
+    found = {name: tuple(shapes.get(name) for shapes in of_pairs) for name in names}
+    return {name: shapes for name, shapes in found.items() if len(set(shapes)) > 1}
 
 
 def matched_bins(names: Iterable[str], magnitudes: Sequence[Mapping[str, Magnitudes]]) -> chance.Bins | None:

@@ -40,6 +40,7 @@ class Cell(IntEnum):
     GAP = 2  # could not be measured, or the metric has no meaning for it (a vector has no rank)
     READY = 3
     PARTIAL = 4  # some of the cell's tensors (experts) are still waiting
+    LEFT_OUT = 5  # an overlap does without it: not all of the models have it in one shape
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import streamlit as st
 from analysis.errors import SubnetscopeError
 from analysis.figures import density
 from analysis.figures import pairs as pairwise
-from analysis.labels import count
+from analysis.labels import count, counted
 from analysis.links import View, to_query, view_of
 from analysis.measurements import MASK_RULES, MaskRule
 from analysis.models import Pair
@@ -100,6 +100,28 @@ def _submit(view: View, rules: Sequence[MaskRule], maps: Sequence[str] = ()) -> 
         panels.failure(error)
     else:
         flow.again()
+
+
+def left_out(pairs: tuple[Pair, ...], labels: Sequence[str]) -> None:
+    """Tensors that no number of this page is of, in a list; nothing where all models have all in one shape."""
+    rows = runs.left_out(pairs, labels)
+    if not rows:
+        return
+    n_whole = len(rows) + runs.n_common(pairs)
+    were = "was" if len(rows) == 1 else "were"
+    with st.expander(
+        f"{counted(len(rows), 'tensor')} of {count(n_whole)} {were} left out: shapes differ between the models"
+    ):
+        st.caption(
+            "Not all of the models have them in one shape. No number here is of them. Shapes that were compared:"
+        )
+        columns = {label: st.column_config.TextColumn(plain(label, _NAME)) for label in labels}
+        st.dataframe(
+            [row | {"tensor": plain(str(row["tensor"]))} for row in rows],
+            hide_index=True,
+            column_config=columns,
+            placeholder="–",
+        )
 
 
 def explain(found: Venn) -> None:

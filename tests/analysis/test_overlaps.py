@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import chance
+from analysis.alignment import align
 from analysis.measurements import Magnitudes, Regions
-from analysis.overlaps import Venn, venn
+from analysis.overlaps import Venn, left_out, venn
+from analysis.tensors import TensorInfo
 from tests.analysis.test_elementwise import tally_of
 
 
@@ -122,6 +124,20 @@ def test_the_same_holds_for_every_region_of_five_unrelated_updates():
     assert (np.abs(found.by_runs - found.matched_by_runs) <= 0.02 * found.matched_by_runs).all()
     naive = found.by_runs[5] / found.expected_by_runs[5]
     assert naive > 10, "plain chance misses what all five share by more than an order"
+
+
+def test_what_the_models_do_not_share_in_one_shape_is_left_out_with_its_shapes():
+    def model(words: int, *more: str) -> list[TensorInfo]:
+        shapes = {"model.embed_tokens.weight": (words, 4), "model.norm.weight": (4,)} | dict.fromkeys(more, (4, 4))
+        return [TensorInfo(name, "F32", shape, "model.safetensors", 0, 4) for name, shape in shapes.items()]
+
+    base = model(9, "model.layers.0.mlp.up_proj.weight")
+    same, grown = align(base, base), align(base, model(10, "model.layers.0.mlp.up_proj.weight"))
+    shorter, bare = align(base, model(8, "model.layers.0.mlp.up_proj.weight")), align(base, model(9))
+    assert left_out([same, same]) == {}
+    assert left_out([same, grown]) == {}, "the rows of the base are in both"
+    assert left_out([same, shorter]) == {"model.embed_tokens.weight": ((9, 4), (8, 4))}
+    assert left_out([bare, same]) == {"model.layers.0.mlp.up_proj.weight": (None, (4, 4))}
 
 
 def test_a_planted_common_subnetwork_lies_above_the_matched_chance():

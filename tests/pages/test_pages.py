@@ -347,6 +347,27 @@ def test_overlap_of_twelve_models_is_drawn_with_every_choice_of_the_address(curr
     assert "Draw the map" in [button.label for button in app.button]
 
 
+def test_an_overlap_lists_what_the_models_do_not_share_and_does_not_wait_for_it(current, two_runs):
+    third = PinnedModel("hub", "org/fewer-words", "3" * 40)
+    whole = small_model()
+    embedding, *others = whole.pairs
+    shorter = dataclasses.replace(embedding, base=embedding.base.rows(0, 39), tuned=embedding.tuned.rows(0, 39))
+    put_pair(current, Pair(BASE, third), dataclasses.replace(whole, pairs=(shorter, *others)))
+    keys = [SEEDS[0].key, third.key]
+    for entry in others:
+        counts = np.array([entry.entries - 3, 1, 1, 1])
+        current.store.overlaps.put_regions(BASE.key, keys, entry.name, Regions.of("exact", counts)).result()
+    app = opened(view_of("overlap", BASE, SEEDS[0], third))
+    assert not app.exception
+    [listed] = [box for box in app.expander if "left out: shapes differ between the models" in box.label]
+    assert listed.label.startswith("1 tensor of 10 was")
+    assert listed.dataframe[0].value.to_dict("records") == [
+        {"tensor": embedding.name, "tuned-1": "[40, 16]", "fewer-words": "[39, 16]"}
+    ]
+    assert "Count it" not in [button.label for button in app.button]
+    assert not [box for box in opened(view_of("overlap", BASE, *SEEDS)).expander if "left out" in box.label]
+
+
 def test_overlap_without_models_starts_with_a_stored_family(two_runs: tuple[Pair, Pair]):
     app = opened(page="overlap")
     assert query(app)["base"] == [str(BASE)]
