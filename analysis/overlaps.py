@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -113,6 +114,17 @@ def left_out(alignments: Sequence[Alignment]) -> dict[str, tuple[tuple[int, ...]
     names = dict.fromkeys(name for shapes in of_pairs for name in shapes)
     found = {name: tuple(shapes.get(name) for shapes in of_pairs) for name in names}
     return {name: shapes for name, shapes in found.items() if len(set(shapes)) > 1}
+
+
+def stored_in(alignments: Iterable[Alignment]) -> str:
+    """The type in which every one of the tuned models has most of its compared parameters; '' where they differ."""
+    main: set[str] = set()
+    for alignment in {id(one): one for one in alignments}.values():
+        amounts: Counter[str] = Counter()
+        for pair in alignment.pairs:
+            amounts[pair.tuned.dtype] += pair.entries
+        main.update(dtype for dtype, _ in amounts.most_common(1))
+    return main.pop() if len(main) == 1 else ""
 
 
 def matched_bins(names: Iterable[str], magnitudes: Sequence[Mapping[str, Magnitudes]]) -> chance.Bins | None:

@@ -26,7 +26,7 @@ with drawing:
     drawn = venn.circle_diagram(found) if in_circles else upset.upset(found)
     charts.show(drawn, "Changed parameters of each run and their overlap")
 with words:
-    overlapping.explain(found)
+    overlapping.explain(found, runs.stored_in(pairs))
 
 st.subheader("Run against run", anchor=False)
 if len(pairs) > 2:

@@ -124,10 +124,10 @@ def left_out(pairs: tuple[Pair, ...], labels: Sequence[str]) -> None:
         )
 
 
-def explain(found: Venn) -> None:
+def explain(found: Venn, stored: str) -> None:
     """What the circles say, in words."""
     st.subheader("In words", anchor=False)
-    for sentence in summarize_overlap(found, [safe_label(name, 60) for name in found.labels]):
+    for sentence in summarize_overlap(found, [safe_label(name, 60) for name in found.labels], stored):
         st.markdown(sentence)
 
 
@@ -143,6 +143,7 @@ def agreement_table(found: Venn) -> None:
     st.dataframe(
         agreement_rows(found),
         hide_index=True,
+        placeholder="–",
         height="content",
         column_config={
             "rule": None,
@@ -184,6 +185,7 @@ def table(found: Venn) -> None:
     st.dataframe(
         [row | {side: plain(str(row[side]), _NAME) for side in ("of", "in")} for row in overlap_rows(found)],
         hide_index=True,
+        placeholder="–",
         column_order=(
             *("of", "in", "one_sided_overlap", "chance", "chance_matched", "jaccard"),
             *("changed", "changed_by_both"),

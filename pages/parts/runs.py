@@ -110,6 +110,12 @@ def _regions(base_key: str, tuned_keys: tuple[str, ...], rule: MaskRule, _: int)
 
 
 @lru_cache(maxsize=8)
+def stored_in(pairs: tuple[Pair, ...]) -> str:
+    """The type in which the tuned models have their weights, if it is one."""
+    return overlaps.stored_in(lookups.alignment(pair.key) for pair in pairs)
+
+
+@lru_cache(maxsize=8)
 def _left_out(pairs: tuple[Pair, ...]) -> Mapping[str, tuple[tuple[int, ...] | None, ...]]:
     return overlaps.left_out([lookups.alignment(pair.key) for pair in pairs])
 

@@ -318,6 +318,11 @@ def test_overlap_shows_both_chances_and_takes_the_rule_from_the_address(two_runs
     table = app.dataframe[0].value
     assert list(table["one_sided_overlap"]) == pytest.approx([0.5, 0.5], abs=0.01)
     assert not table["chance_matched"].isna().any()
+    assert all(shown.proto.placeholder == "–" for shown in app.dataframe), "not 'None' where there is nothing to divide"
+    assert "step of bfloat16" in texts(app), "Mukherjee's rule rounds"
+    assert "step of bfloat16" not in texts(opened(view_of("overlap", BASE, *SEEDS, rule="exact"))), (
+        "weights are float32"
+    )
 
 
 @pytest.mark.parametrize("rule", ["bf16", "1e-5"])
