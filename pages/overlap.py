@@ -15,6 +15,7 @@ pairs = tuple(Pair(view.base, model) for model in view.tuned)
 labels = short_titles([model.title for model in view.tuned], [model.short_commit for model in view.tuned])
 rule = view.mask_rule
 overlapping.count_or_wait(view, pairs, rule)
+overlapping.warn_of_strangers(pairs, labels)
 overlapping.left_out(pairs, labels)
 
 found = runs.venn(pairs, labels, rule)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from analysis.alerts import not_tuned_from
 from analysis.errors import SubnetscopeError
 from analysis.figures import density
 from analysis.figures import pairs as pairwise
@@ -100,6 +101,13 @@ def _submit(view: View, rules: Sequence[MaskRule], maps: Sequence[str] = ()) -> 
         panels.failure(error)
     else:
         flow.again()
+
+
+def warn_of_strangers(pairs: tuple[Pair, ...], labels: Sequence[str]) -> None:
+    """Which of the models do not come from the base."""
+    for pair, label in zip(pairs, labels, strict=True):
+        if warning := not_tuned_from(runs.resemblance(pair)):
+            st.error(f"**{safe_label(label, 80)}** {warning}")
 
 
 def left_out(pairs: tuple[Pair, ...], labels: Sequence[str]) -> None:

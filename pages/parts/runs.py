@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from analysis import overlaps
+from analysis import overlaps, rollup
 from analysis.links import View, view_of
 from analysis.measurements import Consensus, Magnitudes, MaskRule, Regions
 from analysis.models import Pair, PinnedModel
 from analysis.overlap_grids import agreement_grid, overlap_grid
 from analysis.overlaps import Venn
-from analysis.rollup import Grid
+from analysis.rollup import Grid, Resemblance
 from analysis.tables import Row, agreement_by_tensor, left_out_rows
 from cache.records import StoredPair
 from cache.remembered import remembered
@@ -107,6 +107,16 @@ def consensus(pairs: tuple[Pair, ...], name: str, rule: MaskRule) -> Consensus |
 @remembered(most=200_000)
 def _regions(base_key: str, tuned_keys: tuple[str, ...], rule: MaskRule, _: int) -> dict[str, Regions]:
     return handles.store().overlaps.regions(base_key, tuned_keys, rule)
+
+
+def resemblance(pair: Pair) -> Resemblance:
+    """How much the tuned model's matrices resemble the base's."""
+    return _resemblance(pair.key, handles.store().generation(pair.key))
+
+
+@lru_cache(maxsize=64)
+def _resemblance(key: str, _: int) -> Resemblance:
+    return rollup.resemblance(lookups.alignment(key), handles.store().sums(key))
 
 
 @lru_cache(maxsize=8)

@@ -101,6 +101,20 @@ def test_overview_says_that_two_models_are_not_related(current):
     assert any("do not come from one another" in element.value for element in shown.error)
 
 
+def test_overlap_says_which_model_does_not_come_from_the_base(current, two_runs):
+    stranger, alignment = PinnedModel("hub", "org/stranger", "3" * 40), small_model()
+    pair = Pair(BASE, stranger)
+    register(current, pair, alignment)
+    random = np.random.default_rng(0)
+    for entry in alignment.pairs:
+        before, after = random.normal(0, 0.02, (2, *entry.shape)).astype(np.float32)
+        current.store.put(pair.key, entry.name, tally_of(before, after)).result()
+    assert not opened(view_of("overlap", BASE, *SEEDS)).error
+    [warning] = opened(view_of("overlap", BASE, SEEDS[0], stranger)).error
+    assert warning.value.startswith("**stranger** and the base do not come from one another: over 7 matrices")
+    assert f"is {lookups.headline(pair.key).median_correlation:.3f}" in warning.value
+
+
 def test_the_address_is_completed_with_every_default(pair: Pair):
     app = opened(page="layers", base=[str(pair.base)], tuned=[str(pair.tuned)])
     assert query(app) == to_query(view_of("layers", pair.base, pair.tuned))
