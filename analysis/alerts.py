@@ -14,7 +14,7 @@ from typing import Literal
 from analysis.labels import count, counted
 from analysis.measurements import Tally
 from analysis.rollup import Headline, Resemblance
-from analysis.tensors import TITLE_OF_MATCH, Alignment, Match
+from analysis.tensors import SIDES, TITLE_OF_MATCH, Alignment, Match
 
 AlertKind = Literal[
     "not_related", "declared_base", "nearer_base", "nothing_changed", "only_embeddings", "dtypes", "scales",
@@ -76,7 +76,7 @@ def not_tuned_from(found: Resemblance) -> str:
 def _do_not_come(who: str, n_matrices: int, median: float) -> str:
     return (
         f"{who} do not come from one another: over {count(n_matrices)} matrices the median correlation of the weights "
-        f"is {median:.3f} (a tuned model's is near 1)."
+        f"is {round(median, 3) + 0.0:.3f} (a tuned model's is near 1)."
     )
 
 
@@ -136,9 +136,21 @@ def _matched_by_rule(alignment: Alignment) -> Iterator[Alert]:
     yield Alert(
         "matched_by_rule",
         f"{count(len(by_rule))} of {count(len(alignment.pairs))} pairs were not found by their whole names alone "
-        f"({kinds}).",
+        f"({kinds}).{_counted_twice(alignment)}",
         tuple(pair.name for pair in by_rule),
     )
+
+
+def _counted_twice(alignment: Alignment) -> str:
+    """How many parameters every total has twice, since one side's embedding is compared with two tensors."""
+    for side in SIDES:
+        if n := alignment.counted_twice(side):
+            whose = "the base's" if side == "base" else "the tuned model's"
+            return (
+                f" {count(n)} of {whose} parameters are compared as embedding and as output head, so totals count them "
+                "twice."
+            )
+    return ""
 
 
 def _tensors(n: int) -> str:
