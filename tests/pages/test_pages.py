@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from analysis import rollup
-from analysis.labels import count, percent
+from analysis.labels import count, percent, share
 from analysis.links import View, to_query, view_of
 from analysis.measurements import Gap, Preview, Regions
 from analysis.models import Pair, PinnedModel
@@ -70,6 +70,8 @@ def test_overview_shows_the_headline_with_its_counts(pair: Pair):
     exact = rollup.headline(alignment, *measured(alignment), spectra_planned=True).unchanged["exact"]
     assert app.metric[0].value == percent(exact.part, exact.whole)
     assert f"{count(exact.part)} of {count(exact.whole)}" in texts(app)
+    mean = float(np.mean([tally.unchanged("mukherjee") / tally.entries for tally in measured(alignment)[0].values()]))
+    assert f"mean over tensors {share(mean)}" in texts(app), "not only in what one has to hover for"
 
 
 def test_overview_gives_reasons_where_too_little_was_compared(current):
