@@ -332,7 +332,7 @@ def table(rows: Sequence[Row]) -> None:
     """The counts of every checkpoint; the CSV has them with the models' commits."""
     shown = [_which(row) | {name: None if row[name] == "" else row[name] for name in _COUNTS} for row in rows]
     columns = {
-        name: st.column_config.NumberColumn(title, format="localized", help=help, width=max(122, 8 * len(title)))
+        name: st.column_config.NumberColumn(title, format="localized", help=help, width=max(108, 7 * len(title)))
         for name, (title, help) in _COUNTS.items()
     }
     st.dataframe(shown, hide_index=True, height="content", column_config=columns)
