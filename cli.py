@@ -44,6 +44,7 @@ from analysis.selection import read_spectra, select
 from analysis.series import axis
 from analysis.tensors import Alignment
 from cache.bases import alerts_about_bases
+from cache.gpus import surely_none
 from cache.jobs import Jobs, Preparation
 from cache.progress import Progress
 from cache.rows import without_pandas
@@ -312,6 +313,7 @@ def _report(options: argparse.Namespace) -> int:
         cited = citation.sentence(pair, code.commit()), citation.bibtex(code.commit(), now.year)
         of = reports.Measured(pair, alignment, tallies, spectra, gaps)
         _write_text(options.html, reports.report(of, origin, *cited))
+        print(f"written {options.html.absolute()}", file=sys.stderr)
         wanted = {(hole.kind, hole.name) for hole in plan.wanted(alignment)}
         own, own_gaps = _own_updates(store, pair, alignment, wanted)
         if options.json:
@@ -346,8 +348,13 @@ def _working(options: argparse.Namespace) -> Iterator[tuple[Store, Jobs]]:
     if options.device:
         os.environ["SUBNETSCOPE_DEVICE"] = options.device
     settings = Settings.from_environment()
+    if settings.device.startswith("cuda") and surely_none():
+        raise ResourceError(
+            f"The device '{settings.device}' was asked for, and this machine has no NVIDIA GPU",
+            do="Choose 'auto' or 'cpu' (--device, or SUBNETSCOPE_DEVICE)",
+        )
     file = options.store or settings.data_dir / "terminal.duckdb"
-    _make_folder(file)
+    _make_folder(file, named=bool(options.store))
     settings = dataclasses.replace(settings, store_file=file.absolute(), stream=settings.stream or options.stream)
     if options.json and str(options.json) != "-":
         _make_folder(options.json)  # before the work, not after it
@@ -360,11 +367,16 @@ def _working(options: argparse.Namespace) -> Iterator[tuple[Store, Jobs]]:
             jobs.stop()
 
 
-def _make_folder(file: Path) -> None:
+def _make_folder(file: Path, *, named: bool = True) -> None:
+    """The folder that this file goes to; says so where there was none: one that was `named` may hold a slip."""
+    if file.parent.is_dir():
+        return
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResourceError(f"'{file.parent}' cannot be made ({error.strerror})", do="Name another place") from error
+    if named:
+        print(f"note: there was no folder '{shown(str(file.parent.absolute()))}'; it is made now", file=sys.stderr)
 
 
 def _prepare(jobs: Jobs, base: str, tuned: str, plan: Plan) -> Pair:

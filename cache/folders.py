@@ -13,6 +13,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from analysis.errors import BadReference, BadWeights, FileChanged, PathNotAllowed, RevisionNotFound
@@ -114,9 +115,7 @@ def locate(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Pl
         return _shown(Place(Path(os.path.realpath(typed)), name, Path("/")))
     path = _below_root_name(ref.name, settings) or Path.cwd() / typed
     if any_folder and not os.path.isdir(path):  # noqa: PTH112 (as above)
-        raise PathNotAllowed(
-            f"There is no folder '{ref.name[:200]}'", do="Check the spelling, and from where it is meant"
-        )
+        raise _no_such_folder(ref.name, path)
     try:
         real = real_below(path, Path("/"))
         root = _root_of(real, settings)
@@ -125,6 +124,19 @@ def locate(ref: ModelRef, settings: Settings, *, any_folder: bool = False) -> Pl
     except PathNotAllowed as error:
         raise _refusal(ref.name, settings) from error
     return _shown(Place(real, _name_below(real, settings), root))
+
+
+def _no_such_folder(typed: str, path: Path) -> PathNotAllowed:
+    """Says where it was looked for, and which folders beside it have nearly that name. Only of the terminal's: to
+    visitors of a page it would tell what is there."""
+    meant = Path(os.path.abspath(path))  # noqa: PTH100 (a link is named as it was typed)
+    try:
+        beside = [entry.name for entry in itertools.islice(os.scandir(meant.parent), MAX_NAMES) if entry.is_dir()]
+    except OSError:
+        beside = []
+    near = get_close_matches(meant.name, beside, n=3)
+    do = f"Perhaps meant: {', '.join(map(repr, near))}" if near else "Check the spelling, and from where it is meant"
+    return PathNotAllowed(f"There is no folder '{typed[:200]}'", expected=f"A folder at {str(meant)[:300]}", do=do)
 
 
 def _shown(place: Place) -> Place:

@@ -24,6 +24,11 @@ def gpus(wanted: str, environ: Mapping[str, str], driver: Path = Path(_NVIDIA), 
     return int(min(here, _visible(environ.get("CUDA_VISIBLE_DEVICES")))) or int(wanted == "cuda")
 
 
+def surely_none(driver: Path = Path(_NVIDIA), nodes: Path = Path("/dev")) -> bool:
+    """Whether nothing here speaks for a GPU: no driver, no device of NVIDIA's, and none as WSL or a Jetson have it."""
+    return not driver.exists() and not any(re.match(r"nvidia|nvhost|dxg$", node.name) for node in nodes.iterdir())
+
+
 def _visible(names: str | None) -> float:
     """As many as CUDA lets a process see: those named before the first that is none."""
     if names is None:

@@ -18,6 +18,13 @@ def now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+def architecture_of(config: Mapping[str, object]) -> str:
+    """'Qwen2ForCausalLM', or 'qwen2', as a config.json says; '' where it does not."""
+    named = config.get("architectures")
+    first = named[0] if isinstance(named, list | tuple) and named else config.get("model_type")
+    return first[:60] if isinstance(first, str) else ""
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """One model as its files describe it: `config` is the part of its config.json that pages show, `dtype` a summary

@@ -22,6 +22,7 @@ from cache.backends.child import Child
 from cache.masks import MaskFile, enforce_quota
 from cache.patience import PATIENT, Patience
 from cache.progress import Meter
+from cache.records import architecture_of
 from cache.settings import Settings
 from cache.store import Store
 from cache.supply import NoRoom, bring_and_measure
@@ -217,11 +218,19 @@ def fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *, 
         _fill(job, pair, plan, store, settings, masks_too=masks_too)
 
 
+def _described(pair: Pair, store: Store) -> str:
+    """Both models with their architectures, as far as their configs tell: what they are compared by."""
+    known = store.find_pair(pair.key)
+    cards = {pair.tuned: known and known.tuned, pair.base: known and known.base}
+    words = [(model.title, architecture_of(card.config) if card else "") for model, card in cards.items()]
+    return " and ".join(f"'{title}'" + (f" ({what})" if what else "") for title, what in words)
+
+
 def _fill(job: Job, pair: Pair, plan: Plan, store: Store, settings: Settings, *, masks_too: bool) -> None:
     alignment = store.alignment(pair.key)
     if not alignment.pairs:
         raise NothingToCompare(
-            f"'{pair.tuned.title}' and '{pair.base.title}' have no tensor in common",
+            f"{_described(pair, store)} have no tensor in common",
             expected="Two models of one architecture, one tuned from the other",
             do="Check both ids; the model card of the tuned model names its base",
         )

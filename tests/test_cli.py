@@ -210,12 +210,15 @@ def test_the_report_names_the_base_that_the_tuned_models_card_names(family: Loop
     assert "(org/base)" in said.out
 
 
-def test_a_report_is_one_file_with_every_tensor(tmp_path: Path):
+def test_a_report_is_one_file_with_every_tensor(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     base, changed = llama(), tuned_from(llama(), changed_share=0.2, seed=1)[0]
     write_model(tmp_path / "base", base)
     write_model(tmp_path / "tuned", changed)
     out = tmp_path / "new" / "report.html"
     assert cli.main(["report", str(tmp_path / "base"), str(tmp_path / "tuned"), "--html", str(out)]) == 0
+    said = capsys.readouterr().err
+    assert f"note: there was no folder '{out.parent}'; it is made now" in said
+    assert said.endswith(f"written {out}\n")
     text = out.read_text(encoding="utf-8")
     assert all(name in text for name in base)
     assert "How to cite" in text

@@ -11,10 +11,11 @@ import pytest
 
 import cli
 from analysis.plan import Plan
+from cache.gpus import surely_none
 from cache.store import Store
 from tests.comparing import write_pair
 from tests.hub import faults
-from tests.hub.builders import BFloat16, llama, model_files
+from tests.hub.builders import BFloat16, llama, model_files, write_model
 from tests.hub.loopback import LoopbackHub
 
 pytestmark = pytest.mark.usefixtures("terminal")
@@ -128,6 +129,42 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Pat
     for option in ("--json", "--store"):
         assert cli.main(["compare", base, tuned, option, "/proc/nowhere/x"]) == 8
         assert "/proc/nowhere" in capsys.readouterr().err
+
+
+def test_an_unknown_folder_is_answered_with_where_it_was_looked_for_and_what_is_near(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    base, _ = write_pair(tmp_path / "runs")
+    (tmp_path / "runs" / "step_200").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["compare", base, "./runs/step_20"]) == 3
+    said = capsys.readouterr().err
+    assert "There is no folder './runs/step_20'" in said
+    assert f"A folder at {tmp_path}/runs/step_20." in said
+    assert "Perhaps meant: 'step_200'" in said
+
+
+@pytest.mark.skipif(not surely_none(), reason="there may be a GPU here")
+def test_a_gpu_that_is_not_there_is_refused_before_anything_is_told_of_a_plan(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    base, tuned = write_pair(tmp_path / "models")
+    assert cli.main(["compare", base, tuned, "--device", "cuda", "--dry-run"]) == 8
+    said = capsys.readouterr()
+    assert said.err == (
+        "compare: The device 'cuda' was asked for, and this machine has no NVIDIA GPU. "
+        "Choose 'auto' or 'cpu' (--device, or SUBNETSCOPE_DEVICE).\n"
+    )
+    assert not said.out
+
+
+def test_models_of_two_architectures_are_named_with_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    base = write_model(tmp_path / "base", llama(), config={"architectures": ["LlamaForCausalLM"]})
+    other = {"conv.weight": BFloat16.of(np.ones((4, 4)))}
+    tuned = write_model(tmp_path / "tuned", other, config={"model_type": "resnet"})
+    assert cli.main(["compare", str(base), str(tuned), "--no-spectra"]) == 6
+    said = capsys.readouterr().err
+    assert f"'{tuned}' (resnet) and '{base}' (LlamaForCausalLM) have no tensor in common" in said
 
 
 def test_a_store_in_use_names_the_process_that_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

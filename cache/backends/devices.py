@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from analysis.errors import BadSetting
+from analysis.errors import ResourceError
 from analysis.footprint import LANES_OF_A_GPU
 from analysis.measure import Engine, devices, way_on
 from analysis.plan import Hole, Kind
@@ -45,7 +45,7 @@ class DeviceLost(Exception):
 
 def engines(request: dict[str, Any]) -> tuple[Engine, ...]:
     """One for each device that the request means and has not lost; the CPU's where 'auto' has none left. Raises
-    BadSetting."""
+    ResourceError."""
     torch.set_num_threads(request["threads"])
     wanted, lost = request["device"], request["lost"]
     try:
@@ -66,8 +66,8 @@ def warm_up(engine: Engine, kinds: Set[Kind]) -> None:
             torch.linalg.eigvalsh(torch.eye(2, dtype=torch.float64, device=engine.device))
 
 
-def _absent(wanted: str, why: str) -> BadSetting:
-    return BadSetting(
+def _absent(wanted: str, why: str) -> ResourceError:
+    return ResourceError(
         f"The device '{wanted}' was asked for: {why}",
         expected="A CUDA device of that number and a torch build for it",
         do="Choose 'auto' or 'cpu' (SUBNETSCOPE_DEVICE, or --device in the terminal)",

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from analysis.errors import BadSetting
+from analysis.errors import ResourceError
 from analysis.measure import Engine
 from cache.backends import devices
 from cache.backends.lanes import Keeper, Lanes, least_busy
@@ -244,7 +244,7 @@ def test_a_worker_goes_on_without_the_gpus_that_failed(
 def test_gpus_that_were_asked_for_and_failed_are_not_replaced_by_the_cpu(gpu: Engine, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(BadSetting, match="cuda:1 failed"):
+    with pytest.raises(ResourceError, match="cuda:1 failed"):
         devices.engines({"device": "cuda:1", "lost": ("cuda:1",), "threads": 4, "memory_budget": 100})
 
 
