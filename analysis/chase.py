@@ -21,13 +21,16 @@ SWEEPS = 4  # that follow each other closely, over the same part of the band whi
 
 Blocks = NDArray[np.float64]  # (blocks, BANDWIDTH, BANDWIDTH)
 
+_VANISHING = 1e-60  # squares that sum to less are of entries that are 0, beside a largest near 1
+
 _APART = 3 * BANDWIDTH  # numbers from one column's entry to the next column's, in the same row
 _combine, _subtract_both, _reflect_both = combine(BANDWIDTH), subtract_both(BANDWIDTH), reflect_both(BANDWIDTH)
 
 
 def tridiagonal(on: Blocks, below: Blocks) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The diagonal, and what lies beside it, of a tridiagonal matrix with the same eigenvalues. `on` are the band's
-    blocks on the diagonal, whole; `below` those under them, upper triangles, the last one 0."""
+    blocks on the diagonal, whole; `below` those under them, upper triangles, the last one 0. The largest entry is near 1,
+    or larger: what is below 1e-30 may be taken for 0."""
     n = len(on) * BANDWIDTH
     band = np.zeros((n + _APART) * (_APART + 1))  # the last bulges reach beyond the n columns; they hold 0 there
     blocks = np.lib.stride_tricks.as_strided(
@@ -103,8 +106,10 @@ def _reflection(band, at, v):
     for i in range(1, BANDWIDTH):
         squares += band[at + i] * band[at + i]
     v[0] = 1
-    if squares == 0:
+    if squares < _VANISHING:
         v[1:] = 0
+        for i in range(1, BANDWIDTH):
+            band[at + i] = 0
         return 0.0
     first = band[at]
     turned = -np.copysign(np.sqrt(first * first + squares), first)
