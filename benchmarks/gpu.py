@@ -30,8 +30,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.elementwise import Geometry, geometry, tally, tally_stack, torch_blocks, triton_pass, way_on
-from analysis.elementwise.block import BlockTally
+from analysis.elementwise import Geometry, geometry, tally, tally_stack, torch_blocks, triton_pass, triton_start, way_on
+from analysis.elementwise.triton_start import differing
+from analysis.elementwise.triton_table import table_reach
 from analysis.footprint import BYTES_AN_ENTRY, LANES_OF_A_GPU
 from analysis.measure import Engine, devices, measure_tallies, measure_tally
 from analysis.measurements import MASK_RULES
@@ -91,7 +92,7 @@ class Bench:
 def agreement(bench: Bench) -> None:
     """Every path's integers, on the cases of tests/analysis/interpreted.py and on a matrix of ordinary size."""
     ordinary = [side.cpu() for side in bench.pair(*bench.shape(4096, 4096), 0.2)]
-    stepped = interpreted.by_steps() if triton_pass.works_on(bench.device.type) else {}
+    stepped = interpreted.by_steps() if triton_start.works_on(bench.device.type) else {}
     every = interpreted.cases() | stepped | {"ordinary": (ordinary[0], ordinary[1], 512)}
     wrong = []
     for name, (before, after, rows) in every.items():
@@ -99,26 +100,13 @@ def agreement(bench: Bench) -> None:
         there = before.to(bench.device), after.to(bench.device)
         expected = torch_blocks.tally_block(before, after, 0, shape)
         found = {"torch": torch_blocks.tally_block(*there, 0, shape)}
-        if triton_pass.fits(*there):
+        if triton_start.fits(*there):
             found["triton"] = interpreted.passed(*there, rows)
         if name in stepped:
             found["triton by steps"] = interpreted.passed(*there, rows, interpreted.REACH)
-        wrong += [f"{name}, {way}: {what}" for way, one in found.items() for what in differences(one, expected)]
-    paths = "Triton, torch here" if triton_pass.works_on(bench.device.type) else "torch here"
+        wrong += [f"{name}, {way}: {what}" for way, one in found.items() for what in differing(one, expected)]
+    paths = "Triton, torch here" if triton_start.works_on(bench.device.type) else "torch here"
     print(f"{len(every)} cases; {paths} and torch on the CPU differ in: {'; '.join(wrong) or 'nothing'}")
-
-
-def differences(one: BlockTally, other: BlockTally) -> list[str]:
-    """Which counts of two tallies are not the same integers, and which sums are farther apart than by rounding."""
-    found = []
-    largest = max(abs(other.amounts[name]) for name in ("base_square_sum", "tuned_square_sum"))
-    lost = 1e-13 * np.sqrt(other.amounts["entries"] * largest)
-    for name, amount in other.amounts.items():
-        may = max(1e-11 * abs(amount), lost) if name.endswith(("_sum", "_tuned")) else 0
-        found += [name] if abs(one.amounts[name] - amount) > may else []
-    found += [name for name, counts in other.bins.items() if not np.array_equal(one.bins[name], counts)]
-    places = [field.name for field in dataclasses.fields(BlockTally)[2:]]
-    return found + [name for name in places if not np.array_equal(getattr(one, name), getattr(other, name))]
 
 
 @cache
@@ -158,7 +146,7 @@ def fused(bench: Bench) -> None:
         "0%",
         *pass_figures(bench, before, before.clone()),
     )
-    if triton_pass.works_on(bench.device.type):
+    if triton_start.works_on(bench.device.type):
         for reach in (0, 1, 4, 8, 16, 32, 64):
             name = f"triton, bfloat16, {f'table of {reach} steps' if reach else 'without a table'}"
             row(name, changed(before, after), *pass_figures(bench, before, after, reach))
@@ -185,12 +173,12 @@ def rates(bench: Bench, before: Tensor, after: Tensor, took: float) -> tuple[str
 
 def pass_figures(bench: Bench, before: Tensor, after: Tensor, reach: int | None = None) -> tuple[str, str, str]:
     shape = geometry(tuple(before.shape))
-    if not triton_pass.fits(before, after):
+    if not triton_start.fits(before, after):
         return *rates(bench, before, after, bench.seconds(lambda: tally([(before, after)], shape), repeats=3)), ""
 
     def work(kind: type[Staying]) -> None:
         for _ in range(IN_A_ROW):
-            counting = kind(shape, before.device, reach=reach)
+            counting = kind(shape, before.device, table_reach(shape) if reach is None else reach)
             counting.add(before, after)
             counting._empty_table()
 

@@ -42,7 +42,10 @@ _FRAMES = (
     (r"masks\.py:(begin_mask|_count_bits)", "hashing masks"),
     (r"masks\.py:(settle|_sync)", "syncing masks"),
     (r"cache/weights/|cache/folders\.py:(_chunks|_content_print)", "reading weights"),
-    (r"analysis/(singular|spectral|band|chase|reflections|lapack|preview|vectors)\.py", "singular values"),
+    (
+        r"analysis/(singular|spectral|symmetric|band|chase|eigenvalues|reflections|lapack|preview|vectors)\.py",
+        "singular values",
+    ),
     (r"backends/wire\.py|child\.py:(send|_say)", "messages"),
     (r"cache/(batch|database|rows|store|catalog|migrations|queries)\.py", "rows and transactions"),
 )

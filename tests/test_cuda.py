@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from analysis.elementwise import Geometry, geometry, tally, tally_stack, torch_blocks, triton_pass
+from analysis.elementwise import Geometry, geometry, tally, tally_stack, torch_blocks, triton_start
+from analysis.elementwise.triton_start import differing
+from analysis.elementwise.triton_table import FARTHEST, table_reach
 from analysis.measure import Engine, devices, measure_tally
 from analysis.measurements import RULES, Tally
 from analysis.spectral import spectra, spectrum
 from analysis.tensors import Place, TensorInfo, TensorPair
-from benchmarks.gpu import differences
 from tests.analysis import interpreted
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
@@ -32,33 +33,33 @@ def test_every_path_counts_the_same(name: str, way: str):
     expected = torch_blocks.tally_block(before, after, 0, shape)
     there = before.to(CUDA), after.to(CUDA)
     if way == "triton":
-        assert triton_pass.fits(*there)
+        assert triton_start.fits(*there)
         found = interpreted.passed(*there, rows)
     else:
         found = torch_blocks.tally_block(*there, 0, shape)
-    assert differences(found, expected) == []
+    assert differing(found, expected) == []
 
 
-@pytest.mark.parametrize("reach", [1, interpreted.REACH, triton_pass.FARTHEST])
+@pytest.mark.parametrize("reach", [1, interpreted.REACH, FARTHEST])
 @pytest.mark.parametrize("name", interpreted.by_steps())
 def test_tables_of_any_number_of_steps_count_the_same(name: str, reach: int):
     before, after, rows = interpreted.by_steps()[name]
     expected = torch_blocks.tally_block(before, after, 0, geometry(tuple(before.shape)))
-    assert differences(interpreted.passed(before.to(CUDA), after.to(CUDA), rows, reach), expected) == []
+    assert differing(interpreted.passed(before.to(CUDA), after.to(CUDA), rows, reach), expected) == []
 
 
 def test_a_matrix_that_is_large_enough_for_a_table_counts_the_same():
     before, after = interpreted.trained(2100, 1032)
     shape = geometry(tuple(before.shape))
-    assert triton_pass.table_reach(shape) > 1
+    assert table_reach(shape) > 1
     expected = torch_blocks.tally_block(before, after, 0, shape)
-    assert differences(interpreted.passed(before.to(CUDA), after.to(CUDA), 700), expected) == []
+    assert differing(interpreted.passed(before.to(CUDA), after.to(CUDA), 700), expected) == []
 
 
 def test_each_of_many_experts_has_its_own_table():
     sides = [side.to(CUDA) for side in interpreted.many()]
     for found, *pair in zip(interpreted.passed_together(*sides, 4), *interpreted.many(), strict=True):
-        assert differences(found, torch_blocks.tally_block(*pair, 0, geometry(tuple(pair[0].shape)))) == []
+        assert differing(found, torch_blocks.tally_block(*pair, 0, geometry(tuple(pair[0].shape)))) == []
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64], ids=str)

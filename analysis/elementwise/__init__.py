@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.elementwise import torch_blocks, triton_pass
+from analysis.elementwise import torch_blocks, triton_start
 from analysis.elementwise.block import BlockTally, Geometry, geometry
 from analysis.measurements import MASK_RULES, MaskRule, Tally
 
@@ -44,7 +44,7 @@ def tally(
     if first is None:
         raise ValueError("a tensor pair has at least one row")
     whole = chain([first], arriving)
-    if triton_pass.fits(*first):
+    if triton_start.fits(*first):
         return _by_triton(whole, shape, on_mask, rules, first[0].device)
     if first[0].device.type == "cpu":
         from analysis.elementwise import bf16_steps  # a GPU's worker does without numba, which takes a second to load
@@ -60,9 +60,9 @@ def tally_stack(
     """The Tally of each of a stack of matrices, such as a layer's experts, with its masks by `rules`; before, after:
     (matrices, rows, columns). On an NVIDIA GPU all of them take the launches of one."""
     shape = Geometry(*before.shape[1:])
-    if not triton_pass.fits(before, after):
+    if not triton_start.fits(before, after):
         return [_alone(*pair, shape, rules) for pair in zip(before, after, strict=True)]
-    counting = triton_pass.TritonPass(shape, before.device, stacked=len(before))
+    counting = triton_start.begin(shape, before.device, stacked=len(before))
     counting.add(before, after)
     tallies = []
     for found, *pair in zip(counting.finish(), before, after, strict=True):
@@ -80,7 +80,7 @@ def load() -> None:
 
 def way_on(device_type: str) -> str:
     """How blocks are tallied there: 'cpu', 'triton' or 'torch', by which their memory is reckoned."""
-    if triton_pass.works_on(device_type):
+    if triton_start.works_on(device_type):
         return "triton"
     return "cpu" if device_type == "cpu" else "torch"
 
@@ -99,7 +99,7 @@ def _alone(
 def _by_triton(
     blocks: Blocks, shape: Geometry, on_mask: OnMask | None, rules: Sequence[MaskRule], device: torch.device
 ) -> Tally:
-    counting = triton_pass.TritonPass(shape, device)
+    counting = triton_start.begin(shape, device)
     for before, after in blocks:
         counting.add(before, after)
         if on_mask is not None:

@@ -214,10 +214,11 @@ def _add_sums(size, step, plus, minus, sums, largest):
 def _move(counts, reach, into, into_reach):
     counts[_BEYOND << 16 :] = 0
     for step in range(-reach[0], reach[0] + 1):
-        row = (step + FARTHEST) << 16
-        for cell in range(row, row + (1 << 16)):
-            into[cell] += counts[cell]
-            counts[cell] = 0
+        for sign in (0, 0x8000):
+            start = ((step + FARTHEST) << 16) + sign
+            for cell in range(start + reach[1], start + reach[2] + 1):
+                into[cell] += counts[cell]
+                counts[cell] = 0
     into_reach[0] = max(into_reach[0], reach[0])
     into_reach[1] = min(into_reach[1], reach[1])
     into_reach[2] = max(into_reach[2], reach[2])

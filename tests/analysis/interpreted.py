@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from analysis.elementwise import geometry, tally_stack, triton_pass
+from analysis.elementwise import geometry, tally_stack, triton_start, triton_table
 from analysis.elementwise.block import BlockTally
 from analysis.elementwise.triton_pass import TritonPass
 from analysis.measurements import RULES
@@ -132,7 +132,8 @@ def many() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def passed(before: torch.Tensor, after: torch.Tensor, rows: int, reach: int | None = None) -> BlockTally:
-    counting = TritonPass(geometry(tuple(before.shape)), before.device, reach=reach)
+    shape = geometry(tuple(before.shape))
+    counting = TritonPass(shape, before.device, triton_table.table_reach(shape) if reach is None else reach)
     for first in range(0, len(before), rows):
         counting.add(before[first : first + rows], after[first : first + rows])
     (found,) = counting.finish()
@@ -140,7 +141,7 @@ def passed(before: torch.Tensor, after: torch.Tensor, rows: int, reach: int | No
 
 
 def passed_together(before: torch.Tensor, after: torch.Tensor, reach: int) -> list[BlockTally]:
-    counting = TritonPass(geometry(tuple(before.shape[1:])), before.device, stacked=len(before), reach=reach)
+    counting = TritonPass(geometry(tuple(before.shape[1:])), before.device, reach, stacked=len(before))
     counting.add(before, after)
     return counting.finish()
 
@@ -150,13 +151,21 @@ def main() -> None:
     found = {name: passed(*case) for name, case in cases().items()}
     found |= {f"{name}, by steps": passed(*case, REACH) for name, case in by_steps().items()}
     found |= {f"of many {i}": expert for i, expert in enumerate(passed_together(*many(), 1))}
-    triton_pass.MOST_COUNTED = 5000  # so that a table is emptied between blocks
+    here = torch.device("cpu")
+    tried = {
+        f"{dtype}, {reach}": triton_start.counts_right(here, dtype, reach)
+        for dtype, reach in ((torch.float32, 0), (torch.bfloat16, 0), (torch.bfloat16, 2))
+    }
+    gather, triton_table.gather = triton_table.gather, lambda *_: None
+    tried["with entries lost"] = triton_start.counts_right(here, torch.bfloat16, 2)
+    triton_table.gather = gather
+    triton_table.MOST_COUNTED = 5000  # so that a table is emptied between blocks
     found["emptied"] = passed(*by_steps()["trained, in blocks"], 1)
     before, after = stack()
-    counting = TritonPass(geometry(tuple(before.shape[1:])), before.device, stacked=len(before))
+    counting = triton_start.begin(geometry(tuple(before.shape[1:])), before.device, stacked=len(before))
     counting.add(before, after)
     found |= {f"expert {i}": expert for i, expert in enumerate(counting.finish())}
-    Path(sys.argv[1]).write_bytes(pickle.dumps((found, tally_stack(before, after, rules=RULES))))
+    Path(sys.argv[1]).write_bytes(pickle.dumps((found, tally_stack(before, after, rules=RULES), tried)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.elementwise import Geometry, cpu_blocks, tally_stack, triton_pass
+from analysis.elementwise import Geometry, cpu_blocks, tally_stack, triton_pass, triton_table
 from analysis.elementwise.block import BlockTally, geometry
 from analysis.measurements import RULES
 from tests.analysis import interpreted
@@ -27,8 +27,8 @@ pytest.importorskip("triton", reason="the kernels for GPUs need Triton: pip inst
 
 
 @pytest.fixture(scope="module")
-def interpretation(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, BlockTally], list]:
-    """What the kernels make of every case, and what `tally_stack` makes of the stack."""
+def interpretation(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, BlockTally], list, dict[str, bool]]:
+    """What the kernels make of every case, `tally_stack` of the stack, and what the trial at the start says."""
     file = tmp_path_factory.mktemp("interpreted") / "found"
     command = [sys.executable, "-m", "tests.analysis.interpreted", str(file)]
     subprocess.run(command, cwd=ROOT, env={**os.environ, "TRITON_INTERPRET": "1"}, check=True, timeout=280)
@@ -36,7 +36,7 @@ def interpretation(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, 
 
 
 @pytest.fixture(scope="module")
-def found(interpretation: tuple[dict[str, BlockTally], list]) -> dict[str, BlockTally]:
+def found(interpretation: tuple[dict[str, BlockTally], list, dict[str, bool]]) -> dict[str, BlockTally]:
     return interpretation[0]
 
 
@@ -81,6 +81,12 @@ def test_a_stack_has_the_tallies_and_masks_of_each_by_itself(interpretation: tup
             assert np.array_equal(getattr(found, name), value), name
     assert list(masks) == list(RULES)
     assert all(np.array_equal(masks[rule], expected[rule]) for rule in RULES)
+
+
+def test_kernels_that_miscount_are_found_before_they_are_used(interpretation: tuple[dict, list, dict[str, bool]]):
+    *right, miscounted = interpretation[2].values()
+    assert right == [True] * 3
+    assert not miscounted
 
 
 def assert_equal(one: BlockTally, other: BlockTally) -> None:
@@ -146,4 +152,4 @@ def test_tiles_fit_the_rows_of_the_density_map(row_step: int, columns: int, tile
     [(64, 4096, 1), (512, 500, 0), (512, 504, 0), (768, 2048, 2), (4096, 4096, 8), (128256, 4096, 32), (1, 1 << 24, 0)],
 )
 def test_a_table_has_as_many_steps_as_its_matrix_is_worth(rows: int, columns: int, reach: int):
-    assert triton_pass.table_reach(Geometry(rows, columns)) == reach
+    assert triton_table.table_reach(Geometry(rows, columns)) == reach
