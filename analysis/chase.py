@@ -1,6 +1,6 @@
 """A symmetric band to tridiagonal form, compiled: each column's reflection makes a bulge one bandwidth further down,
 which the next reflection takes away, until it has been chased off the end (Schwarz, 1968; in blocks: Bischof, Lang and
-Sun, 2000). `benchmarks/spectra.py` runs it; LAPACK's takes two to three times as long.
+Sun, 2000). `benchmarks/spectra.py` runs it; LAPACK's takes more than twice as long.
 
 The band lies column by column, each with BANDWIDTH rows above and twice as many below its diagonal: blocks on the
 diagonal are then whole, and every block has its columns at one distance.
