@@ -10,9 +10,8 @@ from analysis.compiled import SUMS, compiled
 from analysis.lapack import Floats
 from analysis.vectors import LANES, ROWS, dots, subtract_rows
 
-
-# Of a column of which the largest entry of all is near 1: what lies below its diagonal is 0 to float32 where its squares
-# sum to less. They would have few bits left, and so would a reflection made from them, which turns columns of any size.
+# Where the matrix's largest entry is near 1, what is left of a column is nothing to float32 if its squares sum to less.
+# They would have few bits, and so would a reflection made from them, which turns columns of any size.
 _VANISHING = np.float32(1e-26)
 
 
