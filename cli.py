@@ -29,7 +29,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from analysis import checks, course_report, printed, report
-from analysis.alerts import alerts
+from analysis.alerts import alerts, not_tuned_from
 from analysis.coverage import part_of
 from analysis.errors import BadReference, ResourceError, SubnetscopeError
 from analysis.forecast import Forecast
@@ -39,7 +39,7 @@ from analysis.overlaps import venn
 from analysis.own_updates import OwnUpdates, sentences, summarize_adapter
 from analysis.plan import Plan
 from analysis.printed import shown
-from analysis.rollup import headline_of_part
+from analysis.rollup import headline_of_part, resemblance
 from analysis.selection import read_spectra, select
 from analysis.series import axis
 from analysis.tensors import Alignment
@@ -229,6 +229,7 @@ def _overlap(options: argparse.Namespace) -> int:
         keys = tuple(model.key for model in tuned)
         regions = {rule: store.overlaps.regions(base.key, keys, rule) for rule in rules}
         magnitudes = {rule: [store.magnitudes(pair.key, rule) for pair in pairs] for rule in rules}
+        _print(_strangers(store, pairs), to=sys.stderr)
         names = {entry.name for pair in pairs for entry in store.alignment(pair.key).pairs}
         not_counted = sorted(names - set(regions[rules[0]]))
         if options.json:
@@ -241,6 +242,13 @@ def _overlap(options: argparse.Namespace) -> int:
         reasons = {name: why for (kind, name), why in gaps if kind != "spectrum"}
         _print(printed.missing_lines(not_counted, reasons), to=sys.stderr)
         return DONE_WITH_GAPS if reasons.keys() & set(not_counted) else 0
+
+
+def _strangers(store: Store, pairs: Iterable[Pair]) -> Iterator[str]:
+    """A line for each of the tuned models that does not come from the base."""
+    for pair in pairs:
+        if warning := not_tuned_from(resemblance(store.alignment(pair.key), store.sums(pair.key))):
+            yield f"note: {shown(pair.tuned.title)} {warning}"
 
 
 def _dynamics(options: argparse.Namespace) -> int:

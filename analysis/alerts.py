@@ -13,8 +13,8 @@ from typing import Literal
 
 from analysis.labels import count, counted
 from analysis.measurements import Tally
-from analysis.rollup import Headline
-from analysis.tensors import TITLE_OF_MATCH, Alignment, Match
+from analysis.rollup import Headline, Resemblance
+from analysis.tensors import SIDES, TITLE_OF_MATCH, Alignment, Match
 
 AlertKind = Literal[
     "not_related", "declared_base", "nearer_base", "nothing_changed", "only_embeddings", "dtypes", "scales",
@@ -56,16 +56,28 @@ def not_related(found: Headline) -> str:
     """That the two do not come from one another, with what they share, if the matrices say so; else ''."""
     if not found.is_unrelated:
         return ""
-    sentence = (
-        f"These two models do not come from one another: over {count(found.matrices_correlated)} matrices the median "
-        f"correlation of the weights is {found.median_correlation:.3f} (a tuned model's is near 1)."
-    )
+    sentence = _do_not_come("These two models", found.matrices_correlated, found.median_correlation)
     if not found.same_of_block:
         return f"{sentence} No tensor has the same values in both."
     n, entries = (sum(amounts) for amounts in zip(*found.same_of_block.values(), strict=True))
     blocks = ", ".join(f"{block} {count(tensors)}" for block, (tensors, _) in found.same_of_block.items())
     share = f"{counted(n, 'tensor')} of {count(entries)} parameters ({blocks})"
     return f"{sentence} What they share, value for value: {share}."
+
+
+def not_tuned_from(found: Resemblance) -> str:
+    """The same of one of several models and their base, put behind its name: what it 'changed' is no update."""
+    if not found.is_unrelated:
+        return ""
+    sentence = _do_not_come("and the base", found.matrices, found.median_correlation)
+    return f"{sentence} So what differs is no update, and its overlaps say nothing of training."
+
+
+def _do_not_come(who: str, n_matrices: int, median: float) -> str:
+    return (
+        f"{who} do not come from one another: over {count(n_matrices)} matrices the median correlation of the weights "
+        f"is {round(median, 3) + 0.0:.3f} (a tuned model's is near 1)."
+    )
 
 
 def _not_related(found: Headline, tallies: Mapping[str, Tally]) -> Iterator[Alert]:
@@ -124,9 +136,21 @@ def _matched_by_rule(alignment: Alignment) -> Iterator[Alert]:
     yield Alert(
         "matched_by_rule",
         f"{count(len(by_rule))} of {count(len(alignment.pairs))} pairs were not found by their whole names alone "
-        f"({kinds}).",
+        f"({kinds}).{_counted_twice(alignment)}",
         tuple(pair.name for pair in by_rule),
     )
+
+
+def _counted_twice(alignment: Alignment) -> str:
+    """How many parameters every total has twice, since one side's embedding is compared with two tensors."""
+    for side in SIDES:
+        if n := alignment.counted_twice(side):
+            whose = "the base's" if side == "base" else "the tuned model's"
+            return (
+                f" {count(n)} of {whose} parameters are compared as embedding and as output head, so totals count them "
+                "twice."
+            )
+    return ""
 
 
 def _tensors(n: int) -> str:

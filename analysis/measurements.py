@@ -121,6 +121,19 @@ class Tally:
         return Magnitudes(self.base_binades, self.changed_by_binade(rule))
 
 
+@dataclass(frozen=True)
+class Sums:
+    """Of a Tally what a correlation needs, and no more."""
+
+    entries: int
+    nonfinite: int
+    base_square_sum: float
+    tuned_square_sum: float
+    base_dot_tuned: float
+    base_sum: float
+    tuned_sum: float
+
+
 _edge_of_tolerance = {t: int(np.flatnonzero(np.float32(t) == CHANGE_EDGES)[0]) for t in TOLERANCES}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -94,18 +94,27 @@ _VALUE_OF_MEASURE: dict[str, Callable[[Venn], float]] = {
 
 
 def overlap_grid(
-    alignment: Alignment, measure: str, regions: ByName, of: int, other: int, *, rule: str, magnitudes: ByMagnitude = ()
+    alignment: Alignment,
+    measure: str,
+    regions: ByName,
+    of: int,
+    other: int,
+    *,
+    rule: str,
+    magnitudes: ByMagnitude = (),
+    left_out: Collection[str] = (),
 ) -> Grid:
     """One measure of overlap between models `of` and `other` by layer and module; experts of a cell pool their counts.
 
-    A cell where neither changed anything has no overlap to speak of and shows as one without a value.
+    A cell where neither changed anything has no overlap to speak of and shows as one without a value; one whose tensors
+    are all `left_out` says that.
     """
     of_two = [magnitudes[of], magnitudes[other]] if magnitudes else []
 
     def value(members: ByName) -> float:
         return _VALUE_OF_MEASURE[measure](venn(rule, ("", ""), members, of_two))
 
-    return _grid(alignment, MEASURES[measure], _among(regions, of, other), value)
+    return _grid(alignment, MEASURES[measure], _among(regions, of, other), value, left_out)
 
 
 def _among(regions: ByName, of: int, other: int) -> ByName:
@@ -118,7 +127,13 @@ def _among(regions: ByName, of: int, other: int) -> ByName:
 
 
 def agreement_grid(
-    alignment: Alignment, measure: str, regions: ByName, n_runs: int, *, magnitudes: ByMagnitude = ()
+    alignment: Alignment,
+    measure: str,
+    regions: ByName,
+    n_runs: int,
+    *,
+    magnitudes: ByMagnitude = (),
+    left_out: Collection[str] = (),
 ) -> Grid:
     """The share of parameters that exactly `n_runs` of the models changed by layer and module, or how many times chance
     that is; experts of a cell pool their counts."""
@@ -135,10 +150,16 @@ def agreement_grid(
         bins = chance.within_tensors(list(members.values())) if by_chance else matched_bins(members, magnitudes)
         return float(chance.expected_by_runs(bins)[n_runs]) if bins else math.nan
 
-    return _grid(alignment, AGREEMENTS[measure], regions, value)
+    return _grid(alignment, AGREEMENTS[measure], regions, value, left_out)
 
 
-def _grid(alignment: Alignment, metric: Metric, regions: ByName, value: Callable[[ByName], float]) -> Grid:
+def _grid(
+    alignment: Alignment,
+    metric: Metric,
+    regions: ByName,
+    value: Callable[[ByName], float],
+    left_out: Collection[str],
+) -> Grid:
     names = _names_by_cell(alignment)
     modules = tuple(dict.fromkeys(module for module, _ in names))
     layers = tuple(sorted({layer for _, layer in names}))
@@ -147,8 +168,9 @@ def _grid(alignment: Alignment, metric: Metric, regions: ByName, value: Callable
     for (module, layer), members in names.items():
         row, column = modules.index(module), layers.index(layer)
         there = {name: regions[name] for name in members if name in regions}
+        waiting = any(name not in there and name not in left_out for name in members)
         values[row, column] = value(there) if there else math.nan
-        states[row, column] = _state(bool(there), values[row, column], len(there) < len(members))
+        states[row, column] = _state(bool(there), values[row, column], waiting)
     cells = tuple(tuple(names.get((module, layer), ()) for layer in layers) for module in modules)
     return Grid(metric, modules, layers, values, states, cells)
 
@@ -163,7 +185,7 @@ def _names_by_cell(alignment: Alignment) -> dict[tuple[str, int], tuple[str, ...
 
 def _state(counted: bool, value: float, some_missing: bool) -> Cell:
     if not counted:
-        return Cell.WAITING
+        return Cell.WAITING if some_missing else Cell.LEFT_OUT
     if math.isnan(value):
         return Cell.GAP
     return Cell.PARTIAL if some_missing else Cell.READY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from analysis import chance
 from analysis.measurements import Magnitudes, Regions
+from analysis.tensors import Alignment
 
 Amounts = NDArray[np.int64] | NDArray[np.float64]
 
@@ -101,6 +103,28 @@ def venn(
     matched = chance.expected_regions(bins) if bins else nothing + math.nan
     expected = chance.expected_regions(chance.within_tensors(of_tensors))
     return Venn(rule, tuple(labels), counts, expected, matched, len(regions))
+
+
+def left_out(alignments: Sequence[Alignment]) -> dict[str, tuple[tuple[int, ...] | None, ...]]:
+    """Tensors that not all pairs of one base compare in one shape, each with its shape in every pair; None where a pair
+    does not compare it at all. An overlap is counted of the others."""
+    if all(alignment is alignments[0] for alignment in alignments):
+        return {}
+    of_pairs = [{pair.name: pair.shape for pair in alignment.pairs} for alignment in alignments]
+    names = dict.fromkeys(name for shapes in of_pairs for name in shapes)
+    found = {name: tuple(shapes.get(name) for shapes in of_pairs) for name in names}
+    return {name: shapes for name, shapes in found.items() if len(set(shapes)) > 1}
+
+
+def stored_in(alignments: Iterable[Alignment]) -> str:
+    """The type in which every one of the tuned models has most of its compared parameters; '' where they differ."""
+    main: set[str] = set()
+    for alignment in {id(one): one for one in alignments}.values():
+        amounts: Counter[str] = Counter()
+        for pair in alignment.pairs:
+            amounts[pair.tuned.dtype] += pair.entries
+        main.update(dtype for dtype, _ in amounts.most_common(1))
+    return main.pop() if len(main) == 1 else ""
 
 
 def matched_bins(names: Iterable[str], magnitudes: Sequence[Mapping[str, Magnitudes]]) -> chance.Bins | None:

@@ -20,6 +20,7 @@ from analysis.measurements import (
     RULES,
     TOLERANCES,
     Spectrum,
+    Sums,
     Tally,
     first_changed_bin,
 )
@@ -40,6 +41,7 @@ class Cell(IntEnum):
     GAP = 2  # could not be measured, or the metric has no meaning for it (a vector has no rank)
     READY = 3
     PARTIAL = 4  # some of the cell's tensors (experts) are still waiting
+    LEFT_OUT = 5  # an overlap does without it: not all of the models have it in one shape
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,29 @@ class Headline:
     @property
     def is_unrelated(self) -> bool:
         """Whether at least half is measured, and most matrices of the two do not resemble each other."""
-        return 2 * self.tensors_measured >= self.tensors_planned and self.median_correlation < RELATED
+        return _is_unrelated(self.tensors_measured, self.tensors_planned, self.median_correlation)
+
+
+@dataclass(frozen=True)
+class Resemblance:
+    """How much the matrices of two models resemble each other, as far as they are measured."""
+
+    matrices: int  # that have a correlation
+    median_correlation: float  # nan without any
+    is_unrelated: bool  # as of a Headline
+
+
+def resemblance(alignment: Alignment, sums: Mapping[str, Tally | Sums]) -> Resemblance:
+    """The median over matrices of the correlation of base and tuned entries."""
+    measured = [pair for pair in alignment.pairs if pair.name in sums]
+    by_matrix = [_ratio(*correlation(sums[pair.name])) for pair in measured if pair.is_matrix]
+    known = [value for value in by_matrix if not math.isnan(value)]
+    median = statistics.median(known) if known else math.nan
+    return Resemblance(len(known), median, _is_unrelated(len(measured), len(alignment.pairs), median))
+
+
+def _is_unrelated(n_measured: int, n_planned: int, median: float) -> bool:
+    return 2 * n_measured >= n_planned and median < RELATED
 
 
 def headline(
@@ -133,7 +157,7 @@ def headline(
         effective_ranks = parts_by_name(CATALOG["effective-rank"], alignment, {}, spectra)
     n_matrices = sum(pair.is_matrix for pair in alignment.pairs) if n_spectra_planned is None else n_spectra_planned
     touched = [tally for _, tally in measured if tally.unchanged("exact") < tally.entries]
-    correlations = [value for value in (_ratio(*correlation(t)) for t in matrices) if not math.isnan(value)]
+    alike = resemblance(alignment, tallies)
     return Headline(
         entries=entries,
         nonfinite=sum(tally.nonfinite for _, tally in measured),
@@ -152,8 +176,8 @@ def headline(
         mean_effective_rank_share=_mean(_ratio(*effective_ranks[name]) for name in effective_ranks if name in names),
         spectra_measured=len(found),
         spectra_planned=n_matrices if spectra_planned else 0,
-        median_correlation=statistics.median(correlations) if correlations else math.nan,
-        matrices_correlated=len(correlations),
+        median_correlation=alike.median_correlation,
+        matrices_correlated=alike.matrices,
         same_of_block=_same_of_block(measured),
         reasons_withheld=reasons_to_withhold(alignment),
         chosen=chosen,

@@ -17,6 +17,7 @@ from analysis.rollup import Headline
 from analysis.tensors import Alignment
 
 _LOW_RANK, _NEARLY_FULL = 0.1, 0.95
+_NAME_OF_COARSE = {"BF16": "bfloat16", "F16": "float16"}  # types whose steps are wide beside an update
 
 
 def summarize(headline: Headline, alignment: Alignment, adapter: AdapterSummary | None = None) -> list[str]:
@@ -45,9 +46,10 @@ def summarize(headline: Headline, alignment: Alignment, adapter: AdapterSummary 
     return [_held_together(sentence) for sentence in sentences]
 
 
-def summarize_overlap(venn: Venn, names: Sequence[str]) -> list[str]:
-    """What the overlap of several models' updates says, beside both chance levels; `names` as the page may show them.
-    Of more than three models only two pairs are put into words: those that lie most and least above chance."""
+def summarize_overlap(venn: Venn, names: Sequence[str], stored: str = "") -> list[str]:
+    """What the overlap of several models' updates says, beside both chance levels; `names` as the page may show them,
+    `stored` the type of the models' weights where they have one. Of more than three models only two pairs are put into
+    words: those that lie most and least above chance."""
     k, union = venn.n_models, venn.union
     if not union:
         return ["None of the models changed anything in what was counted."]
@@ -60,10 +62,21 @@ def summarize_overlap(venn: Venn, names: Sequence[str]) -> list[str]:
     ]
     if not math.isnan(venn.matched_chance(0, 1)):
         sentences.append(
-            "Magnitude-matched chance is the fairer level: small weights cross a step of bfloat16 more easily, so "
-            "even unrelated updates share some. What lies above it is not explained by magnitude alone."
+            f"Magnitude-matched chance is the fairer level{_why_magnitude(venn.rule, stored)}. What lies above it is "
+            "not explained by magnitude alone."
         )
     return [_held_together(sentence) for sentence in sentences]
+
+
+def _why_magnitude(rule: str, stored: str) -> str:
+    """Why unrelated updates share some entries, where that is by the rule or by the steps of a 16-bit type."""
+    if step := "bfloat16" if rule == "mukherjee" else _NAME_OF_COARSE.get(stored):
+        reason = f"small weights cross a step of {step} more easily"
+    elif rule == "bf16":
+        reason = "small weights move by a thousandth of themselves more easily"
+    else:
+        return ""
+    return f": {reason}, so even unrelated updates share some"
 
 
 def _agreement(venn: Venn) -> Iterator[str]:
@@ -75,8 +88,10 @@ def _agreement(venn: Venn) -> Iterator[str]:
     sentence = f"{percent(lone, venn.union, 2)} of what was changed at all was changed by one run alone"
     matched = float(venn.matched_by_runs[k])
     if not math.isnan(matched) and every:
+        times = f"{over(every, matched):.3g}"
         sentence += (
-            f"; all {k} agree on {over(every, matched):.3g} times as many parameters as magnitude-matched chance gives"
+            f"; all {k} agree on {'' if times == '1' else f'{times} times '}as many parameters as magnitude-matched "
+            "chance gives"
             if matched >= 1
             else f"; magnitude-matched chance would not have all {k} agree on a single parameter"
         )
@@ -98,8 +113,9 @@ def _shared(venn: Venn, names: Sequence[str], of: int, other: int) -> str:
     by_chance = f"by chance it would be {share(chance)}"
     if not math.isnan(matched):
         by_chance += f", by magnitude-matched chance {share(matched)}"
-        if matched > 0:
-            by_chance += f" ({overlap / matched:.3g} times that)"
+        times = f"{over(overlap, matched):.3g}"
+        if times not in ("1", "nan"):
+            by_chance += f" ({times} times that)"
     return f"Of what {names[of]} changed, {names[other]} changed {share(overlap)} too; {by_chance}."
 
 

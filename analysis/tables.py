@@ -351,6 +351,12 @@ def overlap_rows(venn: Venn) -> list[Row]:
     ]
 
 
+def left_out_rows(labels: Sequence[str], left_out: Mapping[str, Sequence[tuple[int, ...] | None]]) -> list[Row]:
+    """One row a tensor that an overlap leaves out: its shape in each model, nothing where that does not have it."""
+    texts = {name: [None if one is None else str(list(one)) for one in shapes] for name, shapes in left_out.items()}
+    return [{"tensor": name} | dict(zip(labels, shapes, strict=True)) for name, shapes in texts.items()]
+
+
 def region_rows(venn: Venn) -> list[Row]:
     """One row a region that occurs, the largest first: which of the models changed its entries, a column a model, and
     how many entries chance would put there."""

@@ -224,6 +224,10 @@ class Alignment:
         """Entries of all pairs; an embedding that a head is compared with too counts twice."""
         return sum(pair.entries for pair in self.pairs)
 
+    def counted_twice(self, side: Literal["base", "tuned"]) -> int:
+        """Of these entries, those that stand for parameters of this side that another pair has too."""
+        return 0 if self.is_adapter else self.compared_parameters - self.compared_of(side)
+
     def covered(self, side: Literal["base", "tuned"], among: Container[str] | None = None) -> dict[Match, int]:
         """Parameters of one side that are compared, by how their pair was found; each counts once, with the first kind
         of TITLE_OF_MATCH. `among` restricts this to the pairs of these names."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -31,6 +31,7 @@ from analysis.measurements import (
     MaskRule,
     Preview,
     Spectrum,
+    Sums,
     Tally,
     first_changed_bin,
 )
@@ -314,6 +315,12 @@ class Store:
         """Entries and unchanged entries of each tallied tensor, under both rules that have masks: the lightest read."""
         found = self._database.rows(queries.UNCHANGED, [key, TALLY_VERSION])
         return {name: Unchanged(*counts) for name, *counts in found}
+
+    def sums(self, key: str) -> dict[str, Sums]:
+        """What a correlation needs of each tallied tensor: a light read."""
+        columns = queries.quoted(field.name for field in fields(Sums))
+        sql = f"SELECT name, {columns} FROM tallies WHERE pair_key = ? AND version = ?"
+        return {name: Sums(*amounts) for name, *amounts in self._database.rows(sql, [key, TALLY_VERSION])}
 
     # Masks: where their files lie
 

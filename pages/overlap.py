@@ -15,6 +15,8 @@ pairs = tuple(Pair(view.base, model) for model in view.tuned)
 labels = short_titles([model.title for model in view.tuned], [model.short_commit for model in view.tuned])
 rule = view.mask_rule
 overlapping.count_or_wait(view, pairs, rule)
+overlapping.warn_of_strangers(pairs, labels)
+overlapping.left_out(pairs, labels)
 
 found = runs.venn(pairs, labels, rule)
 if not found.tensors:
@@ -25,7 +27,7 @@ with drawing:
     drawn = venn.circle_diagram(found) if in_circles else upset.upset(found)
     charts.show(drawn, "Changed parameters of each run and their overlap")
 with words:
-    overlapping.explain(found)
+    overlapping.explain(found, runs.stored_in(pairs))
 
 st.subheader("Run against run", anchor=False)
 if len(pairs) > 2:

@@ -130,6 +130,15 @@ def test_overlap_of_five_models_under_a_rule_of_ones_own(tmp_path: Path, capsys:
     assert "5 of 5" in printed
 
 
+def test_overlap_says_which_model_does_not_come_from_the_base(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    base = llama()
+    models = {"base": base, "tuned": tuned_from(base, seed=1)[0], "stranger": llama(seed=9)}
+    folders = [str(write_model(tmp_path / name, model)) for name, model in models.items()]
+    assert cli.main(["overlap", *folders]) == 0
+    [note] = [line for line in capsys.readouterr().err.splitlines() if "come from one another" in line]
+    assert note.startswith(f"note: {folders[2]} and the base do not come from one another")
+
+
 def test_what_cannot_be_compared_is_listed_with_its_reason(tmp_path: Path):
     wider = BFloat16.of(np.ones((64, 40)))
     base, tuned = write_pair(tmp_path / "models", **{"lm_head.weight": wider, "extra": BFloat16.of(np.ones(3))})

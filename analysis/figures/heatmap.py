@@ -24,8 +24,18 @@ MOST_TARGETS = 20_000  # points that can be clicked; a larger grid has them on s
 MOST_WRITTEN, MOST_COLUMNS_WRITTEN = 200, 10  # cells and columns that still have room for their numbers
 _ROW_PIXELS, _LOWEST, _HIGHEST = 26, 180, 900
 
-_WORD_OF_STATE = {Cell.WAITING: "not measured yet", Cell.GAP: "no value", Cell.PARTIAL: "still filling"}
-_SYMBOL_OF_STATE = {Cell.WAITING: "circle-open", Cell.GAP: "x-thin", Cell.PARTIAL: "triangle-up-open"}
+_WORD_OF_STATE = {
+    Cell.WAITING: "not measured yet",
+    Cell.GAP: "no value",
+    Cell.PARTIAL: "still filling",
+    Cell.LEFT_OUT: "left out: shapes differ between the models",
+}
+_SYMBOL_OF_STATE = {
+    Cell.WAITING: "circle-open",
+    Cell.GAP: "x-thin",
+    Cell.PARTIAL: "triangle-up-open",
+    Cell.LEFT_OUT: "diamond-tall-open",
+}
 
 
 def heatmap(grid: Grid, *, fitted: bool = False) -> go.Figure:

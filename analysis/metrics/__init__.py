@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from analysis.measurements import Spectrum, Tally
+from analysis.measurements import Spectrum, Sums, Tally
 from analysis.noise import above_noise
 
 Parts = tuple[float, float]
@@ -58,7 +58,7 @@ def relative_update(tally: Tally) -> Parts:
     return math.sqrt(tally.update_square_sum), math.sqrt(tally.base_square_sum)
 
 
-def correlation(tally: Tally) -> Parts:
+def correlation(tally: Tally | Sums) -> Parts:
     """Pearson's correlation of before and after over finite entries, as (covariance, product of deviations)."""
     n = tally.entries - tally.nonfinite
     covariance = n * tally.base_dot_tuned - tally.base_sum * tally.tuned_sum

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import streamlit as st
 
+from analysis.alerts import not_tuned_from
 from analysis.errors import SubnetscopeError
 from analysis.figures import density
 from analysis.figures import pairs as pairwise
-from analysis.labels import count
+from analysis.labels import count, counted
 from analysis.links import View, to_query, view_of
 from analysis.measurements import MASK_RULES, MaskRule
 from analysis.models import Pair
@@ -102,10 +103,39 @@ def _submit(view: View, rules: Sequence[MaskRule], maps: Sequence[str] = ()) -> 
         flow.again()
 
 
-def explain(found: Venn) -> None:
+def warn_of_strangers(pairs: tuple[Pair, ...], labels: Sequence[str]) -> None:
+    """Which of the models do not come from the base."""
+    for pair, label in zip(pairs, labels, strict=True):
+        if warning := not_tuned_from(runs.resemblance(pair)):
+            st.error(f"**{safe_label(label, 80)}** {warning}")
+
+
+def left_out(pairs: tuple[Pair, ...], labels: Sequence[str]) -> None:
+    """Tensors that no number of this page is of, in a list; nothing where all models have all in one shape."""
+    rows = runs.left_out(pairs, labels)
+    if not rows:
+        return
+    n_whole = len(rows) + runs.n_common(pairs)
+    were = "was" if len(rows) == 1 else "were"
+    with st.expander(
+        f"{counted(len(rows), 'tensor')} of {count(n_whole)} {were} left out: shapes differ between the models"
+    ):
+        st.caption(
+            "Not all of the models have them in one shape. No number here is of them. Shapes that were compared:"
+        )
+        columns = {label: st.column_config.TextColumn(plain(label, _NAME)) for label in labels}
+        st.dataframe(
+            [row | {"tensor": plain(str(row["tensor"]))} for row in rows],
+            hide_index=True,
+            column_config=columns,
+            placeholder="–",
+        )
+
+
+def explain(found: Venn, stored: str) -> None:
     """What the circles say, in words."""
     st.subheader("In words", anchor=False)
-    for sentence in summarize_overlap(found, [safe_label(name, 60) for name in found.labels]):
+    for sentence in summarize_overlap(found, [safe_label(name, 60) for name in found.labels], stored):
         st.markdown(sentence)
 
 
@@ -121,6 +151,7 @@ def agreement_table(found: Venn) -> None:
     st.dataframe(
         agreement_rows(found),
         hide_index=True,
+        placeholder="–",
         height="content",
         column_config={
             "rule": None,
@@ -162,6 +193,7 @@ def table(found: Venn) -> None:
     st.dataframe(
         [row | {side: plain(str(row[side]), _NAME) for side in ("of", "in")} for row in overlap_rows(found)],
         hide_index=True,
+        placeholder="–",
         column_order=(
             *("of", "in", "one_sided_overlap", "chance", "chance_matched", "jaccard"),
             *("changed", "changed_by_both"),

@@ -40,7 +40,7 @@ def headline(found: Headline, alignment: Alignment, chosen: Mapping[str, Share])
     with numbers.row():
         always = {rule_title(rule): found.unchanged[rule] for rule in _PUBLISHED_RULES}
         for title, unchanged in {**chosen, **always}.items():
-            _share(f"Unchanged, {title}", unchanged, _help(title, found))
+            _share(f"Unchanged, {title}", unchanged, _help(title), _mean_beside(title, found))
         numbers.number(
             "Size of the update",
             scientific(found.relative_update) if found.entries else "–",
@@ -51,15 +51,21 @@ def headline(found: Headline, alignment: Alignment, chosen: Mapping[str, Share])
         _coverage(found, alignment)
 
 
-def _help(title: str, found: Headline) -> str:
+def _help(title: str) -> str:
     helps = {rule_title(rule): CATALOG[f"unchanged-{rule}"].help for rule in _PUBLISHED_RULES}
-    mean = f" The mean over tensors of their own shares is {share(found.mean_of_layer_averages)}."
-    helps[rule_title("mukherjee")] += mean
     return helps.get(title, "|after − before| at most this tolerance.")
 
 
-def _share(label: str, found: Share, help: str) -> None:
-    numbers.number(label, percent(found.part, found.whole) if found.whole else "–", numbers.of(found), help=help)
+def _mean_beside(title: str, found: Headline) -> str:
+    """What the released script averages, under a name of its own."""
+    if title != rule_title("mukherjee") or not found.entries:
+        return ""
+    return f"; mean over tensors {share(found.mean_of_layer_averages)}"
+
+
+def _share(label: str, found: Share, help: str, beside: str) -> None:
+    value = percent(found.part, found.whole) if found.whole else "–"
+    numbers.number(label, value, f"{numbers.of(found)}{beside}", help=help)
 
 
 def _rank(found: Headline, alignment: Alignment) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
-from analysis import overlaps
+from analysis import overlaps, rollup
 from analysis.links import View, view_of
 from analysis.measurements import Consensus, Magnitudes, MaskRule, Regions
 from analysis.models import Pair, PinnedModel
 from analysis.overlap_grids import agreement_grid, overlap_grid
 from analysis.overlaps import Venn
-from analysis.rollup import Grid
-from analysis.tables import Row, agreement_by_tensor
+from analysis.rollup import Grid, Resemblance
+from analysis.tables import Row, agreement_by_tensor, left_out_rows
 from cache.records import StoredPair
 from cache.remembered import remembered
 from pages.parts import handles, lookups
@@ -61,12 +61,13 @@ def n_counted(pairs: tuple[Pair, ...], rule: MaskRule) -> int:
 
 
 def n_common(pairs: tuple[Pair, ...]) -> int:
-    """Tensors that all the pairs compare, in one size: those an overlap can be counted of."""
-    first, *others = alignments = [lookups.alignment(one.key) for one in pairs]
-    if all(other is first for other in others):
-        return len(first.pairs)
-    shapes = [{pair.name: pair.shape for pair in alignment.pairs} for alignment in alignments]
-    return sum(all(other.get(name) == shape for other in shapes) for name, shape in shapes[0].items())
+    """Tensors that all the pairs compare, in one shape: those an overlap can be counted of."""
+    return sum(pair.name not in _left_out(pairs) for pair in lookups.alignment(pairs[0].key).pairs)
+
+
+def left_out(pairs: tuple[Pair, ...], labels: Sequence[str]) -> list[Row]:
+    """One row a tensor that not all the pairs compare in one shape: its shape in each."""
+    return left_out_rows(labels, _left_out(pairs))
 
 
 def venn(pairs: tuple[Pair, ...], labels: tuple[str, ...], rule: MaskRule) -> Venn:
@@ -108,6 +109,27 @@ def _regions(base_key: str, tuned_keys: tuple[str, ...], rule: MaskRule, _: int)
     return handles.store().overlaps.regions(base_key, tuned_keys, rule)
 
 
+def resemblance(pair: Pair) -> Resemblance:
+    """How much the tuned model's matrices resemble the base's."""
+    return _resemblance(pair.key, handles.store().generation(pair.key))
+
+
+@lru_cache(maxsize=64)
+def _resemblance(key: str, _: int) -> Resemblance:
+    return rollup.resemblance(lookups.alignment(key), handles.store().sums(key))
+
+
+@lru_cache(maxsize=8)
+def stored_in(pairs: tuple[Pair, ...]) -> str:
+    """The type in which the tuned models have their weights, if it is one."""
+    return overlaps.stored_in(lookups.alignment(pair.key) for pair in pairs)
+
+
+@lru_cache(maxsize=8)
+def _left_out(pairs: tuple[Pair, ...]) -> Mapping[str, tuple[tuple[int, ...] | None, ...]]:
+    return overlaps.left_out([lookups.alignment(pair.key) for pair in pairs])
+
+
 @lru_cache(maxsize=32)
 def _venn(pairs: tuple[Pair, ...], labels: tuple[str, ...], rule: MaskRule, moment: tuple[int, ...]) -> Venn:
     base, tuned = _keys(pairs)
@@ -121,7 +143,8 @@ def _overlap_by_place(
     base, tuned = _keys(pairs)
     found, magnitudes = _regions(base, tuned, rule, moment[0]), _by_magnitude(pairs, rule, moment)
     alignment = lookups.alignment(pairs[0].key)
-    return overlap_grid(alignment, measure, found, of, other, rule=rule, magnitudes=magnitudes)
+    without = _left_out(pairs)
+    return overlap_grid(alignment, measure, found, of, other, rule=rule, magnitudes=magnitudes, left_out=without)
 
 
 @lru_cache(maxsize=32)
@@ -130,7 +153,8 @@ def _agreement_by_place(
 ) -> Grid:
     base, tuned = _keys(pairs)
     found, magnitudes = _regions(base, tuned, rule, moment[0]), _by_magnitude(pairs, rule, moment)
-    return agreement_grid(lookups.alignment(pairs[0].key), measure, found, n_runs, magnitudes=magnitudes)
+    alignment, without = lookups.alignment(pairs[0].key), _left_out(pairs)
+    return agreement_grid(alignment, measure, found, n_runs, magnitudes=magnitudes, left_out=without)
 
 
 def _moment(pairs: tuple[Pair, ...]) -> tuple[int, ...]:

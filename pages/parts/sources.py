@@ -21,7 +21,7 @@ from analysis.figures.theme import Figure
 from analysis.links import View
 from analysis.models import Pair
 from cache import code
-from pages.parts import course_views, handles, library, lookups, publications, views
+from pages.parts import course_views, handles, library, lookups, publications, runs, views
 
 Query = Mapping[str, Sequence[str]]
 
@@ -64,6 +64,7 @@ TABLES_OF_VIEW: dict[str, dict[str, Callable[[View], Rows]]] = {
         "agreement": lambda view: tables.agreement_rows(views.overlap(view)),
         "agreement-cells": lambda view: tables.grid_rows(views.agreement_grid(view)),
         "regions-by-tensor": views.regions,
+        "left-out": lambda view: runs.left_out(views.pairs(view), views.labels(view)),
     },
     "dynamics": {"steps": course_views.step_numbers, "patches": course_views.patch_numbers},
 }

@@ -87,6 +87,16 @@ def test_weights_that_are_not_finite():
     assert alert.sentence.startswith("3 entries are not finite")
 
 
+def test_an_embedding_compared_with_two_tensors_is_said_to_count_twice():
+    names = ("transformer.wte.weight", "lm_head.weight")
+    embedding, head = (TensorInfo(name, "F32", (8, 2), "f", 0, 64) for name in names)
+    tied = align([embedding, head], [embedding])
+    assert (tied.counted_twice("base"), tied.counted_twice("tuned")) == (0, 16)
+    [alert] = alerts(headline(tied, {}, {}, spectra_planned=False), tied, {})
+    assert alert.kind == "matched_by_rule"
+    assert "16 of the tuned model's parameters are compared as embedding and as output head" in alert.sentence
+
+
 def test_names_matched_by_rule_are_told_by_kind():
     alignment = small_model(1)
     pairs = [dataclasses.replace(p, match=m) for p, m in zip(alignment.pairs, ("rows", *["renamed"] * 3), strict=True)]

@@ -45,6 +45,20 @@ def test_a_cell_says_why_it_has_no_value(counted, state):
     assert grid.states[0, 0] == state
 
 
+def test_a_cell_of_what_the_models_do_not_share_says_so_and_does_not_wait():
+    up, down = "model.layers.0.mlp.up_proj.weight", "model.layers.0.mlp.down_proj.weight"
+    grids = [
+        overlap_grid(alignment_of(up, down), "jaccard", {}, 0, 1, rule="exact", left_out={up}),
+        agreement_grid(alignment_of(up, down), "share", {}, 1, left_out={up}),
+    ]
+    for grid in grids:
+        assert [Cell(state) for state in grid.states[:, 0]] == [Cell.LEFT_OUT, Cell.WAITING]
+    one_expert = overlap_grid(
+        alignment_of(*EXPERTS), "jaccard", {EXPERTS[0]: regions(90, 5, 0, 5)}, 0, 1, rule="exact", left_out={EXPERTS[1]}
+    )
+    assert one_expert.states[0, 0] == Cell.READY, "nothing more is to come"
+
+
 def test_over_chance_is_one_for_independent_updates():
     independent = {"model.layers.0.mlp.up_proj.weight": regions(64, 16, 16, 4)}  # 20 % each, 4 % both
     grid = overlap_grid(alignment_of(*independent), "chance", independent, 0, 1, rule="exact")

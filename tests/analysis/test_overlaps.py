@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import chance
+from analysis.alignment import align
 from analysis.measurements import Magnitudes, Regions
-from analysis.overlaps import Venn, venn
+from analysis.overlaps import Venn, left_out, stored_in, venn
+from analysis.tensors import TensorInfo
 from tests.analysis.test_elementwise import tally_of
 
 
@@ -122,6 +124,32 @@ def test_the_same_holds_for_every_region_of_five_unrelated_updates():
     assert (np.abs(found.by_runs - found.matched_by_runs) <= 0.02 * found.matched_by_runs).all()
     naive = found.by_runs[5] / found.expected_by_runs[5]
     assert naive > 10, "plain chance misses what all five share by more than an order"
+
+
+def test_what_the_models_do_not_share_in_one_shape_is_left_out_with_its_shapes():
+    def model(words: int, *more: str) -> list[TensorInfo]:
+        shapes = {"model.embed_tokens.weight": (words, 4), "model.norm.weight": (4,)} | dict.fromkeys(more, (4, 4))
+        return [TensorInfo(name, "F32", shape, "model.safetensors", 0, 4) for name, shape in shapes.items()]
+
+    base = model(9, "model.layers.0.mlp.up_proj.weight")
+    same, grown = align(base, base), align(base, model(10, "model.layers.0.mlp.up_proj.weight"))
+    shorter, bare = align(base, model(8, "model.layers.0.mlp.up_proj.weight")), align(base, model(9))
+    assert left_out([same, same]) == {}
+    assert left_out([same, grown]) == {}, "the rows of the base are in both"
+    assert left_out([same, shorter]) == {"model.embed_tokens.weight": ((9, 4), (8, 4))}
+    assert left_out([bare, same]) == {"model.layers.0.mlp.up_proj.weight": (None, (4, 4))}
+
+
+def test_the_type_of_the_weights_is_that_of_most_parameters_of_every_model():
+    def model(dtype: str) -> list[TensorInfo]:
+        shapes = {"w": (8, 8), "norm": (8,)}
+        dtypes = {"w": dtype, "norm": "F32"}
+        return [TensorInfo(n, dtypes[n], shape, "model.safetensors", 0, 4) for n, shape in shapes.items()]
+
+    short, long = (align(model("F32"), model(dtype)) for dtype in ("BF16", "F32"))
+    assert stored_in([short, short]) == "BF16"
+    assert stored_in([long]) == "F32"
+    assert stored_in([short, long]) == ""
 
 
 def test_a_planted_common_subnetwork_lies_above_the_matched_chance():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis import overlaps, rollup
-from analysis.measurements import RULES, Regions
+from analysis.measurements import RULES, Magnitudes, Regions
 from analysis.rollup import Headline, Share
 from analysis.summary import summarize, summarize_overlap
 from analysis.tensors import Alignment, NotCompared
@@ -109,6 +109,28 @@ class TestOverlap:
         text = " ".join(summarize_overlap(self.venn(900, 10, 10, 20, 10, 20, 10, 20), "ABC"))
         assert "30.00\u00a0% of what was changed at all was changed by one run alone" in text
         assert "agree" not in text, "without counts by magnitude there is no chance to set it beside"
+
+    def test_steps_of_a_type_are_named_only_where_the_rule_or_the_weights_have_them(self):
+        def told(rule: str, stored: str) -> str:
+            counts = np.array([900, 50, 30, 20])
+            binade = [{"w": Magnitudes(np.array([1000]), np.array([n]))} for n in (70, 50)]
+            found = overlaps.venn(rule, "AB", {"w": Regions.of(rule, counts)}, binade)
+            return summarize_overlap(found, "AB", stored)[-1]
+
+        assert "a step of bfloat16 more easily" in told("exact", "BF16")
+        assert "a step of float16 more easily" in told("exact", "F16")
+        assert "a step of bfloat16" in told("mukherjee", "F32"), "the rule rounds"
+        assert "a thousandth of themselves" in told("bf16", "F32")
+        for stored in ("F32", ""):
+            assert told("exact", stored) == told("1e-5", stored)
+            assert "step" not in told("exact", stored)
+
+    def test_what_is_as_much_as_chance_is_not_said_to_be_one_times_that(self):
+        whole = {"w": Magnitudes(np.array([1000]), np.array([1000]))}
+        regions = {"w": Regions.of("exact", np.array([0] * 7 + [1000]))}
+        text = " ".join(summarize_overlap(overlaps.venn("exact", "ABC", regions, [whole] * 3), "ABC"))
+        assert "1 times" not in text
+        assert "all 3 agree on as many parameters as magnitude-matched chance gives" in text
 
     def test_no_change_at_all(self):
         assert summarize_overlap(self.venn(100, 0, 0, 0), ["A", "B"]) == [

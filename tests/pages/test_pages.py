@@ -14,7 +14,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from analysis import rollup
-from analysis.labels import count, percent
+from analysis.labels import count, percent, share
 from analysis.links import View, to_query, view_of
 from analysis.measurements import Gap, Preview, Regions
 from analysis.models import Pair, PinnedModel
@@ -70,6 +70,8 @@ def test_overview_shows_the_headline_with_its_counts(pair: Pair):
     exact = rollup.headline(alignment, *measured(alignment), spectra_planned=True).unchanged["exact"]
     assert app.metric[0].value == percent(exact.part, exact.whole)
     assert f"{count(exact.part)} of {count(exact.whole)}" in texts(app)
+    mean = float(np.mean([tally.unchanged("mukherjee") / tally.entries for tally in measured(alignment)[0].values()]))
+    assert f"mean over tensors {share(mean)}" in texts(app), "not only in what one has to hover for"
 
 
 def test_overview_gives_reasons_where_too_little_was_compared(current):
@@ -99,6 +101,20 @@ def test_overview_says_that_two_models_are_not_related(current):
         current.store.put(pair.key, entry.name, tally_of(before, after)).result()
     shown = opened(view_of("pair", pair.base, pair.tuned))
     assert any("do not come from one another" in element.value for element in shown.error)
+
+
+def test_overlap_says_which_model_does_not_come_from_the_base(current, two_runs):
+    stranger, alignment = PinnedModel("hub", "org/stranger", "3" * 40), small_model()
+    pair = Pair(BASE, stranger)
+    register(current, pair, alignment)
+    random = np.random.default_rng(0)
+    for entry in alignment.pairs:
+        before, after = random.normal(0, 0.02, (2, *entry.shape)).astype(np.float32)
+        current.store.put(pair.key, entry.name, tally_of(before, after)).result()
+    assert not opened(view_of("overlap", BASE, *SEEDS)).error
+    [warning] = opened(view_of("overlap", BASE, SEEDS[0], stranger)).error
+    assert warning.value.startswith("**stranger** and the base do not come from one another: over 7 matrices")
+    assert f"is {lookups.headline(pair.key).median_correlation:.3f}" in warning.value
 
 
 def test_the_address_is_completed_with_every_default(pair: Pair):
@@ -318,6 +334,11 @@ def test_overlap_shows_both_chances_and_takes_the_rule_from_the_address(two_runs
     table = app.dataframe[0].value
     assert list(table["one_sided_overlap"]) == pytest.approx([0.5, 0.5], abs=0.01)
     assert not table["chance_matched"].isna().any()
+    assert all(shown.proto.placeholder == "–" for shown in app.dataframe), "not 'None' where there is nothing to divide"
+    assert "step of bfloat16" in texts(app), "Mukherjee's rule rounds"
+    assert "step of bfloat16" not in texts(opened(view_of("overlap", BASE, *SEEDS, rule="exact"))), (
+        "weights are float32"
+    )
 
 
 @pytest.mark.parametrize("rule", ["bf16", "1e-5"])
@@ -345,6 +366,27 @@ def test_overlap_of_twelve_models_is_drawn_with_every_choice_of_the_address(curr
     assert list(agreeing["runs"]) == list(range(13))
     assert agreeing["entries"].sum() == len(alignment.pairs) * counts.sum()
     assert "Draw the map" in [button.label for button in app.button]
+
+
+def test_an_overlap_lists_what_the_models_do_not_share_and_does_not_wait_for_it(current, two_runs):
+    third = PinnedModel("hub", "org/fewer-words", "3" * 40)
+    whole = small_model()
+    embedding, *others = whole.pairs
+    shorter = dataclasses.replace(embedding, base=embedding.base.rows(0, 39), tuned=embedding.tuned.rows(0, 39))
+    put_pair(current, Pair(BASE, third), dataclasses.replace(whole, pairs=(shorter, *others)))
+    keys = [SEEDS[0].key, third.key]
+    for entry in others:
+        counts = np.array([entry.entries - 3, 1, 1, 1])
+        current.store.overlaps.put_regions(BASE.key, keys, entry.name, Regions.of("exact", counts)).result()
+    app = opened(view_of("overlap", BASE, SEEDS[0], third))
+    assert not app.exception
+    [listed] = [box for box in app.expander if "left out: shapes differ between the models" in box.label]
+    assert listed.label.startswith("1 tensor of 10 was")
+    assert listed.dataframe[0].value.to_dict("records") == [
+        {"tensor": embedding.name, "tuned-1": "[40, 16]", "fewer-words": "[39, 16]"}
+    ]
+    assert "Count it" not in [button.label for button in app.button]
+    assert not [box for box in opened(view_of("overlap", BASE, *SEEDS)).expander if "left out" in box.label]
 
 
 def test_overlap_without_models_starts_with_a_stored_family(two_runs: tuple[Pair, Pair]):
