@@ -69,7 +69,7 @@ def outlier(random: Random, m: int, n: int) -> Tensor:
 def any_size(random: Random, m: int, n: int) -> Tensor:
     """Two entries a row, of 1e-14 to 1e-7: what elimination fills in between them nearly vanishes in float32."""
     update = torch.zeros(m, n)
-    places = [torch.randint(0, side, (2 * m,), generator=random) for side in (m, n)]
+    places = tuple(torch.randint(0, side, (2 * m,), generator=random) for side in (m, n))
     update[places] = 10.0 ** (-14 + 7 * torch.rand(2 * m, generator=random)) * normal(random, 2 * m).sign()
     return update
 
