@@ -144,7 +144,7 @@ MEASURES: dict[str, Measure] = {
         ),
         Measure(
             "outside",
-            "Changed, but outside the final subnetwork",
+            "Changed, outside the final subnetwork",
             "share of the changed entries",
             "Of the entries that differ from the base at this checkpoint, the share that does not differ at the last "
             "one: updates that will be undone.",

@@ -162,16 +162,17 @@ def course_lines(
         run = course(rule, counts[rule], len(where.positions))
         told = fate(run)
         yield f"\nrule {rule}: {run.entries:,} entries"
-        for name, share in (("never changed", told.never), ("came back", told.returned), ("final", told.final)):
-            yield f"  {name:<14} {100 * share.value:9.4f} %   {share.part:,}"
-        yield f"  {where.title:>10}  unchanged: base   previous   outside final   changed so far"
+        fates = (("never changed", told.never), ("changed and came back", told.returned))
+        for name, share in (*fates, ("in the final subnetwork", told.final)):
+            yield f"  {name:<23} {100 * share.value:9.4f} %   {share.part:,}"
+        yield f"  {where.title:>10}  unchanged: base   previous   changed, outside final   changed so far"
         since = [unchanged_shares(landed, rule) for landed in (from_base, from_previous)]
         for at, position in enumerate(where.positions):
             outside = int(run.changed_outside[at]) / int(run.changed[at]) if run.changed[at] else None
             union = int(run.union[at]) / run.entries if run.entries else None
             yield (
                 f"  {position:>10}  {_percent(since[0][at].value):>15} {_percent(since[1][at].value):>10} "
-                f"{_percent(outside):>15} {_percent(union):>16}"
+                f"{_percent(outside):>24} {_percent(union):>16}"
             )
     yield "\nlossless patch from the checkpoint before, of the full checkpoint"
     yield f"  {where.title:>10}      changed  " + "  ".join(f"{encoding:>9}" for encoding in ENCODINGS)

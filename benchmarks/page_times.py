@@ -215,7 +215,7 @@ _RULES = _segment("bf16 rule", "Mukherjee's rule", "Exact")
 _METRICS_OF_LAYERS = _typed("Metric", "Relative size of the update", "Unchanged share", "Sign flips")
 _METRICS_OF_SPECTRA = _typed("Metric", "Stable rank of the update", "Numerical rank of the update")
 _MEASURES = _typed("Measure", "Jaccard index", "One-sided overlap")
-_OVER_STEPS = _typed("Show", "Changed, but outside the final subnetwork", "Changed at this checkpoint or before")
+_OVER_STEPS = _typed("Show", "Changed, outside the final subnetwork", "Changed at this checkpoint or before")
 CHOICES = (
     Choice("pair", "tolerance slider", _METRICS, _slide, _BY_TOLERANCE),
     Choice("pair", "rule", _METRICS, _RULES),

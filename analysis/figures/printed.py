@@ -74,7 +74,8 @@ def _beside_names(layout: dict[str, Any], width: float) -> float:
 
 
 def _thin_ticks(axis: dict[str, Any], width: float) -> None:
-    """Numbers below columns of cells at even steps, upright and clear of each other and of words ('outside')."""
+    """Numbers below columns of cells at even steps, upright and clear of each other. A word before them ('outside')
+    goes one line down where it would reach into the first."""
     texts = [str(text) for text in axis.get("ticktext") or ()]
     if not any(text.isdigit() for text in texts):
         return
@@ -83,10 +84,16 @@ def _thin_ticks(axis: dict[str, Any], width: float) -> None:
     widths = [theme.ems(text) * _TEXT for text in texts]
     widest = max(room for text, room in zip(texts, widths, strict=True) if text.isdigit())
     step = next((step for step in _STEPS if step * column >= widest + _BETWEEN_TICKS), _STEPS[-1])
-    kept, end = [], -math.inf
+    kept: list[tuple[Any, str]] = []
+    end = -math.inf
     for at, text, room in zip(axis["tickvals"], texts, widths, strict=True):
-        on_step = not text.isdigit() or int(text) % step == 0
-        if on_step and at * column - room / 2 >= end + _BETWEEN_TICKS:
+        if text.isdigit() and int(text) % step:
+            continue
+        left = at * column - room / 2
+        if left < end + _BETWEEN_TICKS and len(kept) == 1 and not kept[0][1].isdigit():
+            kept[0] = kept[0][0], f"<br>{kept[0][1]}"
+            end = -math.inf
+        if left >= end + _BETWEEN_TICKS:
             kept.append((at, text))
             end = at * column + room / 2
     axis |= {"tickvals": [at for at, _ in kept], "ticktext": [text for _, text in kept], "tickangle": 0}

@@ -27,7 +27,7 @@ _SYMBOL_OF_STATE = {Cell.WAITING: "circle-open", Cell.GAP: "x-thin", Cell.PARTIA
 # From what stays to what goes: the final subnetwork carries the theme's first colour everywhere on the page.
 _BANDS = (
     ("in the final subnetwork", "changed_inside", theme.SERIES[0]),
-    ("changed, but undone by the end", "changed_outside", theme.SERIES[1]),
+    ("changed, outside the final subnetwork", "changed_outside", theme.SERIES[1]),
     ("came back to the base's value", "returned", theme.SERIES[4]),
     ("never changed so far", "untouched", theme.PALE),
 )

@@ -310,14 +310,21 @@ _COUNTS = {
     "unchanged_since_base": ("same as base", "Entries that the checkpoint holds as the base does."),
     "unchanged_since_previous": ("same as previous", "Entries that did not change since the checkpoint before."),
     "changed": ("changed", "Entries that differ from the base."),
-    "changed_outside_final": ("… undone later", "Of those changed, entries outside the final subnetwork."),
+    "changed_outside_final": (
+        "changed, outside final",
+        "Of those that differ from the base, entries outside the final subnetwork: none at the last checkpoint.",
+    ),
     "came_back": ("came back", "Entries that differed from the base before, and do not at this checkpoint."),
     "changed_so_far": (
         "changed so far",
         "Entries that differed from the base at this checkpoint or at an earlier one.",
     ),
     "moved": ("changed in the step", "Entries that differ from the checkpoint before."),
-    "moved_outside_final": ("… undone later", "Of those, entries outside the final subnetwork."),
+    "moved_outside_final": (
+        "in the step, outside final",
+        "Of those that differ from the checkpoint before, entries outside the final subnetwork; at the last checkpoint "
+        "they went back to the base's value in that very step.",
+    ),
 }
 
 
@@ -325,7 +332,7 @@ def table(rows: Sequence[Row]) -> None:
     """The counts of every checkpoint; the CSV has them with the models' commits."""
     shown = [_which(row) | {name: None if row[name] == "" else row[name] for name in _COUNTS} for row in rows]
     columns = {
-        name: st.column_config.NumberColumn(title, format="localized", help=help, width=122)
+        name: st.column_config.NumberColumn(title, format="localized", help=help, width=max(108, 7 * len(title)))
         for name, (title, help) in _COUNTS.items()
     }
     st.dataframe(shown, hide_index=True, height="content", column_config=columns)

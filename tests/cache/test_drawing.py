@@ -70,10 +70,13 @@ def test_layers_on_paper_are_numbered_clear_of_each_other(n_layers: int, inches:
     column = inches * 96 * cells_share / (axis.range[1] - axis.range[0])
     halves = [theme.ems(text) * 8 / 72 * 96 / 2 for text in axis.ticktext]
     ends = [(at * column - half, at * column + half) for at, half in zip(axis.tickvals, halves, strict=True)]
-    assert axis.ticktext[0] == "outside"
+    word, *numbers = axis.ticktext
+    assert word in ("outside", "<br>outside"), "on a line of its own where the first number needs the room"
+    assert numbers[0] == "0" or n_layers == 80, "of so many the page does not write that one either"
     assert axis.tickangle == 0
     assert len(ends) >= 3
-    assert all(right + 2 <= left for (_, right), (left, _) in pairwise(ends))
+    on_one_line = ends[1:] if word.startswith("<br>") else ends
+    assert all(right + 2 <= left for (_, right), (left, _) in pairwise(on_one_line))
 
 
 def test_dots_below_bars_find_room_on_paper():

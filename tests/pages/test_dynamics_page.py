@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -60,6 +62,9 @@ def test_a_followed_run_shows_its_fates_with_their_counts(ready: View, alignment
     assert f"{quarter:,} of {entries:,}" in texts(app)
     assert query(app) == to_query(ready)
     assert [list(table.value["step"]) for table in app.dataframe] == [[10, 200, 1000]] * 3
+    titles = [column["label"] for column in json.loads(app.dataframe[2].proto.columns).values() if "label" in column]
+    assert {"changed, outside final", "in the step, outside final"} < set(titles)
+    assert len(titles) == len(set(titles)), "no two columns have one heading"
 
 
 def test_a_link_keeps_its_choices(ready: View):
