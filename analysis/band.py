@@ -16,17 +16,21 @@ from analysis.lapack import Floats, subtract_product
 from analysis.reflections import Room, reflectors
 from analysis.vectors import LANES
 
+_CROWDED = 2048  # columns up to which the work's rows lie LANES further apart than they are long
 
-def band_singular_values(matrix: Floats) -> NDArray[np.float64]:
-    """All singular values, largest first, of a matrix (rows >= columns) whose entries are far from float32's limits."""
-    columns = matrix.shape[1]
-    diagonal, beside = tridiagonal(*_gram(*reduced_to_band(_padded(matrix))))
-    return roots(diagonal[:columns], beside[: columns - 1])[::-1]  # what was padded has stayed 0 and apart
+
+def band_singular_values(matrix: Floats, largest: float) -> NDArray[np.float64]:
+    """All singular values, largest first, of a matrix (rows >= columns) whose largest entry has the size `largest`, far
+    from float32's limits."""
+    columns, exponent = matrix.shape[1], int(np.frexp(largest)[1])
+    diagonal, beside = tridiagonal(*_gram(*reduced_to_band(_padded(matrix, exponent))))
+    values = roots(diagonal[:columns], beside[: columns - 1])[::-1]  # what was padded has stayed 0 and apart
+    return np.ldexp(values, exponent)
 
 
 def reduced_to_band(work: Floats) -> tuple[Blocks, Blocks]:
     """The band as blocks: upper triangles on the diagonal, and lower triangles right of them. Overwrites `work`, whose
-    rows and columns are multiples of BANDWIDTH."""
+    rows and columns are multiples of BANDWIDTH, and its largest entry near 1."""
     rows, columns, width = *work.shape, BANDWIDTH
     on = np.zeros((columns // width, width, width))
     right_of = np.zeros_like(on)
@@ -50,14 +54,16 @@ def reduced_to_band(work: Floats) -> tuple[Blocks, Blocks]:
     return on, right_of
 
 
-def _padded(matrix: Floats) -> Floats:
-    """A copy with zeros up to multiples of BANDWIDTH, as many new rows as new columns at least. Each row lies LANES
-    numbers further than it has: rows that are a power of two apart would share few places of the cache."""
+def _padded(matrix: Floats, exponent: int) -> Floats:
+    """matrix / 2 ** exponent with zeros up to multiples of BANDWIDTH, as many new rows as new columns at least. While
+    caches hold it, its rows are kept from lying a power of two apart, where they would share few places: at 1,024
+    products from the left take a sixth less. At 4,096 subtracting would take a tenth more."""
     rows, columns = matrix.shape
     more = -columns % BANDWIDTH
     length = columns + more
-    work = np.zeros((rows + more + -(rows + more) % BANDWIDTH, length + LANES), np.float32)[:, :length]
-    work[:rows, :columns] = matrix
+    spare = LANES if length <= _CROWDED else 0
+    work = np.zeros((rows + more + -(rows + more) % BANDWIDTH, length + spare), np.float32)[:, :length]
+    np.multiply(matrix, np.float32(2.0**-exponent), out=work[:rows, :columns])
     return work
 
 

@@ -21,10 +21,13 @@ from analysis.vectors import SHIFTS, pivots
 
 Doubles = NDArray[np.float64]
 
-_ERROR = 1e-9  # of the largest root: no root is off by more, or, in what rounding leaves of zeros,
+_ERROR = (
+    1e-9  # of `top`, at most 1.8 of the largest root: no root is off by more, or, in what rounding leaves of zeros,
+)
 _ROUNDING = 1e-15  # of the largest eigenvalue: no eigenvalue is
 _CONVERGED = 1e-10  # of the largest root: when the next step would be shorter, a root is checked
 _NO_STEP = 1e-300
+_SMALLEST = 1e-130  # of a largest root, whose pivots are still far from what float64 holds
 _TURNS = 24  # of SHIFTS that are looked for together; seven do for most
 
 
@@ -43,7 +46,7 @@ def _find(diagonal, squares, found):
     """Whether all were found."""
     n = len(diagonal)
     top = _beyond(diagonal, squares)
-    if not 0 < top < np.inf:
+    if not _SMALLEST < top < 1 / _SMALLEST:
         return False
     grid, below = _grid(diagonal, squares, top)
     at = 0

@@ -10,6 +10,10 @@ from analysis.compiled import SUMS, compiled
 from analysis.lapack import Floats
 from analysis.vectors import LANES, ROWS, dots, subtract_rows
 
+# Where the matrix's largest entry is near 1, what is left of a column is nothing to float32 if its squares sum to less.
+# They would have few bits, and so would a reflection made from them, which turns columns of any size.
+_VANISHING = np.float32(1e-26)
+
 
 class Room:
     """What `reflectors` works in; made once for many panels of up to `longest` entries a column."""
@@ -22,7 +26,8 @@ class Room:
 
 def reflectors(columns: Floats, into: Floats, room: Room) -> tuple[Floats, Floats]:
     """R, T with panel = (I - V T V^T) [R; 0], where `columns` (width, m) are the panel's; width is a multiple of ROWS,
-    m of LANES, and at least width. `into` (m, width) takes V, one reflection a column."""
+    m of LANES, and at least width. `into` (m, width) takes V, one reflection a column. The largest entry of the matrix
+    that the panel belongs to is near 1: what is below 1e-13 of it may be taken for 0."""
     width, m = columns.shape
     triangle, together = np.zeros((2, width, width), np.float32)
     scales = np.zeros(width, np.float32)
@@ -50,7 +55,7 @@ def _reflect(columns, into, panel, reflections, triangle, scales, factors):
         dots(along, 0, along, length, factors.ctypes.data)
         squares = factors[0]
         reflections[j, j] = 1
-        if squares == 0:
+        if squares < _VANISHING:
             continue
         turned = -np.copysign(np.sqrt(first * first + squares), first)
         scale, shrink = (turned - first) / turned, 1 / (first - turned)

@@ -21,14 +21,15 @@ _STRIP = 512  # columns, from 0 on
 def roots_of_gram(gram: Floats) -> NDArray[np.float64]:
     """The square roots of its eigenvalues, largest first: singular values of what it was made from. 0 for those that
     rounding has left below 0."""
-    n = len(gram)
-    diagonal, beside = tridiagonal(*symmetric_to_band(_padded(gram)))
-    return roots(diagonal[:n], beside[: n - 1])[::-1]  # what was padded has stayed 0 and apart
+    n, exponent = len(gram), 2 * (int(np.frexp(gram.diagonal().max())[1]) // 2)
+    diagonal, beside = tridiagonal(*symmetric_to_band(_padded(gram, exponent)))
+    values = roots(diagonal[:n], beside[: n - 1])[::-1]  # what was padded has stayed 0 and apart
+    return np.ldexp(values, exponent // 2)
 
 
 def symmetric_to_band(work: Floats) -> tuple[Blocks, Blocks]:
     """The band as blocks: those on the diagonal, and upper triangles below them. Overwrites `work`, whose side is a
-    multiple of BANDWIDTH."""
+    multiple of BANDWIDTH, and its largest entry near 1."""
     n, width = len(work), BANDWIDTH
     on = np.zeros((n // width, width, width))
     below = np.zeros_like(on)
@@ -71,9 +72,9 @@ def _strips(first: int, n: int) -> Iterator[slice]:
         yield slice(max(start, first), min(start + _STRIP, n))
 
 
-def _padded(gram: Floats) -> Floats:
-    """A copy with zeros up to a multiple of BANDWIDTH."""
+def _padded(gram: Floats, exponent: int) -> Floats:
+    """gram / 2 ** exponent with zeros up to a multiple of BANDWIDTH."""
     n = len(gram)
     work = np.zeros((n + -n % BANDWIDTH,) * 2, np.float32)
-    work[:n, :n] = gram
+    np.multiply(gram, np.float32(2.0**-exponent), out=work[:n, :n])
     return work

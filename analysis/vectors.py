@@ -19,12 +19,12 @@ LANES = 32  # float32 numbers that `dots` and `subtract_rows` take at once: rows
 ROWS = 4  # that they take at once
 SHIFTS = 32  # that `pivots` takes at once: while one vector is divided, others are
 
-_FAST = ("reassoc", "contract", "nsz")
-_INDEX = ir.IntType(64)
+FAST = ("reassoc", "contract", "nsz")
+INDEX = ir.IntType(64)
 _LEAST_PIVOT = 1e-290  # nearer to 0 they count as this far below it, so that nothing is divided by 0
 
 
-class _Writer:
+class Writer:
     """Writes arithmetic on vectors of `width` numbers at addresses."""
 
     def __init__(self, builder: Any, element: ir.Type, width: int) -> None:
@@ -50,10 +50,13 @@ class _Writer:
         return self.builder.shuffle_vector(alone, ir.Constant(one, ir.Undefined), zeros)
 
     def add_product(self, left: Any, right: Any, total: Any) -> Any:
-        return self.builder.fadd(total, self.builder.fmul(left, right, _FAST), _FAST)
+        return self.builder.fadd(total, self.builder.fmul(left, right, FAST), FAST)
 
     def subtract_product(self, left: Any, right: Any, total: Any) -> Any:
-        return self.builder.fsub(total, self.builder.fmul(left, right, _FAST), _FAST)
+        return self.builder.fsub(total, self.builder.fmul(left, right, FAST), FAST)
+
+    def one(self, number: float) -> Any:
+        return ir.Constant(self.element, float(number))
 
     def constant(self, number: float) -> Any:
         return ir.Constant(self.vector, [float(number)] * self.width)
@@ -67,18 +70,33 @@ class _Writer:
         kind = ir.FunctionType(self.element, [self.element, self.vector])
         name = f"llvm.vector.reduce.fadd.v{self.width}{self._suffix}"
         add = cgutils.get_or_insert_function(self.builder.module, kind, name)
-        return self.builder.call(add, [ir.Constant(self.element, 0.0), vector], fastmath=_FAST)
+        return self.builder.call(add, [ir.Constant(self.element, 0.0), vector], fastmath=FAST)
+
+    def dot(self, left: Any, right: Any) -> Any:
+        return self.sum(self.builder.fmul(left, right, FAST))
+
+    def of_one(self, name: str, *numbers: Any) -> Any:
+        """LLVM's function of this name, of one number or of two."""
+        kind = ir.FunctionType(self.element, [self.element] * len(numbers))
+        function = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.{self._suffix}")
+        return self.builder.call(function, numbers)
+
+    def kept(self, vector: Any) -> Any:
+        """The address of a copy in memory, whose numbers can be read one by one."""
+        place = cgutils.alloca_once(self.builder, self.vector)
+        self.builder.store(vector, place)
+        return self.builder.ptrtoint(place, INDEX)
 
     def variable(self) -> Any:
         found = cgutils.alloca_once(self.builder, self.vector)
         self.builder.store(ir.Constant(self.vector, None), found)
         return found
 
-    def row(self, address: Any, stride: Any, index: Any) -> Any:
-        return self.builder.add(address, self.builder.mul(stride, index))
+    def row(self, address: Any, stride: Any, nth: Any) -> Any:
+        return self.builder.add(address, self.builder.mul(stride, nth))
 
-    def number(self, address: Any, index: Any) -> Any:
-        return self.load(self.row(address, ir.Constant(_INDEX, self._align), index), self.element)
+    def number(self, address: Any, nth: Any) -> Any:
+        return self.load(self.row(address, index(self._align), nth), self.element)
 
     @property
     def _suffix(self) -> str:
@@ -95,16 +113,16 @@ def dots(_: Any, _rows: Any, _stride: Any, _vector: Any, _n: Any, _into: Any) ->
 
     def written(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         rows, stride, vector, n, into = arguments
-        write = _Writer(builder, ir.FloatType(), LANES)
+        write = Writer(builder, ir.FloatType(), LANES)
         totals = [write.variable() for _ in range(ROWS)]
-        with cgutils.for_range_slice(builder, _index(0), n, _index(LANES), _INDEX) as (at, _count):
-            offset = builder.mul(at, _index(4))
+        with cgutils.for_range_slice(builder, index(0), n, index(LANES), INDEX) as (at, _count):
+            offset = builder.mul(at, index(4))
             values = write.load(builder.add(vector, offset))
             for row, total in enumerate(totals):
-                mine = write.load(builder.add(write.row(rows, stride, _index(row)), offset))
+                mine = write.load(builder.add(write.row(rows, stride, index(row)), offset))
                 builder.store(write.add_product(mine, values, builder.load(total)), total)
         for row, total in enumerate(totals):
-            write.store(write.sum(builder.load(total)), builder.add(into, _index(4 * row)))
+            write.store(write.sum(builder.load(total)), builder.add(into, index(4 * row)))
         return None
 
     return types.void(types.intp, types.intp, types.intp, types.intp, types.intp), _nothing(written)
@@ -116,64 +134,17 @@ def subtract_rows(_: Any, _rows: Any, _stride: Any, _vector: Any, _n: Any, _time
 
     def written(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         rows, stride, vector, n, times = arguments
-        write = _Writer(builder, ir.FloatType(), LANES)
-        factors = [write.all(write.number(times, _index(row))) for row in range(ROWS)]
-        with cgutils.for_range_slice(builder, _index(0), n, _index(LANES), _INDEX) as (at, _count):
-            offset = builder.mul(at, _index(4))
+        write = Writer(builder, ir.FloatType(), LANES)
+        factors = [write.all(write.number(times, index(row))) for row in range(ROWS)]
+        with cgutils.for_range_slice(builder, index(0), n, index(LANES), INDEX) as (at, _count):
+            offset = builder.mul(at, index(4))
             values = write.load(builder.add(vector, offset))
             for row, factor in enumerate(factors):
-                place = builder.add(write.row(rows, stride, _index(row)), offset)
+                place = builder.add(write.row(rows, stride, index(row)), offset)
                 write.store(write.subtract_product(factor, values, write.load(place)), place)
         return None
 
     return types.void(types.intp, types.intp, types.intp, types.intp, types.intp), _nothing(written)
-
-
-def combine(width: int) -> Any:
-    """combine(rows, stride, weights, into): into = the sum of weights[i] * rows[i] of a square float64 block."""
-
-    def written(write: _Writer, arguments: Any) -> None:
-        builder, (rows, stride, weights, into) = write.builder, arguments
-        totals = write.variable(), write.variable()
-        with cgutils.for_range_slice(builder, _index(0), _index(width), _index(2), _INDEX) as (at, _count):
-            for half, total in enumerate(totals):
-                row = builder.add(at, _index(half))
-                weight = write.all(write.number(weights, row))
-                mine = write.load(write.row(rows, stride, row))
-                builder.store(write.add_product(weight, mine, builder.load(total)), total)
-        write.store(builder.fadd(*map(builder.load, totals), _FAST), into)
-
-    return _of_block(written, width, 4)
-
-
-def subtract_both(width: int) -> Any:
-    """subtract_both(rows, stride, v, w): rows[i] -= v[i] * w + w[i] * v."""
-
-    def written(write: _Writer, arguments: Any) -> None:
-        builder, (rows, stride, v, w) = write.builder, arguments
-        values, others = write.load(v), write.load(w)
-        with cgutils.for_range(builder, _index(width), intp=_INDEX) as loop:
-            place = write.row(rows, stride, loop.index)
-            mine = write.subtract_product(write.all(write.number(v, loop.index)), others, write.load(place))
-            write.store(write.subtract_product(write.all(write.number(w, loop.index)), values, mine), place)
-
-    return _of_block(written, width, 4)
-
-
-def reflect_both(width: int) -> Any:
-    """reflect_both(rows, stride, v, w, u, scaled): rows[i] -= v[i] * w, and of what is left its part along u:
-    rows[i] -= (rows[i] . u) * scaled, for all rows but the first."""
-
-    def written(write: _Writer, arguments: Any) -> None:
-        builder, (rows, stride, v, w, u, scaled) = write.builder, arguments
-        others, along, taken = (write.load(address) for address in (w, u, scaled))
-        with cgutils.for_range_slice(builder, _index(1), _index(width), _index(1), _INDEX) as (row, _count):
-            place = write.row(rows, stride, row)
-            mine = write.subtract_product(write.all(write.number(v, row)), others, write.load(place))
-            part = write.all(write.sum(builder.fmul(mine, along, _FAST)))
-            write.store(write.subtract_product(part, taken, mine), place)
-
-    return _of_block(written, width, 6)
 
 
 @intrinsic
@@ -184,13 +155,13 @@ def pivots(_: Any, _diagonal: Any, _squares: Any, _n: Any, _shifts: Any, _below:
 
     def written(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
         diagonal, squares, n, shifts, below, sums = arguments
-        write = _Writer(builder, ir.DoubleType(), SHIFTS)
-        counts = ir.VectorType(_INDEX, SHIFTS)
+        write = Writer(builder, ir.DoubleType(), SHIFTS)
+        counts = ir.VectorType(INDEX, SHIFTS)
         x, least = write.load(shifts), write.constant(-_LEAST_PIVOT)
         n_below = cgutils.alloca_once(builder, counts)
         builder.store(ir.Constant(counts, None), n_below)
         inverse, slope, bend, first, second = (write.variable() for _ in range(5))
-        with cgutils.for_range(builder, n, intp=_INDEX) as loop:
+        with cgutils.for_range(builder, n, intp=INDEX) as loop:
             beside = builder.fmul(write.all(write.number(squares, loop.index)), builder.load(inverse))
             pivot = builder.fsub(builder.fsub(write.all(write.number(diagonal, loop.index)), x), beside)
             size = write.absolute(pivot)
@@ -200,33 +171,23 @@ def pivots(_: Any, _diagonal: Any, _squares: Any, _n: Any, _shifts: Any, _below:
             # By the quotient rule: derivatives of the pivot by x, the first and the second, each over the pivot.
             over = builder.fdiv(write.constant(1), pivot)
             rise = write.add_product(beside, builder.load(slope), write.constant(-1))
-            rise = builder.fmul(rise, over, _FAST)
+            rise = builder.fmul(rise, over, FAST)
             before = builder.load(slope)
-            square = builder.fmul(before, before, _FAST)
-            twice = builder.fadd(square, square, _FAST)
-            bent = builder.fmul(beside, builder.fsub(builder.load(bend), twice, _FAST), _FAST)
-            bent = builder.fmul(bent, over, _FAST)
-            builder.store(builder.fsub(builder.load(first), rise, _FAST), first)
-            more = builder.fsub(builder.fmul(rise, rise, _FAST), bent, _FAST)
-            builder.store(builder.fadd(builder.load(second), more, _FAST), second)
+            square = builder.fmul(before, before, FAST)
+            twice = builder.fadd(square, square, FAST)
+            bent = builder.fmul(beside, builder.fsub(builder.load(bend), twice, FAST), FAST)
+            bent = builder.fmul(bent, over, FAST)
+            builder.store(builder.fsub(builder.load(first), rise, FAST), first)
+            more = builder.fsub(builder.fmul(rise, rise, FAST), bent, FAST)
+            builder.store(builder.fadd(builder.load(second), more, FAST), second)
             for value, place in ((over, inverse), (rise, slope), (bent, bend)):
                 builder.store(value, place)
         write.store(builder.load(n_below), below)
         write.store(builder.load(first), sums)
-        write.store(builder.load(second), builder.add(sums, _index(8 * SHIFTS)))
+        write.store(builder.load(second), builder.add(sums, index(8 * SHIFTS)))
         return None
 
     return types.void(*[types.intp] * 6), _nothing(written)
-
-
-def _of_block(written: Callable[[_Writer, Any], None], width: int, n_arguments: int) -> Any:
-    def write(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        written(_Writer(builder, ir.DoubleType(), width), arguments)
-
-    signature = types.void(*[types.intp] * n_arguments)
-    if n_arguments == 4:
-        return intrinsic(lambda _, _a, _b, _c, _d: (signature, _nothing(write)))
-    return intrinsic(lambda _, _a, _b, _c, _d, _e, _f: (signature, _nothing(write)))
 
 
 def _nothing(written: Callable[..., Any]) -> Callable[..., Any]:
@@ -237,5 +198,5 @@ def _nothing(written: Callable[..., Any]) -> Callable[..., Any]:
     return write
 
 
-def _index(value: int) -> Any:
-    return ir.Constant(_INDEX, value)
+def index(value: int) -> Any:
+    return ir.Constant(INDEX, value)

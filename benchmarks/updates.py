@@ -66,6 +66,26 @@ def outlier(random: Random, m: int, n: int) -> Tensor:
     return update
 
 
+def any_size(random: Random, m: int, n: int) -> Tensor:
+    """Two entries a row, of 1e-14 to 1e-7: what elimination fills in between them nearly vanishes in float32."""
+    update = torch.zeros(m, n)
+    places = tuple(torch.randint(0, side, (2 * m,), generator=random) for side in (m, n))
+    update[places] = 10.0 ** (-14 + 7 * torch.rand(2 * m, generator=random)) * normal(random, 2 * m).sign()
+    return update
+
+
+def dead_columns(random: Random, m: int, n: int) -> Tensor:
+    """Weights of size 1e-22 in one column of ten, which decay alone has moved."""
+    update = 1e-5 * normal(random, m, n)
+    update[:, ::10] *= 1e-17
+    return update
+
+
+def orthogonal(random: Random, m: int, n: int) -> Tensor:
+    tall = torch.linalg.qr(normal(random, max(m, n), min(m, n)).double())[0].float()
+    return tall if m >= n else tall.T.contiguous()
+
+
 KINDS: dict[str, Callable[[Random, int, int], Tensor]] = {
     "a fifth changed": small,
     "1 in 20 changed": lambda random, m, n: small(random, m, n, 4.2e-6),
@@ -79,6 +99,10 @@ KINDS: dict[str, Callable[[Random, int, int], Tensor]] = {
     "values 1 to 1e-8": badly_scaled,
     "ten values at the threshold": at_threshold,
     "one outlier": outlier,
+    "two a row, 1e-14 to 1e-7": any_size,
+    "a tenth of columns near 0": dead_columns,
+    "signs": lambda random, m, n: 1.4e-5 * normal(random, m, n).sign(),
+    "orthogonal": orthogonal,
     "untouched": lambda _, m, n: torch.zeros(m, n),
 }
 

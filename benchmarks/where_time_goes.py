@@ -43,7 +43,8 @@ _FRAMES = (
     (r"masks\.py:(settle|_sync)", "syncing masks"),
     (r"cache/weights/|cache/folders\.py:(_chunks|_content_print)", "reading weights"),
     (
-        r"analysis/(singular|spectral|symmetric|band|chase|eigenvalues|reflections|lapack|preview|vectors)\.py",
+        r"analysis/(singular|spectral|symmetric|band|chase|eigenvalues|reflections|lapack|preview|vectors|blocks)\.py"
+        r"|analysis/magnitudes\.py",
         "singular values",
     ),
     (r"backends/wire\.py|child\.py:(send|_say)", "messages"),

@@ -27,9 +27,10 @@ ROOM_OF_LIBRARY = {
     "triton": ("analysis/elementwise/",),
     "numba": (
         *("analysis/compiled.py", "analysis/elementwise/", "analysis/regions.py"),
-        *("analysis/vectors.py", "analysis/reflections.py", "analysis/chase.py", "analysis/eigenvalues.py"),
+        *("analysis/vectors.py", "analysis/blocks.py"),
+        *("analysis/reflections.py", "analysis/chase.py", "analysis/eigenvalues.py"),
     ),
-    "llvmlite": ("analysis/elementwise/sweep.py", "analysis/vectors.py"),
+    "llvmlite": ("analysis/elementwise/sweep.py", "analysis/vectors.py", "analysis/blocks.py"),
     "scipy_openblas32": ("analysis/lapack.py",),
     "plotly": ("analysis/figures/",),
     "duckdb": ("cache/database.py", "cache/batch.py", "cache/migrations.py", "cache/database_errors.py"),

@@ -31,8 +31,7 @@ def works_on(device_type: str) -> bool:
     if find_spec("triton") is None:
         return False
     if device_type == "cuda" and torch.version.hip is None:
-        here = torch.device("cuda", torch.cuda.current_device())
-        works = counts_right(here, torch.float32, 0) and counts_right(here, torch.bfloat16, 0)
+        works = _takes(device_type, torch.bfloat16, torch.bfloat16)
         if works:
             has_tables(device_type)  # is tried now, before several threads ask
         return works
@@ -42,14 +41,23 @@ def works_on(device_type: str) -> bool:
 @cache
 def has_tables(device_type: str) -> bool:
     """Whether the kernels that count steps run where the others do."""
-    return device_type != "cuda" or counts_right(
-        torch.device("cuda", torch.cuda.current_device()), torch.bfloat16, _REACH
-    )
+    return device_type != "cuda" or counts_right(_here(), torch.bfloat16, torch.bfloat16, _REACH)
+
+
+@cache
+def _takes(device_type: str, before: torch.dtype, after: torch.dtype) -> bool:
+    return device_type != "cuda" or counts_right(_here(), before, after, 0)
+
+
+def _here() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def fits(before: Tensor, after: Tensor) -> bool:
-    """Whether `begin` gives a pass for such blocks: any two types of 16 or 32 bits."""
-    return works_on(before.device.type) and before.dtype in STORED and after.dtype in STORED
+    """Whether `begin` gives a pass for such blocks: any two types of 16 or 32 bits, of which the first to come are
+    tried on little."""
+    device_type, dtypes = before.device.type, (before.dtype, after.dtype)
+    return works_on(device_type) and all(dtype in STORED for dtype in dtypes) and _takes(device_type, *dtypes)
 
 
 def begin(shape: Geometry, device: torch.device, *, stacked: int = 1) -> TritonPass:
@@ -58,10 +66,10 @@ def begin(shape: Geometry, device: torch.device, *, stacked: int = 1) -> TritonP
     return TritonPass(shape, device, reach if reach and has_tables(device.type) else 0, stacked=stacked)
 
 
-def counts_right(device: torch.device, dtype: torch.dtype, reach: int) -> bool:
+def counts_right(device: torch.device, of_base: torch.dtype, of_tuned: torch.dtype, reach: int) -> bool:
     """Whether the kernels count there what torch counts on the CPU, of a matrix with entries of every kind."""
-    what = "Triton's tables of steps" if reach else "Triton's kernels"
-    before, after = _every_kind(dtype)
+    what = "Triton's tables of steps" if reach else f"Triton's kernels for {of_base} and {of_tuned}"
+    before, after = _every_kind(of_base, of_tuned)
     try:
         counting = TritonPass(_TRIED, device, reach)
         for rows in (slice(0, 16), slice(16, None)):
@@ -75,13 +83,13 @@ def counts_right(device: torch.device, dtype: torch.dtype, reach: int) -> bool:
     return not wrong
 
 
-def _every_kind(dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _every_kind(of_base: torch.dtype, of_tuned: torch.dtype) -> tuple[Tensor, Tensor]:
     """Small updates, none, large ones, other signs, zeros, and what is not finite."""
     random = np.random.default_rng(0)
     size = _TRIED.rows, _TRIED.columns
-    before = torch.from_numpy(random.normal(0, 0.02, size)).to(dtype)
+    before = torch.from_numpy(random.normal(0, 0.02, size)).to(of_base)
     by_row = torch.tensor([1e-5, 1e-3, 0.0, 1.0])[torch.arange(_TRIED.rows) % 4, None]
-    after = (before.float() + torch.from_numpy(random.normal(0, 1, size)).float() * by_row).to(dtype)
+    after = (before.float() + torch.from_numpy(random.normal(0, 1, size)).float() * by_row).to(of_tuned)
     after[2, ::3] = -before[2, ::3]
     before[6], after[6, ::2] = 0.0, -0.0
     before[10, ::5], after[10, ::7] = torch.nan, torch.inf

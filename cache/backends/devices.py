@@ -16,6 +16,7 @@ from collections.abc import Callable, Set
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 
 from analysis.errors import ResourceError
@@ -120,7 +121,7 @@ def survive(work: Callable[[Engine], R], engine: Engine, in_company: bool = Fals
     except MemoryError:
         if engine.kind == "cpu" or in_company:
             raise
-    except torch.linalg.LinAlgError:
+    except (torch.linalg.LinAlgError, np.linalg.LinAlgError):
         return "the singular value decomposition did not converge"
     except HasPassed:
         return "the device's memory did not hold it, and its bytes had passed: keep the files, or allow more memory"

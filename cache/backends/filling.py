@@ -98,8 +98,7 @@ class Filling:
     def fill_in_turn(self, holes: Sequence[Hole], engine: Engine, in_company: bool) -> None:
         """The same from files, one after the other, all announced at once."""
         self.begin(*holes)
-        for hole in holes:
-            self.fill(hole, *self._on_shelf(hole), engine, in_company=in_company)
+        self._fill_each(holes, engine, in_company)
 
     def fill_together(self, holes: Sequence[Hole], engine: Engine) -> None:
         """Measures them in one go, and hands over what comes of it. Where that fails each is measured by itself, and
@@ -117,7 +116,9 @@ class Filling:
         except Exception as error:
             if not isinstance(error, MemoryError):
                 log.warning("%d together failed, so each is measured by itself\n%s", len(left), traceback.format_exc())
-        self._fill_each(left, engine)  # here, where no error holds the stack's memory; none where all went well
+        self._fill_each(
+            left, engine, in_company=True
+        )  # here, where no error holds the stack's memory; none where all went well
 
     @contextmanager
     def _at_work(self, holes: Sequence[Hole], engine: Engine) -> Iterator[None]:
@@ -132,12 +133,13 @@ class Filling:
             for hole in holes:
                 self.under_way.pop(hole, None)
 
-    def _fill_each(self, holes: Sequence[Hole], engine: Engine) -> None:
+    def _fill_each(self, holes: Sequence[Hole], engine: Engine, in_company: bool) -> None:
+        """Raises the first error that one of them met, once the others are done."""
         met: Exception | None = None
         for hole in holes:
             self.keeper.check()
             try:
-                self.fill(hole, *self._on_shelf(hole), engine, in_company=True)
+                self.fill(hole, *self._on_shelf(hole), engine, in_company=in_company)
             except DeviceLost:
                 raise
             except Exception as error:

@@ -51,6 +51,11 @@ class Lanes(Generic[T]):
             self._change.wait_for(lambda: self._error or self.is_idle)
             self.check()
 
+    def finish(self) -> None:
+        """Until nothing is under way, whatever comes of it."""
+        with self._change:
+            self._change.wait_for(lambda: self.is_idle)
+
     def check(self) -> None:
         """Raises what a piece of work has raised."""
         if self._error is not None:

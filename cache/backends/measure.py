@@ -103,11 +103,17 @@ def _measure_arriving(holes: tuple[Hole, ...], filling: Filling) -> None:
         if alone:
             lanes.wait()
 
-    for group in _arriving(Ready(holes, together), holes, filling, lanes):
-        begin(group, alone=group[0] in filling.alone)
-    lanes.wait()
-    while not filling.crowded.empty():
-        begin((filling.crowded.get(),), alone=True)
+    try:
+        for group in _arriving(Ready(holes, together), holes, filling, lanes):
+            begin(group, alone=group[0] in filling.alone)
+        lanes.wait()
+        while not filling.crowded.empty():
+            begin((filling.crowded.get(),), alone=True)
+    except DeviceLost:
+        raise
+    except Exception:
+        lanes.finish()  # what the other lanes are about to find out is kept
+        raise
 
 
 def _arriving(

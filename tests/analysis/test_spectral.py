@@ -9,7 +9,7 @@ import torch
 from analysis.band import band_singular_values
 from analysis.elementwise import geometry
 from analysis.metrics import effective_rank, energy_rank, stable_rank
-from analysis.singular import direct, gram, roots
+from analysis.singular import ERROR_OF, direct, gram, roots, singular_values
 from analysis.spectral import spectrum
 
 
@@ -83,7 +83,7 @@ WAYS = {
     "svd float32": direct,
     "gram float64": lambda matrix: roots(gram(matrix)),
     "gram float32": lambda matrix: roots(matrix.T @ matrix),
-    "band float32": band_singular_values,
+    "band float32": lambda matrix: band_singular_values(matrix, np.abs(matrix).max()),
 }
 
 
@@ -121,6 +121,40 @@ def test_entries_whose_squares_float32_does_not_hold(shape: tuple[int, int], of_
     plain, scaled = (spectrum_of(torch.zeros_like(one), update) for update in (one, one * of_one))
     assert (scaled.singular_values == plain.singular_values * np.float32(of_one)).all()
     assert (scaled.rank, scaled.method) == (plain.rank, plain.method)
+
+
+@pytest.mark.parametrize(
+    ("decades", "of_a_row", "seed"), [((-14, -7), 1.2, 0), ((-14, -7), 1.2, 2), ((-20, -5), 1.2, 2), ((-14, -7), 2, 3)]
+)
+def test_entries_of_any_size_beside_each_other(decades: tuple[int, int], of_a_row: float, seed: int):
+    """Reflections of what nearly vanishes must not turn what does not."""
+    n, draw = 960, np.random.default_rng(seed)
+    changed = round(of_a_row * n)
+    update = np.zeros((n, n), np.float32)
+    places = draw.integers(0, n, changed), draw.integers(0, n, changed)
+    update[places] = draw.choice([-1, 1], changed) * 10.0 ** draw.uniform(*decades, changed)
+    exact = np.linalg.svd(update.astype(np.float64), compute_uv=False)
+
+    found, method = singular_values(update)
+
+    assert method == "band float32"
+    assert np.abs(found - exact).max() < ERROR_OF[method] * exact[0]
+
+
+@pytest.mark.parametrize("shape", [(705, 705), (1400, 705)], ids=str)
+@pytest.mark.parametrize("size", [2.7e-23, 1e-21, 1e-18])
+def test_an_entry_that_nearly_vanishes_spoils_nothing(shape: tuple[int, int], size: float):
+    """Alone in its column, in the row of the largest direction: its square has few bits left in float32."""
+    matrix = random(*shape, seed=3).numpy() * np.float32(0.02)
+    matrix[5] *= 30
+    matrix[:, 0] = 0
+    without = singular_values(matrix.copy())[0][:-1]
+    matrix[5, 0] = size
+
+    found, method = singular_values(matrix)
+
+    assert method in ("band float32", "gram float64")
+    assert np.abs(found[:-1] - without).max() < 1e-6 * without[0]
 
 
 def test_a_tall_matrix_over_the_budget_leaves_its_gram_matrix_block_by_block():

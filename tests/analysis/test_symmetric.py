@@ -19,7 +19,7 @@ def normal(*shape: int) -> np.ndarray:
 def test_a_band_has_the_matrix_eigenvalues(n: int, strip: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(symmetric, "_STRIP", strip)
     tall = normal(3 * n, n)
-    on, below = symmetric_to_band(_padded(tall.T @ tall))
+    on, below = symmetric_to_band(_padded(tall.T @ tall, 0))
 
     whole = np.zeros((len(on) * BANDWIDTH,) * 2)
     for block, (here, under) in enumerate(zip(on, below, strict=True)):

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 import torch
 
@@ -63,6 +64,25 @@ def test_an_error_in_a_lane_is_raised_by_the_next_call(n: int):
 
     with pytest.raises(ValueError, match="of the work"):
         run_and_wait()
+
+
+def test_work_beside_what_failed_can_be_waited_for():
+    lanes, go_on, done = Lanes({"here": 2}, 100), threading.Event(), []
+
+    def go_on_later(_: str) -> None:
+        assert go_on.wait(SOON)
+        done.append("the other")
+
+    def fail(_: str) -> None:
+        raise ValueError("of the work")
+
+    lanes.run(go_on_later, 1)
+    lanes.run(fail, 1)
+    with pytest.raises(ValueError, match="of the work"):
+        lanes.wait()
+    go_on.set()
+    lanes.finish()
+    assert done == ["the other"]
 
 
 @pytest.mark.parametrize(
@@ -253,3 +273,11 @@ def test_what_torch_finds_no_memory_for_is_what_any_other_work_finds_none_for():
         devices.survive(lambda _: torch.empty(1 << 60), Engine())
     with pytest.raises(RuntimeError, match="another"):
         devices.survive(lambda _: (_ for _ in ()).throw(RuntimeError("another")), Engine())
+
+
+@pytest.mark.parametrize("kind", [torch.linalg.LinAlgError, np.linalg.LinAlgError], ids=["torch's", "numpy's"])
+def test_values_that_do_not_converge_are_a_gap(kind: type[Exception]):
+    def fail(_: Engine) -> None:
+        raise kind("did not converge")
+
+    assert devices.survive(fail, Engine()) == "the singular value decomposition did not converge"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,8 @@ def listed(folder: Path):
     return catalog.list_tensors(found, settings)
 
 
-def worker(models: Path, masks_dir: Path) -> tuple[Child, list[str]]:
-    """A worker with two threads, told of the first matrix's files and not that there are no more; and the files."""
+def worker(models: Path, masks_dir: Path, threads: int = 2, *, is_ready: bool = True) -> tuple[Child, list[str]]:
+    """A worker, told of the first matrix's files, if they are ready, and not that there are no more; and the files."""
     alignment = align(listed(models / "base"), listed(models / "tuned"))
     files = sorted({pair.base.file for pair in alignment.pairs})
     request = {
@@ -48,14 +49,15 @@ def worker(models: Path, masks_dir: Path) -> tuple[Child, list[str]]:
         "device": "cpu",
         "lost": (),
         "on_cpu": (),
-        "threads": 2,
+        "threads": threads,
         "memory_budget": 1 << 28,
         "steps": (),
         "files": (),
         "pipes": {},
     }
     child = Child("cache.backends.measure", request, network=False)
-    ready(child, models, files[0])
+    if is_ready:
+        ready(child, models, files[0])
     return child, files
 
 
@@ -85,3 +87,26 @@ def test_idle_is_told_once_the_work_under_way_is_done(models: Path):
     assert said[:3] == ["device", "idle", "begin"]
     assert said.count("measured") == 2
     assert said.index("idle", 3) < [at for at, event in enumerate(said) if event == "begin"][1]
+
+
+@pytest.mark.timeout(60)
+def test_an_error_at_one_of_a_handful_leaves_the_others_measured(tmp_path: Path):
+    random = np.random.default_rng(0)
+    names = [f"model.layers.{i}.a.weight" for i in range(6)]
+    base = {name: BFloat16.of(random.normal(0, 0.02, (64, 64))) for name in names}
+    write_model(tmp_path / "base", base)
+    write_model(tmp_path / "tuned", tuned_from(base, changed_share=0.2)[0])
+    child, (file,) = worker(tmp_path, tmp_path / "masks", threads=1, is_ready=False)
+    digest = hashlib.sha256(names[0].encode()).hexdigest()[:32]
+    (tmp_path / "masks" / ("0" * 32) / f".{digest}.exact.mask.{child.pid}.tmp").mkdir(parents=True)
+    ready(child, tmp_path, file)
+    measured: list[str] = []
+
+    def hear() -> None:
+        for message in child.messages():
+            if message["event"] == "measured":
+                measured.extend(result["hole"].name for result in message["results"])
+
+    with pytest.raises(SubnetscopeError):
+        hear()
+    assert measured == names[1:3], "the other two of the three that were announced with it"
