@@ -41,16 +41,12 @@ def works_on(device_type: str) -> bool:
 @cache
 def has_tables(device_type: str) -> bool:
     """Whether the kernels that count steps run where the others do."""
-    return device_type != "cuda" or counts_right(_here(), torch.bfloat16, torch.bfloat16, _REACH)
+    return device_type != "cuda" or counts_right(device_type, torch.bfloat16, torch.bfloat16, _REACH)
 
 
 @cache
 def _takes(device_type: str, before: torch.dtype, after: torch.dtype) -> bool:
-    return device_type != "cuda" or counts_right(_here(), before, after, 0)
-
-
-def _here() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device())
+    return device_type != "cuda" or counts_right(device_type, before, after, 0)
 
 
 def fits(before: Tensor, after: Tensor) -> bool:
@@ -66,11 +62,13 @@ def begin(shape: Geometry, device: torch.device, *, stacked: int = 1) -> TritonP
     return TritonPass(shape, device, reach if reach and has_tables(device.type) else 0, stacked=stacked)
 
 
-def counts_right(device: torch.device, of_base: torch.dtype, of_tuned: torch.dtype, reach: int) -> bool:
-    """Whether the kernels count there what torch counts on the CPU, of a matrix with entries of every kind."""
+def counts_right(device_type: str, of_base: torch.dtype, of_tuned: torch.dtype, reach: int) -> bool:
+    """Whether the kernels count there, on a GPU on this thread's, what torch counts on the CPU, of a matrix with
+    entries of every kind."""
     what = "Triton's tables of steps" if reach else f"Triton's kernels for {of_base} and {of_tuned}"
     before, after = _every_kind(of_base, of_tuned)
     try:
+        device = torch.device(device_type, torch.cuda.current_device() if device_type == "cuda" else 0)
         counting = TritonPass(_TRIED, device, reach)
         for rows in (slice(0, 16), slice(16, None)):
             counting.add(before[rows].to(device), after[rows].to(device))

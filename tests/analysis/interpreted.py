@@ -151,13 +151,12 @@ def main() -> None:
     found = {name: passed(*case) for name, case in cases().items()}
     found |= {f"{name}, by steps": passed(*case, REACH) for name, case in by_steps().items()}
     found |= {f"of many {i}": expert for i, expert in enumerate(passed_together(*many(), 1))}
-    here = torch.device("cpu")
     tried = {
-        f"{dtypes}, {reach}": triton_start.counts_right(here, *dtypes, reach)
+        f"{dtypes}, {reach}": triton_start.counts_right("cpu", *dtypes, reach)
         for dtypes, reach in ((DTYPES[1:], 0), (DTYPES[:1] * 2, 0), (DTYPES[:1] * 2, 2))
     }
     gather, triton_table.gather = triton_table.gather, lambda *_: None
-    tried["with entries lost"] = triton_start.counts_right(here, *DTYPES[:1] * 2, 2)
+    tried["with entries lost"] = triton_start.counts_right("cpu", *DTYPES[:1] * 2, 2)
     triton_table.gather = gather
     triton_table.MOST_COUNTED = 5000  # so that a table is emptied between blocks
     found["emptied"] = passed(*by_steps()["trained, in blocks"], 1)
