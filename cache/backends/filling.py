@@ -116,9 +116,8 @@ class Filling:
         except Exception as error:
             if not isinstance(error, MemoryError):
                 log.warning("%d together failed, so each is measured by itself\n%s", len(left), traceback.format_exc())
-        self._fill_each(
-            left, engine, in_company=True
-        )  # here, where no error holds the stack's memory; none where all went well
+        # Here, where no error holds the stack's memory; none are left where all went well.
+        self._fill_each(left, engine, in_company=True)
 
     @contextmanager
     def _at_work(self, holes: Sequence[Hole], engine: Engine) -> Iterator[None]:
