@@ -14,7 +14,7 @@ from analysis.models import Pair, PinnedModel
 from analysis.plan import Plan
 from cache.jobs import Preparation
 from cache.progress import Progress
-from cache.records import ModelCard
+from cache.records import ModelCard, architecture_of
 from pages.parts import address, flow, handles, lookups, permission, stored_pairs, unpinned
 from pages.parts.text import safe_label
 
@@ -191,9 +191,8 @@ def card(title: str, model: PinnedModel, known: ModelCard) -> None:
     st.caption(title)
     st.markdown(f"**{safe_label(model.title, 80)}**")
     words = [f"commit `{model.short_commit}`", f"{rough_count(known.parameters)} parameters", known.dtype]
-    architectures = known.config.get("architectures")
-    if isinstance(architectures, list | tuple) and architectures and isinstance(architectures[0], str):
-        words.append(safe_label(architectures[0], 60))
+    if architecture := architecture_of(known.config):
+        words.append(safe_label(architecture, 60))
     st.markdown(" · ".join([*filter(None, words), size(known.bytes)]))
 
 
