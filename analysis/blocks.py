@@ -38,8 +38,8 @@ def reflect_diagonal(width: int) -> Any:
 
     def written(write: Writer, rows: Any, stride: Any, v: Any, scale: Any) -> Any:
         builder, values = write.builder, write.load(v)
-        y = builder.fmul(_combined(write, rows, stride, v), write.all(scale), FAST)
-        half = builder.fmul(builder.fmul(write.one(0.5), scale, FAST), write.dot(y, values), FAST)
+        y = builder.fmul(_combined(write, rows, stride, v), write.all(scale), flags=FAST)
+        half = builder.fmul(builder.fmul(write.one(0.5), scale, flags=FAST), write.dot(y, values), flags=FAST)
         others = write.subtract_product(write.all(half), values, y)
         w = write.kept(others)
         with cgutils.for_range(builder, index(write.width), intp=INDEX) as loop:
@@ -58,11 +58,11 @@ def reflect_below(width: int) -> Any:
 
     def written(write: Writer, rows: Any, stride: Any, v: Any, scale: Any, then: Any) -> Any:
         builder = write.builder
-        w = builder.fmul(_combined(write, rows, stride, v), write.all(scale), FAST)
+        w = builder.fmul(_combined(write, rows, stride, v), write.all(scale), flags=FAST)
         column = write.subtract_product(write.all(write.number(v, index(0))), w, write.load(rows))
         reflection, left, next_scale = _reflection(write, column)
         write.store(reflection, then)
-        taken = builder.fmul(reflection, write.all(next_scale), FAST)
+        taken = builder.fmul(reflection, write.all(next_scale), flags=FAST)
         with cgutils.for_range(builder, index(write.width), intp=INDEX) as loop:
             place = write.row(rows, stride, loop.index)
             mine = write.subtract_product(write.all(write.number(v, loop.index)), w, write.load(place))
@@ -84,7 +84,7 @@ def _combined(write: Writer, rows: Any, stride: Any, weights: Any) -> Any:
             weight = write.all(write.number(weights, row))
             mine = write.load(write.row(rows, stride, row))
             builder.store(write.add_product(weight, mine, builder.load(total)), total)
-    return builder.fadd(*map(builder.load, totals), FAST)
+    return builder.fadd(*map(builder.load, totals), flags=FAST)
 
 
 def _reflection(write: Writer, column: Any) -> tuple[Any, Any, Any]:
@@ -95,11 +95,11 @@ def _reflection(write: Writer, column: Any) -> tuple[Any, Any, Any]:
     rest = builder.insert_element(column, zero, index(0))
     squares = write.dot(rest, rest)
     is_done = builder.fcmp_ordered("<", squares, write.one(_VANISHING))
-    norm = write.of_one("sqrt", builder.fadd(builder.fmul(first, first, FAST), squares, FAST))
+    norm = write.of_one("sqrt", builder.fadd(builder.fmul(first, first, flags=FAST), squares, flags=FAST))
     turned = builder.fneg(write.of_one("copysign", norm, first))
     scale = builder.fdiv(builder.fsub(turned, first), turned)
     shrink = builder.select(is_done, zero, builder.fdiv(write.one(1), builder.fsub(first, turned)))
-    v = builder.insert_element(builder.fmul(rest, write.all(shrink), FAST), write.one(1), index(0))
+    v = builder.insert_element(builder.fmul(rest, write.all(shrink), flags=FAST), write.one(1), index(0))
     left = builder.insert_element(write.constant(0), builder.select(is_done, first, turned), index(0))
     return v, left, builder.select(is_done, zero, scale)
 

@@ -50,10 +50,10 @@ class Writer:
         return self.builder.shuffle_vector(alone, ir.Constant(one, ir.Undefined), zeros)
 
     def add_product(self, left: Any, right: Any, total: Any) -> Any:
-        return self.builder.fadd(total, self.builder.fmul(left, right, FAST), FAST)
+        return self.builder.fadd(total, self.builder.fmul(left, right, flags=FAST), flags=FAST)
 
     def subtract_product(self, left: Any, right: Any, total: Any) -> Any:
-        return self.builder.fsub(total, self.builder.fmul(left, right, FAST), FAST)
+        return self.builder.fsub(total, self.builder.fmul(left, right, flags=FAST), flags=FAST)
 
     def one(self, number: float) -> Any:
         return ir.Constant(self.element, float(number))
@@ -73,7 +73,7 @@ class Writer:
         return self.builder.call(add, [ir.Constant(self.element, 0.0), vector], fastmath=FAST)
 
     def dot(self, left: Any, right: Any) -> Any:
-        return self.sum(self.builder.fmul(left, right, FAST))
+        return self.sum(self.builder.fmul(left, right, flags=FAST))
 
     def of_one(self, name: str, *numbers: Any) -> Any:
         """LLVM's function of this name, of one number or of two."""
@@ -171,15 +171,15 @@ def pivots(_: Any, _diagonal: Any, _squares: Any, _n: Any, _shifts: Any, _below:
             # By the quotient rule: derivatives of the pivot by x, the first and the second, each over the pivot.
             over = builder.fdiv(write.constant(1), pivot)
             rise = write.add_product(beside, builder.load(slope), write.constant(-1))
-            rise = builder.fmul(rise, over, FAST)
+            rise = builder.fmul(rise, over, flags=FAST)
             before = builder.load(slope)
-            square = builder.fmul(before, before, FAST)
-            twice = builder.fadd(square, square, FAST)
-            bent = builder.fmul(beside, builder.fsub(builder.load(bend), twice, FAST), FAST)
-            bent = builder.fmul(bent, over, FAST)
-            builder.store(builder.fsub(builder.load(first), rise, FAST), first)
-            more = builder.fsub(builder.fmul(rise, rise, FAST), bent, FAST)
-            builder.store(builder.fadd(builder.load(second), more, FAST), second)
+            square = builder.fmul(before, before, flags=FAST)
+            twice = builder.fadd(square, square, flags=FAST)
+            bent = builder.fmul(beside, builder.fsub(builder.load(bend), twice, flags=FAST), flags=FAST)
+            bent = builder.fmul(bent, over, flags=FAST)
+            builder.store(builder.fsub(builder.load(first), rise, flags=FAST), first)
+            more = builder.fsub(builder.fmul(rise, rise, flags=FAST), bent, flags=FAST)
+            builder.store(builder.fadd(builder.load(second), more, flags=FAST), second)
             for value, place in ((over, inverse), (rise, slope), (bent, bend)):
                 builder.store(value, place)
         write.store(builder.load(n_below), below)
