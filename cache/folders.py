@@ -12,8 +12,10 @@ import itertools
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 
 from analysis.errors import BadReference, BadWeights, FileChanged, PathNotAllowed, RevisionNotFound
@@ -28,6 +30,7 @@ from cache.weights.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES
 _WHOLE_FILE = 64 * 1024 * 1024  # up to here a file's content is its fingerprint, beyond it header, size and time
 _SAMPLES, _SAMPLE = 512, 64 * 1024  # of a larger file: how many stretches of its data are hashed, of how many bytes
 _CHUNK = 4 * 1024 * 1024
+_AT_ONCE = 8  # files
 _DEEPEST, _MOST_BELOW = 4, 5_000  # how far below a folder without weights is looked for some
 MAX_NAMES = 20_000  # of one folder
 
@@ -239,14 +242,18 @@ def _fingerprint(place: Place, files: Sequence[FileEntry]) -> str:
     there is nothing else."""
     kind = kind_of({file.path for file in files}, pickles=True)
     pickles = kind is PICKLES
-    digest = hashlib.sha256()
     names = {INDEX_FILE}
     if is_adapter([file.path for file in files]):
         names.add(cards.ADAPTER_CONFIG_FILE)  # it says how the tensors are scaled
+    counted = []
     for file in sorted(files, key=lambda file: file.path):
         is_weights = PICKLES.found.fullmatch(file.path) if pickles else file.path.endswith(".safetensors")
         if "/" not in file.path and (is_weights or file.path in (kind.index, *names)):
-            digest.update(f"{file.path}\n{file.size}\n{_content_print(place, file)}\n".encode())
+            counted.append(file)
+    digest = hashlib.sha256()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:  # over a network each of a file's samples is waited for
+        for file, content in zip(counted, pool.map(partial(_content_print, place), counted), strict=True):
+            digest.update(f"{file.path}\n{file.size}\n{content}\n".encode())
     return f"files-{digest.hexdigest()[:40]}"
 
 
