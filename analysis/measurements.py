@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-TALLY_VERSION = 4  # 2: base_sum and tuned_sum; 3: bf16_binades; 4: ulps
+TALLY_VERSION = 5  # 2: base_sum and tuned_sum; 3: bf16_binades; 4: ulps; 5: batches without a normal number
 SPECTRUM_VERSION = 2  # 2: columns that nearly vanish no longer spoil float32 reflections
 PREVIEW_VERSION = 1
 OVERLAP_VERSION = 2  # 2: only the regions that occur

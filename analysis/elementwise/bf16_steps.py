@@ -19,14 +19,17 @@ from torch import Tensor
 from analysis.compiled import compiled
 from analysis.elementwise import cpu_blocks
 from analysis.elementwise.block import BlockTally, Geometry
+from analysis.elementwise.chunks import CHUNK
+from analysis.elementwise.counting import ADDED, COUNTED, VALUES, count_down, sum_of_shorts
 from analysis.elementwise.cpu_blocks import BF16_UNCHANGED, EQUAL, MUKHERJEE_UNCHANGED
 from analysis.elementwise.step_table import StepTable, count_pairs
-from analysis.elementwise.sweep import CHUNK, COUNTED, count_equal, sweep, vectors_pick
+from analysis.elementwise.sweep import sweep, vectors_pick
 from analysis.measurements import FIRST_BINADE, LAST_BINADE, MUKHERJEE_ATOL, Tally
 
 _FEWEST_ENTRIES = 1 << 18  # below, the table costs more than it saves
 _STRETCH = 1024
-_WAITING = 2048  # entries that wait to be counted together
+_WAITING = 2048  # changed entries that wait to be counted together
+_MANY = 8192  # exponents that do
 _STRANGE = 0x7F80  # bits without sign, from which on a number is not finite
 _MOST_COUNTED = 2**32 - 1
 
@@ -163,7 +166,7 @@ def _count(
     """Fills the masks (rows, columns / 8), the row changes and sums, and the table; how many entries went to `odd`
     instead, as pairs of bits."""
     rows, columns = left.shape
-    exponents, n_exponents, largest_seen = np.empty(_WAITING + 2 * _STRETCH, np.uint8), 0, 0
+    exponents, n_exponents, largest_seen = np.empty(_MANY + 2 * _STRETCH, np.uint8), 0, 0
     pairs, n_pairs = np.empty(_WAITING + 2 * _STRETCH, np.uint32), 0
     index = np.empty(len(pairs), np.uint32)
     rest = np.zeros((2, CHUNK), np.uint16)  # the end of a row, filled up with zeros
@@ -217,7 +220,7 @@ def _count(
                 n_exponents += n
                 tallied[_SAME] += n - n_changed
                 largest_seen = max(largest_seen, seen)
-            if n_exponents >= _WAITING:
+            if n_exponents >= _MANY:
                 _count_exponents(exponents, n_exponents, largest_seen >> 7, tallied)
                 n_exponents = largest_seen = 0
             if n_pairs >= _WAITING:
@@ -275,16 +278,19 @@ def _pick(before, after, bits, pairs):
 @no_type_check
 @compiled()
 def _count_exponents(exponents, n, largest, tallied):
-    """Adds how often each exponent occurs, from the largest down until all are found: some ten of them do."""
+    """Adds how often each of `exponents`, as `sweep` writes them, occurs: from the largest down, VALUES at once, which
+    is mostly all. `largest` is that of the numbers' bits, where those below the normal ones have 0."""
     for i in range(n, n + -n % COUNTED):
         exponents[i] = 0xFF  # no finite number's
     found = 0
-    exponent = largest
-    while found < n:
-        times = count_equal(exponents.ctypes.data, (n + COUNTED - 1) // COUNTED, exponent)
-        tallied[exponent] += times
-        found += times
-        exponent -= 1
+    exponent = max(largest, 1)
+    while found < n and exponent >= 0:
+        times = np.zeros(VALUES, np.int64)
+        count_down(exponents.ctypes.data, (n + COUNTED - 1) // COUNTED, exponent, times.ctypes.data)
+        for i in range(min(VALUES, exponent + 1)):
+            tallied[exponent - i] += times[i]
+            found += times[i]
+        exponent -= VALUES
 
 
 @no_type_check
@@ -304,6 +310,10 @@ def _spread(marks, columns, column_step, column_changes, density_row):
     for column in range(columns):
         column_changes[column] += np.int64(marks[column])
     for block in range(len(density_row)):
-        for column in range(block * column_step, min((block + 1) * column_step, columns)):
-            density_row[block] += np.int64(marks[column])
+        first, last = block * column_step, min((block + 1) * column_step, columns)
+        n_whole = (last - first) // ADDED
+        found = sum_of_shorts(marks.ctypes.data + 2 * first, n_whole)
+        for column in range(first + n_whole * ADDED, last):
+            found += np.int64(marks[column])
+        density_row[block] += found
     marks[:] = 0

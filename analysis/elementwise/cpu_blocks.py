@@ -355,6 +355,7 @@ def _pass(
                     loose_flags[i] = 0
             n_row += k
             within = within_loose = flips = 0
+            most = largest[0]
             for j in range(k):
                 i = moved[j]
                 before, after = b[i], a[i]
@@ -365,16 +366,18 @@ def _pass(
                 is_within = within_bf16(size, larger)
                 within += is_within
                 wide_binades[binade] += 1 - is_within
-                if within_mukherjee(before, after):
-                    within_loose += 1
-                else:
-                    loose_flags[i] = 1
-                    loose_binades[binade] += 1
-                flipped = np.int64(((bits_b[i] ^ bits_a[i]) >> np.uint32(31)) != 0 and before != 0 and after != 0)
+                is_close = np.int64(within_mukherjee(before, after))  # sums, not branches: no order can be foretold
+                within_loose += is_close
+                loose_flags[i] = 1 - is_close
+                loose_binades[binade] += 1 - is_close
+                other_sign = np.int64((bits_b[i] ^ bits_a[i]) >> np.uint32(31))
+                flipped = other_sign & np.int64(before != 0) & np.int64(after != 0)
                 flips += flipped
-                if stored != _OTHER and not flipped:
-                    ulps[bin_of_ulps(abs(_steps_from_0(bits_a[i], stored) - _steps_from_0(bits_b[i], stored)))] += 1
-                largest[0] = max(largest[0], size)
+                if stored != _OTHER:
+                    steps = abs(_steps_from_0(bits_a[i], stored) - _steps_from_0(bits_b[i], stored))
+                    ulps[bin_of_ulps(max(steps, 1))] += 1 - flipped
+                most = max(most, size)
+            largest[0] = most
             for i in range(n):
                 marks[i] += np.uint32(flags[i])
             counts[2] += equal

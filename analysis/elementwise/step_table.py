@@ -13,6 +13,7 @@ import numpy as np
 from numba.cpython.unsafe.numbers import trailing_zeros
 
 from analysis.compiled import SUMS, compiled
+from analysis.elementwise.chunks import CHUNK
 from analysis.elementwise.cpu_blocks import (
     BF16_UNCHANGED,
     MUKHERJEE_UNCHANGED,
@@ -25,14 +26,15 @@ from analysis.elementwise.cpu_blocks import (
     within_bf16,
     within_mukherjee,
 )
-from analysis.elementwise.sweep import CHUNK, place
+from analysis.elementwise.sweep import place
 from analysis.measurements import N_CHANGE_BINS
 
 FARTHEST = 32  # steps
 _BEYOND = 2 * FARTHEST + 1  # the row of the table for what it does not hold, whose counts mean nothing
 _CELLS = 64  # of the table, looked at together
 _LARGEST_FINITE = 0x7F7F
-_KNOWN, _WITHIN_BF16, _WITHIN_MUKHERJEE, _RELATIVE_SHIFT = 1 << 31, 1 << 30, 1 << 29, 16  # of a kind; its rest is a bin
+_WITHIN_BF16, _WITHIN_MUKHERJEE, _RELATIVE_SHIFT = 1 << 30, 1 << 29, 16  # of a kind; its rest is a bin
+_RELATIVE = 0xFF << _RELATIVE_SHIFT
 
 _place = place(FARTHEST)
 
@@ -45,7 +47,8 @@ class StepTable:
     reach: (
         np.ndarray
     )  # the most steps, and the smallest and largest size (bits without sign) of the base, counted so far
-    kinds: np.ndarray  # (steps + FARTHEST) * 32768 + the base's size -> which bins, once known
+    kinds: np.ndarray  # (steps + FARTHEST) * 32768 + the base's size -> which bins, where `ends` says that it is known
+    ends: np.ndarray  # (_CELLS of these each, 2): bits where a bin by relative change ends, and a rest; 0 until known
 
     @classmethod
     def take(cls) -> StepTable:
@@ -54,7 +57,8 @@ class StepTable:
             return _spare.pop()
         except IndexError:
             counts, kinds = np.zeros((_BEYOND + 1) << 16, np.uint32), np.zeros(_BEYOND << 15, np.uint32)
-            return cls(counts, np.array([0, 0x7FFF, 0], np.int64), kinds)
+            ends = np.zeros((len(kinds) // _CELLS, 2), np.uint64)
+            return cls(counts, np.array([0, 0x7FFF, 0], np.int64), kinds, ends)
 
     def put_back(self) -> None:
         """After `empty_into`."""
@@ -67,7 +71,7 @@ class StepTable:
     def empty_into(self, sheet: Sheet) -> None:
         """Adds what was counted, except by the base's binades, and is empty then."""
         _decode(
-            self.counts, self.reach, self.kinds, sheet.counts, sheet.sums, sheet.largest, sheet.joint,
+            self.counts, self.reach, self.kinds, self.ends, sheet.counts, sheet.sums, sheet.largest, sheet.joint,
             sheet.loose_binades, sheet.wide_binades, sheet.relative, sheet.ulps, *TABLES,
         )  # fmt: skip
 
@@ -107,11 +111,12 @@ def count_pairs(pairs, n, index, counts, reach, odd):
 @no_type_check
 @compiled(fastmath=SUMS)
 def _decode(
-    counts, reach, kinds, integers, sums, largest, joint, loose_binades, wide_binades, relative, ulps,
+    counts, reach, kinds, ends, integers, sums, largest, joint, loose_binades, wide_binades, relative, ulps,
     change_below, change_edge, relative_below, relative_edge,
 ):  # fmt: skip
     counts[_BEYOND << 16 :] = 0
     joint_bins = joint.reshape(-1)
+    upto = np.empty(_CELLS, np.int64)
     for step in range(-reach[0], reach[0] + 1):
         if step == 0:
             continue
@@ -124,20 +129,30 @@ def _decode(
                 used |= plus[i] | minus[i]
             if not used:
                 continue
-            known = kinds[((step + FARTHEST) << 15) + size :][:_CELLS]
-            if not known[0]:
-                _learn(size, step, known, change_below, change_edge, relative_below, relative_edge)
+            place = ((step + FARTHEST) << 15) + size
+            known, ends_here = kinds[place : place + _CELLS], ends[place // _CELLS]
+            if not ends_here[0]:
+                _learn(size, step, known, ends_here, change_below, change_edge, relative_below, relative_edge)
             _add_sums(size, step, plus, minus, sums, largest)
-            kind, of_kind, of_block = np.int64(known[0]), 0, 0
+            total = 0
             for i in range(_CELLS):
-                if np.int64(known[i]) != kind:  # sizes next to one another are mostly of one kind
-                    _add_kind(kind, of_kind, integers, joint_bins, loose_binades, wide_binades, relative)
-                    kind, of_kind = np.int64(known[i]), 0
-                times = np.int64(plus[i]) + np.int64(minus[i])
-                of_kind += times
-                of_block += times
-            _add_kind(kind, of_kind, integers, joint_bins, loose_binades, wide_binades, relative)
-            ulps[ulp_bin] += of_block
+                total += np.int64(plus[i]) + np.int64(minus[i])
+                upto[i] = total
+            ulps[ulp_bin] += total
+            left, counted = ends_here[0], 0
+            while left:
+                last = np.int64(trailing_zeros(left))
+                left &= left - np.uint64(1)
+                relative[(known[last] >> _RELATIVE_SHIFT) & 0xFF] += upto[last] - counted
+                counted = upto[last]
+            left, counted = ends_here[1], 0
+            while left:
+                last = np.int64(trailing_zeros(left))
+                left &= left - np.uint64(1)
+                _add_kind(
+                    np.int64(known[last]), upto[last] - counted, integers, joint_bins, loose_binades, wide_binades
+                )
+                counted = upto[last]
             plus[:] = 0
             minus[:] = 0
     reach[0], reach[1], reach[2] = 0, 0x7FFF, 0
@@ -152,33 +167,40 @@ def _value(size):
 
 @no_type_check
 @compiled()
-def _learn(size, step, known, change_below, change_edge, relative_below, relative_edge):
-    """Which bins entries belong to whose base has the size `size` + i, and that moved so many steps."""
+def _learn(size, step, known, ends, change_below, change_edge, relative_below, relative_edge):
+    """Which bins entries belong to whose base has the size `size` + i, and that moved so many steps; and where the
+    cells of a kind end, as bits."""
+    ends[:] = np.uint64(1) << np.uint64(_CELLS - 1)
     for i in range(_CELLS):
         before, after = _value(size + i), _value(size + i + step)
         change, larger = abs(np.float32(after - before)), max(before, after)
-        kind = np.int64(_KNOWN) | (_WITHIN_BF16 * within_bf16(change, larger))
+        kind = _WITHIN_BF16 * within_bf16(change, larger)
         kind |= _WITHIN_MUKHERJEE * np.int64(within_mukherjee(before, after))
         ratio = bin_of_ratio(np.float64(change) / np.float64(larger), relative_below, relative_edge)
         binade = binade_of(np.uint32((size + i) << 16))
         change_bin = np.int64(bin_of_change(change, change_below, change_edge))
         known[i] = kind | (np.int64(ratio) << _RELATIVE_SHIFT) | (binade * N_CHANGE_BINS + change_bin)
+        if i:
+            ended = np.uint64(1) << np.uint64(i - 1)
+            differs = np.int64(known[i]) ^ np.int64(known[i - 1])
+            if differs & _RELATIVE:
+                ends[0] |= ended
+            if differs & ~_RELATIVE:
+                ends[1] |= ended
 
 
 @no_type_check
 @compiled()
-def _add_kind(kind, times, integers, joint_bins, loose_binades, wide_binades, relative):
+def _add_kind(kind, times, integers, joint_bins, loose_binades, wide_binades):
     joint_bin = kind & 0xFFFF
+    binade = joint_bin // N_CHANGE_BINS
+    same = times if kind & _WITHIN_BF16 else 0
+    close = times if kind & _WITHIN_MUKHERJEE else 0
     joint_bins[joint_bin] += times
-    relative[(kind >> _RELATIVE_SHIFT) & 0xFF] += times
-    if kind & _WITHIN_BF16:
-        integers[BF16_UNCHANGED] += times
-    else:
-        wide_binades[joint_bin // N_CHANGE_BINS] += times
-    if kind & _WITHIN_MUKHERJEE:
-        integers[MUKHERJEE_UNCHANGED] += times
-    else:
-        loose_binades[joint_bin // N_CHANGE_BINS] += times
+    integers[BF16_UNCHANGED] += same
+    wide_binades[binade] += times - same
+    integers[MUKHERJEE_UNCHANGED] += close
+    loose_binades[binade] += times - close
 
 
 @no_type_check

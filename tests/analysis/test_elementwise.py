@@ -244,6 +244,17 @@ def tuned(std: float) -> tuple[torch.Tensor, torch.Tensor]:
     return before, (before.float() + normal((264, 1024), std=std, seed=1)).bfloat16()
 
 
+def subnormal(seed: int) -> torch.Tensor:
+    """Like `random_bits`, all below the normal numbers."""
+    return (random_bits(seed).view(torch.int16) & ~0x7F80).view(torch.bfloat16)
+
+
+def one_subnormal() -> torch.Tensor:
+    bits = torch.zeros((264, 1024), dtype=torch.int16)
+    bits[3, 5] = 1
+    return bits.view(torch.bfloat16)
+
+
 STEP_PAIRS = {
     "any bits against any bits": (random_bits(1), random_bits(2)),
     "any bits, moved by one step": (random_bits(3), moved(random_bits(3), 1)),
@@ -251,6 +262,10 @@ STEP_PAIRS = {
     "weights, a small update": tuned(2e-5),
     "weights, a large update": tuned(1e-3),
     "nothing changed": (random_bits(6), random_bits(6)),
+    "no normal number": (subnormal(7), subnormal(8)),
+    "no normal number, nothing changed": (subnormal(9), subnormal(9)),
+    "no normal number, gone to zero": (subnormal(10), torch.zeros(264, 1024).bfloat16()),
+    "one that is no normal number, among zeros": (one_subnormal(), one_subnormal()),
     "zeros against zeros of the other sign": (torch.zeros(264, 1024).bfloat16(), -torch.zeros(264, 1024).bfloat16()),
     "all infinite": (torch.full((264, 1024), torch.inf).bfloat16(), torch.full((264, 1024), -torch.inf).bfloat16()),
 }

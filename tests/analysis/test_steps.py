@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
+import platform
 import subprocess
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,9 +20,10 @@ from tests.analysis.alike import assert_alike
 from tests.analysis.test_elementwise import STEP_PAIRS, blocks
 
 _FEWEST = 1 << 18
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
-def every_kind(columns: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+def every_kind(columns: int, seed: int) -> Pair:
     """Rows of weights with a small, a large and no update, of zeros, and of bits at random, one below the other; of
     5,003 entries, one is not finite."""
     random = np.random.default_rng(seed)
@@ -48,9 +51,19 @@ def counted(
     return found, masks
 
 
+def no_normal_number(columns: int, seed: int) -> Pair:
+    """Numbers of either sign below the normal ones, a third of them changed."""
+    random = np.random.default_rng(seed)
+    shape = -(-_FEWEST // columns), columns
+    before, other = random.integers(-0x80, 0x80, (2, *shape)).astype(np.int16) & ~0x7F80
+    after = np.where(random.random(shape) < 1 / 3, other, before)
+    return torch.from_numpy(before).view(torch.bfloat16), torch.from_numpy(after).view(torch.bfloat16)
+
+
 @pytest.mark.parametrize("columns", [8, 24, 32, 40, 96, 1016, 1032, 1056, 2040, 3080])
-def test_any_width_gives_what_the_other_kernel_gives(columns: int):
-    before, after = every_kind(columns, seed=columns)
+@pytest.mark.parametrize("kind", [every_kind, no_normal_number])
+def test_any_width_gives_what_the_other_kernel_gives(columns: int, kind: Callable[..., Pair]):
+    before, after = kind(columns, seed=columns)
     found, masks = counted(before, after, rows=64)
     expected = cpu_blocks.tally_block(before, after, 0, Geometry(*before.shape))
     assert np.array_equal(masks["exact"], expected.packed_exact)
@@ -77,11 +90,21 @@ def digest() -> str:
     return found.hexdigest()
 
 
-def test_a_machine_without_wide_vectors_counts_the_same():
-    """Compiled for the least that this architecture has: changed entries are picked one by one there."""
+AVX2 = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+bmi,+bmi2,+fma,+popcnt"}
+LEAST = {"NUMBA_CPU_NAME": "generic"}
+
+
+@pytest.mark.parametrize(
+    "machine",
+    [LEAST, AVX2] if platform.machine() == "x86_64" else [LEAST],
+    ids=lambda machine: machine["NUMBA_CPU_NAME"],
+)
+def test_a_machine_without_wide_vectors_counts_the_same(machine: dict[str, str]):
+    """Compiled for the least that this architecture has, and for shorter vectors: changed entries are picked one by one
+    there, and bytes looked up without a table."""
     run = subprocess.run(
         [sys.executable, "-c", "from tests.analysis.test_steps import digest; print(digest())"],
-        env={**os.environ, "NUMBA_CPU_NAME": "generic", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        env={**os.environ, **machine, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
         timeout=240,
