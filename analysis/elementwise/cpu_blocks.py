@@ -1,8 +1,7 @@
 """A block of rows tallied by one compiled pass on the CPU: every entry is read once, a thousand at a time.
 
-Per stretch of a row: widen to float32, flag what changed, sum, then visit only the changed entries for the histograms.
-Bins are found by table, not by search: the top 16 bits of a float32 name a cell that is narrower than a bin, so a
-cell holds at most one edge, and one comparison decides the side.
+Per stretch of a row: widen to float32, flag what changed, sum, then put the changed entries side by side, and find
+their bins by vector instructions where LLVM has some, before the histograms are incremented one by one.
 """
 
 from __future__ import annotations
@@ -16,60 +15,46 @@ import torch
 from torch import Tensor
 
 from analysis.compiled import SUMS, compiled
+from analysis.elementwise.bins import (
+    BF16,
+    F16,
+    F32,
+    OTHER,
+    TABLES,
+    bin_of_change,
+    bin_of_ratio,
+    bin_of_ulps,
+    binade_of,
+    steps_from_0,
+    within_bf16,
+    within_mukherjee,
+)
 from analysis.elementwise.block import BlockTally, Geometry
 from analysis.measurements import (
-    CHANGE_EDGES,
     FIRST_BINADE,
     LAST_BINADE,
-    MUKHERJEE_ATOL,
     N_BINADES,
     N_CHANGE_BINS,
     N_RELATIVE_BINS,
     N_ULP_BINS,
-    RELATIVE_EDGES,
 )
 
 STRETCH = 1024
+_FAR, _FARTHER = 2, 1  # of a group: not within the bf16 rule, and not within Mukherjee's; 4 groups a binade
 _PART = 1 << 18  # entries
-_RELATIVE_SHIFT = 45  # leaves sign, exponent and 7 mantissa bits of a float64
 _INTEGERS = ("nonfinite", "nonfinite_same", "equal", "bf16_unchanged", "mukherjee_unchanged", "sign_flips")
 EQUAL, BF16_UNCHANGED, MUKHERJEE_UNCHANGED = 2, 3, 4  # of `_INTEGERS`
 _SUMS = (
     "base_square_sum", "tuned_square_sum", "update_square_sum", "update_abs_sum", "base_dot_tuned",
     "base_sum", "tuned_sum",
 )  # fmt: skip
-# The type that both sides are stored in, as the compiled pass knows it; _OTHER: two types, or one without steps.
-_OTHER, _BF16, _F16, _F32 = range(4)
-_STORED = {torch.bfloat16: _BF16, torch.float16: _F16, torch.float32: _F32}
-_ATOL_BF16 = np.float32(torch.tensor(MUKHERJEE_ATOL, dtype=torch.bfloat16).item())
-
-
-def _cells(edges: np.ndarray, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(edges below each cell, the edge inside it or inf), for the cells that start at `bounds`."""
-    below = np.searchsorted(edges, bounds[:-1], side="left")
-    upto = np.searchsorted(edges, bounds[1:], side="left")
-    assert (upto - below).max() <= 1, "a cell holds at most one edge"
-    padded = np.append(edges, np.inf)
-    return below.astype(np.int32), np.where(upto > below, padded[np.minimum(below, len(edges))], np.inf)
-
-
-_change_starts = (np.arange(0x7F80 + 1, dtype=np.uint32) << 16).view(np.float32)
-_CHANGE_BELOW, _edge = _cells(CHANGE_EDGES, _change_starts)
-_CHANGE_EDGE = _edge.astype(np.float32)
-
-_RELATIVE_FIRST = int(np.float64(2.0**-25).view(np.uint64) >> np.uint64(_RELATIVE_SHIFT))
-_RELATIVE_LAST = int(np.float64(4.0).view(np.uint64) >> np.uint64(_RELATIVE_SHIFT))
-_relative_starts = (np.arange(_RELATIVE_FIRST, _RELATIVE_LAST + 1, dtype=np.uint64) << np.uint64(_RELATIVE_SHIFT)).view(
-    np.float64
-)
-_RELATIVE_BELOW, _RELATIVE_EDGE = _cells(RELATIVE_EDGES, _relative_starts)
-TABLES = (_CHANGE_BELOW, _CHANGE_EDGE, _RELATIVE_BELOW, _RELATIVE_EDGE)
+_STORED = {torch.bfloat16: BF16, torch.float16: F16, torch.float32: F32}
 
 
 def tally_block(before: Tensor, after: Tensor, first_row: int, shape: Geometry, *, threads: int = 1) -> BlockTally:
     """What the rows from `first_row` on add to the Tally of a tensor of `shape`; before, after: (rows, columns)."""
     left, right = _raw(before, after)
-    stored = _STORED.get(before.dtype, _OTHER) if before.dtype == after.dtype else _OTHER
+    stored = _STORED.get(before.dtype, OTHER) if before.dtype == after.dtype else OTHER
     parts = _row_ranges(*left.shape)
     changed = np.empty(left.shape, np.uint8)
     loose = np.empty(left.shape, np.uint8)
@@ -157,7 +142,7 @@ def add_values(before: np.ndarray, after: np.ndarray, sheet: Sheet) -> None:
     left, right = before[None], after[None]
     flags, loose = np.empty(left.shape, np.uint8), np.empty(left.shape, np.uint8)
     row, marks = np.zeros(1, np.int64), np.zeros(left.shape, np.uint32)
-    _pass(left, right, _BF16, 0, 1, 0, 1, flags, loose, row, marks, *sheet.arrays(), *TABLES)
+    _pass(left, right, BF16, 0, 1, 0, 1, flags, loose, row, marks, *sheet.arrays(), *TABLES)
 
 
 def _tally_rows(
@@ -191,79 +176,40 @@ def _tally_rows(
 
 
 @no_type_check
-@compiled(inline="always")
-def _rounded_to_bf16(value):
-    """A float32 rounded to the nearest bfloat16, ties to even, as a float32."""
-    bits = np.float32(value).view(np.uint32)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) & np.uint32(0xFFFF0000)
-    return np.uint32(rounded).view(np.float32)
-
-
-@no_type_check
-@compiled(inline="always")
-def bin_of_change(size, change_below, change_edge):
-    """Which of the bins by |after - before| this size belongs to."""
-    cell = np.float32(size).view(np.uint32) >> np.uint32(16)
-    return change_below[cell] + np.int32(size > change_edge[cell]) if cell < len(change_below) else N_CHANGE_BINS - 1
-
-
-@no_type_check
-@compiled(inline="always")
-def bin_of_ratio(ratio, relative_below, relative_edge):
-    """Which of the bins by relative change this ratio belongs to."""
-    place = np.int64(np.float64(ratio).view(np.uint64) >> np.uint64(_RELATIVE_SHIFT)) - _RELATIVE_FIRST
-    if place < 0:
-        return np.int32(0)
-    if place >= len(relative_below):
-        return np.int32(N_RELATIVE_BINS - 1)
-    return relative_below[place] + np.int32(ratio > relative_edge[place])
-
-
-@no_type_check
-@compiled(inline="always")
-def bin_of_ulps(steps):
-    """Which of the bins by units in the last place so many steps belong to; at least one."""
-    if steps <= 4:
-        return steps - 1
-    return np.int64(np.float64(steps - 1).view(np.uint64) >> np.uint64(52)) - 1021  # 1 + the bits of steps - 1
-
-
-@no_type_check
-@compiled(inline="always")
-def _steps_from_0(bits, stored):
-    """How many steps of the stored type lie between 0 and the float32 with these bits, which it holds exactly."""
-    size = np.int64(bits & np.uint32(0x7FFFFFFF))
-    if stored == _F32:
-        return size
-    if stored == _BF16:
-        return size >> 16
-    exponent = size >> 23
-    if exponent >= 113:  # a normal float16
-        return ((exponent - 112) << 10) | ((size >> 13) & 0x3FF)
-    return ((size & 0x7FFFFF) | 0x800000) >> min(126 - exponent, 63) if size else 0
-
-
-@no_type_check
-@compiled(inline="always")
-def within_bf16(size, larger):
-    """Zhu's rule: 1000 d <= m decides d <= m / 1000 without rounding."""
-    return np.int64(np.float64(size) * 1000.0 <= np.float64(larger))
-
-
-@no_type_check
-@compiled(inline="always")
-def within_mukherjee(before, after):
-    """What torch.isclose says of the bfloat16 difference of both values rounded to bfloat16."""
-    return abs(_rounded_to_bf16(_rounded_to_bf16(after) - _rounded_to_bf16(before))) <= _ATOL_BF16
-
-
-@no_type_check
-@compiled(inline="always")
-def binade_of(bits):
-    """Which bin of N_BINADES the float32 with these bits belongs to."""
-    exponent = np.int64((bits >> np.uint32(23)) & np.uint32(0xFF)) - 127
-    inside = min(max(exponent, FIRST_BINADE - 1), LAST_BINADE + 1) - FIRST_BINADE + 2
-    return inside if bits & np.uint32(0x7FFFFFFF) else 0
+@compiled()
+def _find_bins(
+    before, after, bits_before, bits_after, k, stored, size, ratio, group, of_joint, of_relative, of_ulps,
+    change_below, change_edge, relative_below, relative_edge,
+):  # fmt: skip
+    """Where the first `k` changed entries belong; how many of them have another sign now. In loops over few arrays
+    each, which LLVM finds vectors for."""
+    n_flips = 0
+    for j in range(k):
+        size[j] = abs(after[j] - before[j])
+    for j in range(k):
+        ratio[j] = np.float64(size[j]) / np.float64(max(abs(before[j]), abs(after[j])))
+    for j in range(k):
+        group[j] = _FAR * (1 - within_bf16(size[j], max(abs(before[j]), abs(after[j]))))
+    for j in range(k):
+        group[j] |= _FARTHER * (1 - np.int32(within_mukherjee(before[j], after[j])))
+    for j in range(k):
+        binade = binade_of(bits_before[j])
+        group[j] |= 4 * binade
+        of_joint[j] = binade * N_CHANGE_BINS
+    for j in range(k):
+        of_joint[j] += bin_of_change(size[j], change_below, change_edge)
+    for j in range(k):
+        of_relative[j] = bin_of_ratio(ratio[j], relative_below, relative_edge)
+    for j in range(k):
+        other_sign = np.int32((bits_before[j] ^ bits_after[j]) >> np.uint32(31))
+        n_flips += other_sign & np.int32(before[j] != 0) & np.int32(after[j] != 0)
+    if stored != OTHER:
+        for j in range(k):
+            steps = abs(steps_from_0(bits_after[j], stored) - steps_from_0(bits_before[j], stored))
+            other_sign = np.int32((bits_before[j] ^ bits_after[j]) >> np.uint32(31))
+            flipped = other_sign & np.int32(before[j] != 0) & np.int32(after[j] != 0)
+            of_ulps[j] = N_ULP_BINS if flipped else bin_of_ulps(max(steps, 1))
+    return n_flips
 
 
 @no_type_check
@@ -277,8 +223,15 @@ def _pass(
     b, a = np.empty(STRETCH, np.float32), np.empty(STRETCH, np.float32)
     bits_b, bits_a = b.view(np.uint32), a.view(np.uint32)
     moved = np.empty(STRETCH, np.int32)
+    before, after, size = np.empty(STRETCH, np.float32), np.empty(STRETCH, np.float32), np.empty(STRETCH, np.float32)
+    bits_before, bits_after, ratio = before.view(np.uint32), after.view(np.uint32), np.empty(STRETCH)
+    group, of_joint = np.empty(STRETCH, np.int32), np.empty(STRETCH, np.int32)
+    of_relative, of_ulps = np.empty(STRETCH, np.int32), np.empty(STRETCH, np.int32)
+    groups, joint_bins = np.zeros(4 * N_BINADES, np.int64), joint.reshape(-1)
+    of_steps = np.zeros(N_ULP_BINS + 1, np.int64)  # the last: of another sign
+    most = largest[0]
     exponents = np.zeros(256, np.int64)
-    zeros = zeroed = 0
+    zeros = zeroed = n_flips = n_equal = 0
     for row in range(begin, end):
         map_row = by_map_row[(first_row + row) // row_step]
         n_row = 0
@@ -287,7 +240,7 @@ def _pass(
             pb, pa = left[row, first : first + n], right[row, first : first + n]
             flags, loose_flags = changed[row, first : first + n], loose[row, first : first + n]
             marks = map_row[first : first + n]
-            if stored == _BF16:
+            if stored == BF16:
                 for i in range(n):
                     bits_b[i] = np.uint32(pb[i]) << np.uint32(16)
                     bits_a[i] = np.uint32(pa[i]) << np.uint32(16)
@@ -345,7 +298,7 @@ def _pass(
                 k += np.int32(flags[i])
                 exponents[(bits_b[i] >> np.uint32(23)) & np.uint32(0xFF)] += 1
                 zeros += np.int64((bits_b[i] & np.uint32(0x7FFFFFFF)) == 0)
-            equal = n - n_odd - k
+            n_equal += n - n_odd - k
             if strange:
                 for i in range(n):
                     flags[i] |= loose_flags[i]
@@ -354,37 +307,38 @@ def _pass(
                 for i in range(n):
                     loose_flags[i] = 0
             n_row += k
-            within = within_loose = flips = 0
-            most = largest[0]
             for j in range(k):
-                i = moved[j]
-                before, after = b[i], a[i]
-                size, larger = abs(after - before), max(abs(before), abs(after))
-                binade = binade_of(bits_b[i])
-                joint[binade, bin_of_change(size, change_below, change_edge)] += 1
-                relative[bin_of_ratio(np.float64(size) / np.float64(larger), relative_below, relative_edge)] += 1
-                is_within = within_bf16(size, larger)
-                within += is_within
-                wide_binades[binade] += 1 - is_within
-                is_close = np.int64(within_mukherjee(before, after))  # sums, not branches: no order can be foretold
-                within_loose += is_close
-                loose_flags[i] = 1 - is_close
-                loose_binades[binade] += 1 - is_close
-                other_sign = np.int64((bits_b[i] ^ bits_a[i]) >> np.uint32(31))
-                flipped = other_sign & np.int64(before != 0) & np.int64(after != 0)
-                flips += flipped
-                if stored != _OTHER:
-                    steps = abs(_steps_from_0(bits_a[i], stored) - _steps_from_0(bits_b[i], stored))
-                    ulps[bin_of_ulps(max(steps, 1))] += 1 - flipped
-                most = max(most, size)
-            largest[0] = most
+                before[j], after[j] = b[moved[j]], a[moved[j]]
+            n_flips += _find_bins(
+                before, after, bits_before, bits_after, k, stored, size, ratio, group, of_joint, of_relative, of_ulps,
+                change_below, change_edge, relative_below, relative_edge,
+            )  # fmt: skip
+            for j in range(k):
+                most = max(most, size[j])
+            for j in range(k):
+                groups[group[j]] += 1
+                joint_bins[of_joint[j]] += 1
+                relative[of_relative[j]] += 1
+                loose_flags[moved[j]] = group[j] & _FARTHER
+            if stored != OTHER:
+                for j in range(k):
+                    of_steps[of_ulps[j]] += 1
             for i in range(n):
                 marks[i] += np.uint32(flags[i])
-            counts[2] += equal
-            counts[3] += equal + within
-            counts[4] += equal + within_loose
-            counts[5] += flips
         row_changes[row - begin] = n_row
+    for i in range(len(groups)):
+        far, farther = (i & _FAR) // _FAR, i & _FARTHER
+        counts[BF16_UNCHANGED] += groups[i] * (1 - far)
+        counts[MUKHERJEE_UNCHANGED] += groups[i] * (1 - farther)
+        wide_binades[i // 4] += groups[i] * far
+        loose_binades[i // 4] += groups[i] * farther
+    counts[BF16_UNCHANGED] += n_equal
+    counts[MUKHERJEE_UNCHANGED] += n_equal
+    counts[EQUAL] += n_equal
+    counts[5] += n_flips
+    largest[0] = most
+    for i in range(N_ULP_BINS):
+        ulps[i] += of_steps[i]
     binades[0] += zeros
     exponents[0] -= zeros + zeroed  # what was zeroed above has no exponent of its own
     for exponent in range(256):

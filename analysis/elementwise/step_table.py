@@ -13,12 +13,8 @@ import numpy as np
 from numba.cpython.unsafe.numbers import trailing_zeros
 
 from analysis.compiled import SUMS, compiled
-from analysis.elementwise.chunks import CHUNK
-from analysis.elementwise.cpu_blocks import (
-    BF16_UNCHANGED,
-    MUKHERJEE_UNCHANGED,
+from analysis.elementwise.bins import (
     TABLES,
-    Sheet,
     bin_of_change,
     bin_of_ratio,
     bin_of_ulps,
@@ -26,6 +22,8 @@ from analysis.elementwise.cpu_blocks import (
     within_bf16,
     within_mukherjee,
 )
+from analysis.elementwise.chunks import CHUNK
+from analysis.elementwise.cpu_blocks import BF16_UNCHANGED, MUKHERJEE_UNCHANGED, Sheet
 from analysis.elementwise.sweep import place
 from analysis.measurements import N_CHANGE_BINS
 
