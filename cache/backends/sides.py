@@ -50,11 +50,11 @@ def merging(pair: TensorPair, before: ReadRows, tuned: Rows, engine: Engine) -> 
 def reader(files: Rows, tensor: TensorInfo) -> ReadRows:
     """Blocks of one tensor. A block is overwritten by the next: new memory would cost ten times the reading."""
     decode = decoder(tensor, lambda whole: files.read_rows(whole, 0, rows(whole)))
-    buffer = np.empty(0, np.uint8)
+    buffer, row_bytes = np.empty(0, np.uint8), bytes_per_row(tensor)
 
     def read(first_row: int, last_row: int) -> Tensor:
         nonlocal buffer
-        wanted = (last_row - first_row) * bytes_per_row(tensor)
+        wanted = (last_row - first_row) * row_bytes
         if len(buffer) < wanted:
             buffer = np.empty(wanted, np.uint8)
         return decode(files.read_rows(tensor, first_row, last_row, buffer), first_row)

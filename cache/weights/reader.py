@@ -170,4 +170,5 @@ def rows(tensor: TensorInfo) -> int:
 
 def bytes_per_row(tensor: TensorInfo) -> int:
     """Bytes of one row; 0 for a tensor without entries."""
-    return (tensor.end - tensor.begin) // rows(tensor) if rows(tensor) else 0
+    n_rows = rows(tensor)
+    return (tensor.end - tensor.begin) // n_rows if n_rows else 0
