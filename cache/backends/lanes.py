@@ -20,22 +20,23 @@ _MOST_AT_ONCE = 64
 
 class Lanes(Generic[T]):
     """Pieces of work side by side. Each place (a processor, a GPU) has lanes of its own: at most `lanes_of[place]`
-    pieces at once there, that take at most `budget` bytes together; one may take more, by itself. A single lane is the
-    calling thread. `on_change` is called, from any thread, when one has failed or the last one that was under way has
-    ended: for a caller that waits for something else meanwhile."""
+    pieces at once there, that take at most `budget` bytes together; one may take more, by itself. One more waits there,
+    within the same budget, so that a lane does not wait for the caller. A single lane is the calling thread.
+    `on_change` is called, from any thread, when one has failed or the last one that was under way has ended: for a
+    caller that waits for something else meanwhile."""
 
     def __init__(self, lanes_of: Mapping[T, int], budget: int, on_change: Callable[[], None] = lambda: None) -> None:
         self._lanes_of, self._budget, self._on_change = dict(lanes_of), budget, on_change
-        n = sum(lanes_of.values())
-        self._pool = ThreadPoolExecutor(n, thread_name_prefix="lane") if n > 1 else None
+        self._is_caller = sum(lanes_of.values()) <= 1
+        self._pool_of = {place: ThreadPoolExecutor(n, thread_name_prefix="lane") for place, n in lanes_of.items()}
         self._under_way: dict[T, list[int]] = {place: [] for place in lanes_of}  # bytes of each
         self._error: BaseException | None = None
         self._change = threading.Condition()
 
     def run(self, work: Callable[[T], None], n_bytes: int) -> None:
-        """Begins `work` at a place that has a lane and memory for it, as soon as there is one. Raises what an earlier
-        one has raised."""
-        if self._pool is None:
+        """Begins `work` at a place that has a lane and memory for it, or is about to have one. Raises what an earlier
+        one has raised; what has not begun by then never does."""
+        if self._is_caller:
             work(next(iter(self._lanes_of)))
             return
         with self._change:
@@ -43,7 +44,7 @@ class Lanes(Generic[T]):
             self.check()
             place = least_busy(self._free(n_bytes), self._under_way)
             self._under_way[place].append(n_bytes)
-        self._pool.submit(self._do, work, place, n_bytes)
+        self._pool_of[place].submit(self._do, work, place, n_bytes)
 
     def wait(self) -> None:
         """Until nothing is under way. Raises what one of them has raised."""
@@ -66,18 +67,20 @@ class Lanes(Generic[T]):
         return not any(self._under_way.values())
 
     def _free(self, n_bytes: int) -> list[T]:
-        """The places that have room for so many bytes more."""
+        """The places that have a lane for so many bytes more; where there is none, those where it may wait for one."""
         room = {place: self._budget - sum(taken) for place, taken in self._under_way.items()}
-        return [
-            place
-            for place, taken in self._under_way.items()
-            if not taken or (len(taken) < self._lanes_of[place] and n_bytes <= room[place])
-        ]
+        fitting = [place for place, taken in self._under_way.items() if not taken or n_bytes <= room[place]]
+        for waiting in (0, 1):
+            free = [place for place in fitting if len(self._under_way[place]) < self._lanes_of[place] + waiting]
+            if free:
+                return free
+        return []
 
     def _do(self, work: Callable[[T], None], place: T, n_bytes: int) -> None:
         error = None
         try:
-            work(place)
+            if self._error is None:
+                work(place)
         except BaseException as raised:  # raised again by who begins or waits next
             error = raised
         with self._change:
