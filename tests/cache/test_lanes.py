@@ -51,6 +51,46 @@ def test_what_no_budget_holds_runs_by_itself():
     assert sorted(done) == [10, 10, 1000]
 
 
+@pytest.mark.parametrize(
+    ("n_bytes", "begun"), [pytest.param(30, 3, id="one waits"), pytest.param(50, 2, id="no memory for one that waits")]
+)
+def test_one_piece_waits_at_a_place_whose_lanes_are_taken(n_bytes: int, begun: int):
+    """So that its lane need not wait for who begins pieces."""
+    lanes, go_on = Lanes({"here": 2}, 100), threading.Event()
+    handed_over, done = queue.SimpleQueue[int](), queue.SimpleQueue[int]()
+
+    def hand_over() -> None:
+        for k in range(5):
+            lanes.run(lambda _, k=k: go_on.wait(SOON) and done.put(k), n_bytes)
+            handed_over.put(k)
+
+    caller = threading.Thread(target=hand_over)
+    caller.start()
+    assert [handed_over.get(timeout=SOON) for _ in range(begun)] == list(range(begun))
+    with pytest.raises(queue.Empty):
+        handed_over.get(timeout=0.2)
+    go_on.set()
+    caller.join(SOON)
+    lanes.wait()
+    assert sorted(done.get(timeout=SOON) for _ in range(5)) == list(range(5))
+
+
+def test_what_waited_when_a_piece_failed_does_not_begin():
+    lanes, go_on, done = Lanes({"here": 2}, 100), threading.Event(), []
+
+    def fail(_: str) -> None:
+        assert go_on.wait(SOON)
+        raise ValueError("of the work")
+
+    for work in (fail, fail, lambda _: done.append("what waited")):
+        lanes.run(work, 1)
+    go_on.set()
+    lanes.finish()
+    with pytest.raises(ValueError, match="of the work"):
+        lanes.check()
+    assert done == []
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_an_error_in_a_lane_is_raised_by_the_next_call(n: int):
     lanes = Lanes({"here": n}, 100)
