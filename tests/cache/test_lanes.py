@@ -52,7 +52,7 @@ def test_what_no_budget_holds_runs_by_itself():
 
 
 @pytest.mark.parametrize(
-    ("n_bytes", "begun"), [pytest.param(30, 3, id="one waits"), pytest.param(50, 2, id="no memory for one that waits")]
+    ("n_bytes", "begun"), [pytest.param(20, 3, id="one waits"), pytest.param(50, 2, id="no memory for one that waits")]
 )
 def test_one_piece_waits_at_a_place_whose_lanes_are_taken(n_bytes: int, begun: int):
     """So that its lane need not wait for who begins pieces."""
