@@ -30,7 +30,10 @@ ROOM_OF_LIBRARY = {
         *("analysis/vectors.py", "analysis/blocks.py"),
         *("analysis/reflections.py", "analysis/chase.py", "analysis/eigenvalues.py"),
     ),
-    "llvmlite": ("analysis/elementwise/sweep.py", "analysis/vectors.py", "analysis/blocks.py"),
+    "llvmlite": (
+        *("analysis/elementwise/chunks.py", "analysis/elementwise/counting.py", "analysis/elementwise/sweep.py"),
+        *("analysis/vectors.py", "analysis/blocks.py"),
+    ),
     "scipy_openblas32": ("analysis/lapack.py",),
     "plotly": ("analysis/figures/",),
     "duckdb": ("cache/database.py", "cache/batch.py", "cache/migrations.py", "cache/database_errors.py"),
