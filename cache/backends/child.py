@@ -137,7 +137,7 @@ class Child:
 
 def serve(work: Work, *, meanwhile: Callable[[], None] | None = None) -> None:
     """The child's side: reads the request, does `work`, reports 'done' or 'failed'. Ends the process. `meanwhile` is
-    begun in a thread before there is a request: what nearly every request will need."""
+    begun in a thread before there is a request, and ends before `work` begins: what nearly every request will need."""
     _die_with_parent()
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # a library that prints must not break the protocol
@@ -148,10 +148,11 @@ def serve(work: Work, *, meanwhile: Callable[[], None] | None = None) -> None:
             out.write(to_line(message))
             out.flush()
 
-    if meanwhile is not None:
-        threading.Thread(target=meanwhile, name="meanwhile", daemon=True).start()
+    loading = threading.Thread(target=meanwhile or (lambda: None), name="meanwhile", daemon=True)
+    loading.start()
     request = from_line(sys.stdin.buffer.readline())
     threading.Thread(target=_hear_until_end_of_input, daemon=True).start()
+    loading.join()  # two threads that import one library (numba) can each wait for a module that the other has begun
     try:
         work(request, send)
     except SubnetscopeError as error:

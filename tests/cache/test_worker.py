@@ -110,3 +110,9 @@ def test_an_error_at_one_of_a_handful_leaves_the_others_measured(tmp_path: Path)
     with pytest.raises(SubnetscopeError):
         hear()
     assert measured == names[1:3], "the other two of the three that were announced with it"
+
+
+def test_work_begins_once_its_libraries_are_loaded():
+    """Two threads that import numba at once can each wait for what the other has begun."""
+    child = Child("tests.cache.slow_to_load", {}, network=False)
+    assert [list(message["loaded"]) for message in child.messages()] == [["all"]]
